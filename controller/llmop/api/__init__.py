@@ -1,0 +1,1 @@
+"""Everything on the wire, generated from proto/. Nothing is written by hand below this package."""
