@@ -1,0 +1,38 @@
+"""Names that llmop makes and finds again in Slurm."""
+
+import dataclasses
+import re
+
+INSTALLATION_LENGTH = 6
+UID_LENGTH = 8
+REPLICA_LENGTH = 57
+
+_JOB_NAME = re.compile(
+    r"llmop-(?P<installation>[a-z0-9]{6})-(?P<replica>[a-z0-9][a-z0-9-]*)-(?P<uid>[0-9a-f]{8})"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class JobName:
+    """The parts of one of our job names; `replica` is cut at 57 characters and `uid` holds the first 8 of 36."""
+
+    installation: str
+    replica: str
+    uid: str
+
+
+def job_name(installation: str, replica: str, uid: str) -> str:
+    """The Slurm job name of a replica: unique over the installation, never used twice.
+
+    At most 80 bytes, far below the 1024 that slurmctld takes (`_test_strlen` in src/slurmctld/job_mgr.c) and the 255 that
+    the accounting database keeps.
+    """
+    return f"llmop-{installation}-{replica[:REPLICA_LENGTH].rstrip('-')}-{uid[:UID_LENGTH]}"
+
+
+def parse_job_name(name: str) -> JobName | None:
+    """The parts of `name`, or None when no llmop made it."""
+    match = _JOB_NAME.fullmatch(name)
+    if match is None:
+        return None
+    return JobName(installation=match["installation"], replica=match["replica"], uid=match["uid"])

@@ -1,0 +1,173 @@
+"""A Replica: one Slurm job for life, from intent to end."""
+
+import dataclasses
+import enum
+
+
+class SubmissionState(enum.StrEnum):
+    """How far the submission of a replica's job is known to have come. Stored; everything else is derived."""
+
+    SUBMITTING = "Submitting"  # the intent is stored, sbatch may or may not have run
+    UNKNOWN = "Unknown"  # sbatch ran and nobody knows what came of it
+    SUBMITTED = "Submitted"  # there is a job, and we know its id
+    REJECTED = "Rejected"  # there is no job, and there will be none
+    ENDED = "Ended"  # the job is over
+
+
+UNRESOLVED = frozenset({SubmissionState.SUBMITTING, SubmissionState.UNKNOWN})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """The private ledger of a replica. Its facts about the world are never dropped.
+
+    `attempt_at` is when sbatch was last started (None = not yet); `settles_at` until when a lost submission may still
+    appear; `retry_at` when a refused one is tried again; `rounds` counts empty searches after settling.
+    """
+
+    state: SubmissionState
+    job_name: str
+    job_id: str | None = None
+    script_hash: str = ""
+    intent_at: float = 0.0
+    attempt_at: float | None = None
+    settles_at: float | None = None
+    retry_at: float | None = None
+    rounds: int = 0
+    refusals: int = 0
+    message: str = ""
+    claimed_restart: int | None = None  # restart count of the job that holds the claim
+
+
+class DrainReason(enum.StrEnum):
+    SCALED_DOWN = "ScaledDown"
+    REPLACED = "Replaced"  # by a newer revision
+    DELETED = "Deleted"
+    WALLTIME = "Walltime"
+    UNREACHABLE = "Unreachable"
+    SUSPENDED = "Suspended"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Drain:
+    """The decision that a replica shall end. `deadline_at` is when it is cancelled, whatever it still does."""
+
+    reason: DrainReason
+    requested_at: float
+    deadline_at: float
+
+
+class EndReason(enum.StrEnum):
+    """Why a replica is over, for people and for the crash counter."""
+
+    DRAINED = "Drained"
+    SUPERSEDED = "Superseded"
+    TERMINATED = "Terminated"
+    CANCELLED = "Cancelled"  # by us, before it ever ran or past its deadline
+    CANCELLED_BY_OTHER = "CancelledByOther"
+    COMPLETED = "UnexpectedExit"
+    ENGINE_CRASHED = "EngineCrashed"
+    BAD_SPEC = "BadSpec"
+    NODE_UNUSABLE = "NodeUnusable"
+    STORAGE = "Storage"
+    TEMPORARY = "Temporary"
+    MISSING_ARTIFACT = "MissingArtifact"
+    STARTUP_TIMEOUT = "StartupTimeout"
+    WALLTIME = "WalltimeReached"
+    PREEMPTED = "Preempted"
+    NODE_FAIL = "NodeFail"
+    OUT_OF_MEMORY = "OutOfMemory"
+    LAUNCH_FAILED = "LaunchFailed"
+    REJECTED = "SubmissionRejected"
+    NEVER_RUNS = "NeverRuns"
+    FAILED = "Failed"
+    LOST = "Lost"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """How it ended. `log_tail` holds the last lines of the engine, as far as they are known."""
+
+    reason: EndReason
+    at: float
+    message: str = ""
+    exit_code: int | None = None
+    node: str = ""
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Replica:
+    """A replica as the planner reads it: the stored facts only.
+
+    `ready_at` is when it last became ready (None = not ready), `ready_since` survives for crash accounting; `host` and
+    `port` are the engine's endpoint as last reported. `ends_at` is its walltime end as last seen.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    deployment: str  # name of the owner, same namespace
+    deployment_uid: str
+    revision: int
+    cluster: str
+    created_at: float
+    submission: Submission
+    resource_version: int = 0
+    deleted_at: float | None = None
+    drain: Drain | None = None
+    end: End | None = None
+    started_at: float | None = None
+    ready_at: float | None = None
+    host: str = ""
+    port: int = 0
+    node: str = ""
+    ends_at: float | None = None
+    missing_since: float | None = None  # first complete snapshot in which a running job was gone
+
+
+class AgentPhase(enum.StrEnum):
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """The last message of an agent. Lives in memory; only transitions reach the store."""
+
+    replica_uid: str
+    job_id: str
+    restart_count: int
+    phase: AgentPhase
+    received_at: float
+    node: str = ""
+    host: str = ""
+    port: int = 0
+    engine_restarts: int = 0
+    connections: int = 0
+    progress: float | None = None
+    detail: str = ""
+    end: End | None = None  # with phase ENDED
+
+
+class Phase(enum.StrEnum):
+    """What people are shown. Derived from job, heartbeat and record, never an input of a decision by itself."""
+
+    SUBMITTING = "Submitting"
+    PENDING = "Pending"
+    BLOCKED = "Blocked"
+    STARTING = "Starting"
+    LOADING = "Loading"
+    READY = "Ready"
+    SUSPECT = "Suspect"
+    UNREACHABLE = "Unreachable"
+    EXPIRING = "Expiring"
+    DRAINING = "Draining"
+    SUSPENDED = "Suspended"
+    ENDED = "Ended"
+    ORPHAN_ALIVE = "OrphanAlive"
+    UNKNOWN = "Unknown"

@@ -1,0 +1,75 @@
+"""A ServingRuntime: how an engine is started, probed and measured. Adding an engine is a YAML file, no code."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Warmup:
+    """The real one-token generation that proves a replica before it gets traffic."""
+
+    path: str
+    body: Mapping[str, Any]
+    method: str = "POST"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EngineMetrics:
+    """Where the engine's load is read and what its series are called; "" = the engine has none."""
+
+    path: str = ""
+    queue_depth: str = ""
+    running: str = ""
+    kv_cache_usage: str = ""
+    tokens_total: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """`command`, `args` and `env` are templates over a closed set of names (see `runtimes.render`)."""
+
+    name: str
+    engine: str
+    command: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    image: str = ""
+    container: str = "none"  # apptainer | none
+    gpu: str = "none"  # nvidia | amd | none
+    ports: tuple[str, ...] = ("http",)  # one free port per name, unique per replica
+    directories: tuple[str, ...] = ()  # private directories below the scratch, unique per replica
+    protocols: tuple[str, ...] = ("openai",)  # openai, tgi
+    model_required: bool = True
+    model_formats: tuple[str, ...] = ()  # gguf, directory; empty = any
+    served_name: str = ""  # what the engine wants to read as "model"; "" = the name that clients send
+    api_key_env: str = ""  # for engines that take the key from this variable only
+    health_path: str = "/health"
+    health_timeout_s: int = 5
+    warmup: Warmup | None = None
+    metrics: EngineMetrics = EngineMetrics()
+    stop_signal: str = "TERM"
+    stop_timeout_s: int = 30
+    usage_in_stream: bool = False  # reports usage in a stream only when asked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EngineCommand:
+    """What the agent needs to start one engine: the `engine` part of replica.json, still with the agent's placeholders.
+
+    The agent fills `{port}`, `{port:NAME}`, `{host}`, `{scratch}` and `{apiKeyFile}` on the node.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    env_files: tuple[str, ...]
+    cwd: str
+    ports: tuple[str, ...]
+    requires: tuple[str, ...]  # absolute paths that must exist on the node
+    container: Mapping[str, Any]
+    health: Mapping[str, Any]
+    warmup: Mapping[str, Any] | None
+    startup_timeout_s: int
+    max_restarts: int
+    stop: Mapping[str, Any]
+    api_key_env: str

@@ -1,0 +1,49 @@
+"""A Cluster: where replicas run, and what the admin allows there."""
+
+import dataclasses
+import enum
+
+
+class DriverKind(enum.StrEnum):
+    SLURM = "slurm"
+    LOCAL = "local"
+
+
+class OrphanPolicy(enum.StrEnum):
+    REPORT = "Report"
+    CANCEL = "Cancel"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Allowed:
+    """What manifests may name; an empty tuple allows nothing of its sort, None anything."""
+
+    images: tuple[str, ...] | None = None  # path prefixes
+    model_roots: tuple[str, ...] | None = None  # path prefixes
+    secret_root: str = ""  # "" = envFrom is refused
+    args: tuple[str, ...] | None = None  # flags that may be appended to an engine's command
+    extra_args: tuple[str, ...] = ()  # flags of sbatch that may stand in slurm.extraArgs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """The spec of a Cluster (called Site in code, because `cluster.Cluster` is the driver's interface).
+
+    `shared_dir` is an absolute path that the controller and all nodes see. `submit_rate` is submissions per second.
+    """
+
+    name: str
+    driver: DriverKind
+    shared_dir: str
+    python: str = "python3"
+    prelude: tuple[str, ...] = ()
+    allowed: Allowed = Allowed()
+    submit_rate: float = 1.0
+    submit_burst: int = 10
+    submit_timeout_s: float = 180.0
+    settle_s: float = 60.0  # how long a lost submission may take to appear: max(60 s, 3 x MessageTimeout)
+    poll_min_s: float = 5.0
+    poll_max_s: float = 60.0
+    orphan_policy: OrphanPolicy = OrphanPolicy.REPORT
+    orphan_grace_s: float = 300.0
+    cidr: str = ""
