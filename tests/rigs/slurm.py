@@ -1,0 +1,577 @@
+"""A private, real Slurm of several nodes on this host, with fake GPUs, beside any Slurm that is already here.
+
+Everything it needs lies in one directory (mode 0755, so that job owners reach it):
+
+    etc/      slurm.conf, gres.conf, munge key        log/    every daemon's log
+    run/      munge socket, pid files                 state/  slurmctld's state
+    spool/    one folder for each slurmd              dev/    what plays the GPU devices
+    shared/   the "shared file system": world-writable, sticky
+    rig.json  what runs and who started it
+
+Facts used here come from slurm.conf(5), gres.conf(5), munged(8) and from trials on Slurm 22.05.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.rigs.errors import RigError
+from tests.rigs.processes import (
+    Identity,
+    Kept,
+    keep,
+    machine_lock,
+    need_account,
+    need_root,
+    processes_with,
+    tail,
+    wait_for,
+)
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PREFIX = "llmop-slurm-"
+MARK = "LLMOP_RIG"  # in the environment of the daemons and, through slurmd, of slurmstepd; jobs don't get it
+PORTS = range(20000, 32000)  # below the ephemeral ports of Linux (32768)
+
+PARTITIONS: Mapping[str, Mapping[str, str]] = {
+    "gpu": {"Default": "YES", "PriorityTier": "10"},
+    "preempt": {"PriorityTier": "1", "PreemptMode": "CANCEL", "GraceTime": "20"},
+    "short": {"PriorityTier": "10", "MaxTime": "2", "DefaultTime": "1"},
+    "closed": {"State": "DOWN"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class QueuedJob:
+    """One line of squeue, as an administrator sees it."""
+
+    id: int
+    name: str
+    state: str
+
+
+class SlurmRig:
+    """A private Slurm. Start with `start` or as a context manager; needs root.
+
+    nodes       how many slurmd, named n1, n2, ...; each pretends to have 32 CPUs, 256 GB and four GPUs of type a100
+    directory   where it lives; by default a fresh one in the temporary directory
+    user        the ordinary account `run_as_user` uses; made when missing
+    overrides   settings of slurm.conf to change; None drops a setting
+    partitions  partitions by name, with their settings, in place of `PARTITIONS`; each has all the nodes
+    detached    survives this process (hack/dev-slurm); otherwise it dies with this process, however that ends
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 4,
+        directory: Path | str | None = None,
+        user: str = "llmoptest",
+        overrides: Mapping[str, str | None] | None = None,
+        partitions: Mapping[str, Mapping[str, str]] = PARTITIONS,
+        detached: bool = False,
+    ) -> None:
+        if nodes < 1:
+            raise RigError(f"nodes: {nodes} is too few; a Slurm needs at least one")
+        self.nodes = tuple(f"n{number}" for number in range(1, nodes + 1))
+        self.user = user
+        self.uid = -1
+        self.gid = -1
+        self.home = Path("/")
+        self._directory = None if directory is None else Path(directory).resolve()
+        self._overrides = dict(overrides or {})
+        self._partitions = partitions
+        self._detached = detached
+        self._kept: list[Kept] = []
+        self._lifeline: tuple[int, int] | None = None
+
+    # Life
+
+    def start(self) -> SlurmRig:
+        """Returns when every node is idle. Raises RigError, and leaves nothing, when that doesn't happen."""
+        need_root("a private Slurm")
+        for tool in ("munged", "slurmctld", "slurmd", "sbatch"):
+            if shutil.which(tool, path=PATH) is None:
+                raise RigError(f"{tool} is not installed; run hack/install-slurm")
+        account = need_account(self.user)
+        self.uid, self.gid, self.home = account.pw_uid, account.pw_gid, Path(account.pw_dir)
+        remove_debris()
+        self._make_directory()
+        if not self._detached:
+            self._lifeline = os.pipe()
+        try:
+            with machine_lock("ports"):  # until the daemons listen: two rigs may look for free ports at once
+                self._write_configuration(_free_ports(len(self.nodes) + 1))
+                self._start_munged()
+                self._start_slurmctld("-c", "-i")
+                for node in self.nodes:
+                    self._start_slurmd(node)
+                wait_for("every slurmd to listen", lambda: all(map(_listens, self._node_ports)), timeout=30)
+            wait_for("every node to be idle", lambda: self._node_states() == {"idle"}, timeout=60)
+        except BaseException as error:
+            logs = self.logs()
+            self.stop()
+            if isinstance(error, RigError):
+                raise RigError(f"{error}\n{logs}") from None
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Kills every process of the rig, jobs included, and removes its directory. May be called twice."""
+        if self._directory is not None and self._directory.exists():
+            end(self._directory)
+        for kept in self._kept:
+            if kept.handle is not None:
+                kept.handle.wait()
+        self._kept.clear()
+        if self._lifeline is not None:
+            for descriptor in self._lifeline:
+                os.close(descriptor)
+            self._lifeline = None
+
+    def __enter__(self) -> SlurmRig:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # Where and who
+
+    @property
+    def directory(self) -> Path:
+        if self._directory is None:
+            raise RigError("the rig has no directory before it is started")
+        return self._directory
+
+    @property
+    def conf(self) -> Path:
+        return self.directory / "etc" / "slurm.conf"
+
+    @property
+    def shared(self) -> Path:
+        """A folder every account may write in, seen by all nodes."""
+        return self.directory / "shared"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a client of this Slurm needs; the munge socket is named in slurm.conf (AuthInfo)."""
+        return {"PATH": PATH, "SLURM_CONF": str(self.conf)}
+
+    @property
+    def slurmctld_pid(self) -> int:
+        return self._latest("slurmctld").daemon.pid
+
+    # Clients
+
+    def run_as_user(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str | None = None,
+        timeout: float = 60,
+        check: bool = False,
+        **more: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command as the ordinary account (or as `user`), with an environment made from nothing, in `shared`.
+
+        `env` is added to it. Other arguments go to subprocess.run. Raises subprocess.TimeoutExpired after
+        `timeout` seconds: a dead slurmctld makes clients hang for minutes.
+        """
+        return subprocess.run(
+            list(argv),
+            **self.as_user(user=user, env=env),
+            cwd=cwd or self.shared,
+            timeout=timeout,
+            check=check,
+            text=True,
+            **({} if more.keys() & {"stdout", "stderr", "capture_output"} else {"capture_output": True}),
+            **({} if more.keys() & {"stdin", "input"} else {"stdin": subprocess.DEVNULL}),
+            **more,
+        )
+
+    def as_user(self, *, user: str = "", env: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Arguments for subprocess.run or Popen that make the child an ordinary account with a clean environment."""
+        account = need_account(user or self.user)
+        base = {
+            "HOME": account.pw_dir,
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
+            "LC_ALL": "C.UTF-8",
+        }
+        return {
+            "user": account.pw_uid,
+            "group": account.pw_gid,
+            "extra_groups": [],
+            "umask": 0o022,
+            "env": {**self.env, **base, **(env or {})},
+        }
+
+    def run_as_root(self, argv: Sequence[str], *, timeout: float = 60) -> str:
+        """Output of an administrator's command (scontrol update and the like). Raises RigError when it fails."""
+        result = subprocess.run(
+            list(argv),
+            env={**self.env, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise RigError(f"{' '.join(argv)} failed with {result.returncode}: {result.stderr.strip()}")
+        return result.stdout
+
+    def squeue(self) -> list[QueuedJob]:
+        """All jobs slurmctld still knows, finished ones too, by id."""
+        output = self.run_as_root(["squeue", "--noheader", "--array", "--states=all", "--format=%i %T %j"])
+        jobs = [line.split(" ", 2) for line in output.splitlines()]
+        return sorted(
+            (QueuedJob(id=int(job), state=state, name=name) for job, state, name in jobs),
+            key=lambda job: job.id,
+        )
+
+    def job(self, job_id: int) -> QueuedJob | None:
+        return next((job for job in self.squeue() if job.id == job_id), None)
+
+    def wait_for_state(self, job_id: int, *states: str, timeout: float = 60) -> str:
+        """The state of a job as soon as it is one of `states`; a purged job counts as state "" (empty)."""
+
+        def reached() -> str | None:
+            job = self.job(job_id)
+            state = "" if job is None else job.state
+            return f"={state}" if state in states else None
+
+        try:
+            return wait_for(
+                f"job {job_id} to be {' or '.join(states)}", reached, timeout=timeout
+            ).removeprefix("=")
+        except RigError as error:
+            raise RigError(f"{error}; the queue: {self.squeue()}\n{self.logs()}") from None
+
+    def cancel_all(self) -> None:
+        """Cancels every job and waits until none is left running: what a test calls to leave a clean Slurm."""
+        live = {"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"}
+
+        def none_left() -> bool:
+            left = [str(job.id) for job in self.squeue() if job.state in live]
+            if left:
+                self.run_as_root(["scancel", "--signal=KILL", "--full", *left])
+                self.run_as_root(["scancel", *left])
+            return not left and self._node_states() <= {"idle", "down", "drained"}
+
+        wait_for("all jobs to end", none_left, timeout=60)
+
+    # Faults
+
+    def pause_slurmctld(self) -> None:
+        """SIGSTOP: clients connect (the kernel still accepts) and hang, and what they sent is done after `resume`."""
+        self._latest("slurmctld").daemon.kill(signal.SIGSTOP)
+
+    def resume_slurmctld(self) -> None:
+        self._latest("slurmctld").daemon.kill(signal.SIGCONT)
+
+    def kill_slurmctld(self) -> None:
+        """kill -9; jobs run on."""
+        kept = self._latest("slurmctld")
+        kept.daemon.kill()
+        wait_for("slurmctld to end", kept.ended, timeout=10)
+
+    def start_slurmctld(self) -> None:
+        """Starts it again from its saved state and waits until it answers."""
+        self._start_slurmctld()
+
+    def kill_slurmd(self, node: str) -> None:
+        """kill -9 of slurmd alone; its jobs run on, and the node goes down only after SlurmdTimeout."""
+        kept = self._latest(f"slurmd-{node}")
+        kept.daemon.kill()
+        wait_for(f"slurmd of {node} to end", lambda: not kept.daemon.alive(), timeout=10)
+
+    def kill_node(self, node: str) -> None:
+        """Kills slurmd, slurmstepd and every process of the node's jobs at once, as a power cut does."""
+        for kept in self._kept:
+            if kept.name == f"slurmd-{node}":
+                kept.stop()
+                wait_for(f"the processes of {node} to end", kept.ended, timeout=10)
+
+    def start_node(self, node: str) -> None:
+        """Starts the node's slurmd again; slurmctld makes the node usable when it has registered (ReturnToService=2)."""
+        self._start_slurmd(node)
+
+    def logs(self, lines: int = 15) -> str:
+        """The last lines of every daemon's log, for a failure report."""
+        folder = self.directory / "log"
+        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in sorted(folder.glob("*.log")))
+
+    # Making it
+
+    def _make_directory(self) -> None:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+        elif (self._directory / "rig.json").exists():
+            if _is_used(self._directory):
+                raise RigError(
+                    f"a private Slurm runs in {self._directory} already; stop it first"
+                    f" (hack/dev-slurm down --dir {self._directory})"
+                )
+            end(self._directory)
+        elif self._directory.exists() and any(self._directory.iterdir()):
+            raise RigError(f"{self._directory} is not empty and not a rig's; name another directory")
+        directory = self._directory
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+        closed = [parent for parent in directory.parents if parent.stat().st_mode & 0o001 == 0]
+        if closed:
+            raise RigError(
+                f"{directory}: ordinary accounts can't reach it through {closed[-1]}; name another directory"
+            )
+        for name in ("etc", "run", "log", "state", "spool", "dev", "shared"):
+            (directory / name).mkdir()
+        (directory / "shared").chmod(0o1777)
+        self._remember()
+
+    def _remember(self) -> None:
+        owner = None if self._detached else Identity.of(os.getpid())
+        content = {
+            "owner": None if owner is None else dataclasses.asdict(owner),
+            "nodes": len(self.nodes),
+            "kept": [
+                {
+                    "name": kept.name,
+                    "keeper": dataclasses.asdict(kept.keeper),
+                    "daemon": dataclasses.asdict(kept.daemon),
+                }
+                for kept in self._kept
+            ],
+        }
+        partial = self.directory / "rig.json.new"
+        partial.write_text(json.dumps(content, indent=1))
+        partial.rename(self.directory / "rig.json")
+
+    def _write_configuration(self, ports: Sequence[int]) -> None:
+        base, etc = self.directory, self.directory / "etc"
+        host = socket.gethostname().partition(".")[0]
+        self._ctld_port, self._node_ports = ports[0], tuple(ports[1:])
+        settings: dict[str, str | None] = {
+            "ClusterName": "rig",
+            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldPort": str(self._ctld_port),
+            "SlurmUser": "root",
+            "SlurmdUser": "root",
+            "AuthType": "auth/munge",
+            "CredType": "cred/munge",
+            # A requeued job waits until its credential has expired; the default is two minutes.
+            "AuthInfo": f"socket={base}/run/munge.socket,cred_expire=10",
+            "StateSaveLocation": f"{base}/state",
+            "SlurmdSpoolDir": f"{base}/spool/%n",
+            "SlurmctldPidFile": f"{base}/run/slurmctld.pid",
+            "SlurmdPidFile": f"{base}/run/slurmd-%n.pid",
+            "SlurmctldLogFile": f"{base}/log/slurmctld.log",
+            "SlurmdLogFile": f"{base}/log/slurmd-%n.log",
+            "SlurmdParameters": "config_overrides",  # nodes may claim more than this host has
+            "ReturnToService": "2",
+            "MpiDefault": "none",
+            "SwitchType": "switch/none",
+            "ProctrackType": "proctrack/linuxproc",
+            "TaskPlugin": "task/none",
+            "JobAcctGatherType": "jobacct_gather/none",
+            "PropagateResourceLimits": "NONE",
+            "SelectType": "select/cons_tres",
+            "SelectTypeParameters": "CR_Core_Memory",
+            "DefMemPerCPU": "1000",
+            "GresTypes": "gpu",
+            "SchedulerType": "sched/backfill",
+            "SchedulerParameters": "sched_interval=5,bf_interval=2,batch_sched_delay=1,bf_resolution=1",
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
+            "MinJobAge": "30",
+            "KillWait": "5",
+            "SlurmdTimeout": "15",
+            "SlurmctldTimeout": "10",
+            "MessageTimeout": "5",
+            "BatchStartTimeout": "10",
+            "UnkillableStepTimeout": "30",
+            "InactiveLimit": "0",
+            "CompleteWait": "0",
+            "AccountingStorageType": "accounting_storage/none",
+            "JobCompType": "jobcomp/none",
+        }
+        unknown = [name for name in self._overrides if not name.isalnum()]
+        if unknown:
+            raise RigError(f"overrides: {unknown[0]!r} is not the name of a slurm.conf setting")
+        settings.update(self._overrides)
+        lines = [f"{name}={value}" for name, value in settings.items() if value is not None]
+        for node, port in zip(self.nodes, self._node_ports, strict=True):
+            lines.append(
+                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=32 RealMemory=256000"
+                " Gres=gpu:a100:4 Feature=a100,fake"
+            )
+        for name, options in self._partitions.items():
+            merged = {"MaxTime": "60", "DefaultTime": "10", "State": "UP", "OverSubscribe": "NO", **options}
+            words = " ".join(f"{key}={value}" for key, value in merged.items())
+            lines.append(f"PartitionName={name} Nodes={','.join(self.nodes)} {words}")
+        (etc / "slurm.conf").write_text("\n".join(lines) + "\n")
+        # A GPU needs a device file each, or jobs get no CUDA_VISIBLE_DEVICES. Nothing opens it, since no cgroup
+        # confines devices here; it is a second /dev/null.
+        for number in range(4):
+            os.mknod(base / "dev" / f"fakegpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        names = ",".join(self.nodes)
+        (etc / "gres.conf").write_text(
+            f"AutoDetect=off\nNodeName={names} Name=gpu Type=a100 File={base}/dev/fakegpu[0-3]\n"
+        )
+        # Cgroups stay out of it from 24.05 on; older releases refuse the setting.
+        release = subprocess.run(
+            ["slurmctld", "-V"], capture_output=True, text=True, check=True
+        ).stdout.split()[-1]
+        modern = tuple(int(part) for part in release.split(".")[:2]) >= (24, 5)
+        (etc / "cgroup.conf").write_text("CgroupPlugin=disabled\n" if modern else "")
+        key = etc / "munge.key"
+        key.touch(0o600)
+        key.write_bytes(secrets.token_bytes(128))
+
+    def _keep(self, name: str, argv: Sequence[str]) -> None:
+        kept = keep(
+            name,
+            argv,
+            env={**self.env, "LC_ALL": "C", MARK: str(self.directory)},
+            log=self.directory / "log" / f"{name}.out.log",
+            run=self.directory / "run",
+            lifeline=None if self._lifeline is None else self._lifeline[0],
+        )
+        self._kept = [*(old for old in self._kept if not old.ended()), kept]
+        self._remember()
+
+    def _start_munged(self) -> None:
+        base = self.directory
+        munge_socket = base / "run" / "munge.socket"
+        files = {
+            "socket": munge_socket,
+            "key-file": base / "etc" / "munge.key",
+            "log-file": base / "log" / "munged.log",
+            "pid-file": base / "run" / "munged.pid",
+            "seed-file": base / "run" / "munged.seed",
+        }
+        self._keep(
+            "munged", ["munged", "--foreground", *(f"--{name}={path}" for name, path in files.items())]
+        )
+        wait_for("munged to listen", munge_socket.exists, timeout=10)
+
+    def _start_slurmctld(self, *options: str) -> None:
+        self._keep("slurmctld", ["slurmctld", "-D", *options])
+        wait_for("slurmctld to listen", lambda: _listens(self._ctld_port), timeout=30)
+
+        def answers() -> bool:
+            ping = subprocess.run(
+                ["scontrol", "ping"], env=self.env, capture_output=True, text=True, timeout=60, check=False
+            )
+            return " is UP" in ping.stdout
+
+        wait_for("slurmctld to answer", answers, timeout=30)
+
+    def _start_slurmd(self, node: str) -> None:
+        self._keep(f"slurmd-{node}", ["slurmd", "-D", "-N", node])
+
+    def _latest(self, name: str) -> Kept:
+        found = [kept for kept in self._kept if kept.name == name]
+        if not found:
+            raise RigError(f"{name} doesn't run in this rig")
+        return found[-1]
+
+    def _node_states(self) -> set[str]:
+        return set(self.run_as_root(["sinfo", "--noheader", "--Node", "--format=%T"]).split())
+
+
+def end(directory: Path) -> None:
+    """Ends the rig in `directory`, whoever started it and however that one died, and removes the directory."""
+    need_root("ending a private Slurm")
+    try:
+        content = json.loads((directory / "rig.json").read_text())
+    except FileNotFoundError:
+        raise RigError(f"{directory} holds no private Slurm") from None
+    keepers = [Identity(**kept["keeper"]) for kept in content["kept"]]
+    daemons = [Identity(**kept["daemon"]) for kept in content["kept"]]
+    for identity in keepers:
+        identity.kill(signal.SIGTERM)
+    conf = str(directory / "etc" / "slurm.conf")
+
+    def none_left() -> bool:
+        # A keeper takes all its descendants along. Daemons and jobs whose keeper was killed with -9 are known by
+        # what they run with: the rig's mark, or a job of this Slurm. A shell that merely has SLURM_CONF is no job.
+        orphans = processes_with(
+            lambda env: (
+                env.get(MARK) == str(directory) or (env.get("SLURM_CONF") == conf and "SLURM_JOB_ID" in env)
+            )
+        )
+        lost = [identity for identity in (*daemons, *orphans) if identity not in keepers]
+        living = [identity for identity in keepers if identity.alive()]
+        for identity in lost if not living else ():
+            identity.kill()
+        return not living and not any(identity.alive() for identity in lost)
+
+    wait_for(f"the processes of {directory} to end", none_left, timeout=30)
+    # Not at once: a user's process may still be writing while the tree is walked.
+    shutil.rmtree(directory, ignore_errors=True)
+    wait_for(f"{directory} to be removed", lambda: _removed(directory), timeout=10)
+
+
+def remove_debris() -> None:
+    """Ends the rigs whose test run is gone (kill -9, power cut)."""
+    for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
+        try:
+            used = _is_used(directory)
+        except FileNotFoundError:
+            continue  # being made or removed by its owner right now
+        if not used:
+            end(directory)
+
+
+def _removed(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
+def _is_used(directory: Path) -> bool:
+    """Whether the rig's owner lives or, for one that has none, any of its daemons does."""
+    content = json.loads((directory / "rig.json").read_text())
+    if content["owner"] is not None:
+        return Identity(**content["owner"]).alive()
+    return any(Identity(**kept["keeper"]).alive() for kept in content["kept"])
+
+
+def _free_ports(count: int) -> list[int]:
+    free: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+        free.append(port)
+        if len(free) == count:
+            return free
+    raise RigError(f"fewer than {count} free ports from {PORTS.start} to {PORTS.stop}")
+
+
+def _listens(port: int) -> bool:
+    """Whether a socket listens on the port, without connecting: daemons log half-open connections as errors."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[1].endswith(wanted) and fields[3] == "0A":
+                return True
+    return False
