@@ -53,6 +53,18 @@ _TERMINAL = frozenset(
 )
 
 
+class PendingClass(enum.StrEnum):
+    """What a pending reason means for us."""
+
+    NORMAL = "Normal"  # its turn will come
+    QUOTA = "Quota"  # a limit of the account; more submissions would not help
+    INFRASTRUCTURE = "Infrastructure"  # nodes or partitions are away
+    NEVER = "Never"  # will not run as it was submitted
+    HELD = "Held"  # launch failed or the user holds it: another job may do better
+    HELD_BY_ADMIN = "HeldByAdmin"  # respect it
+    UNKNOWN = "Unknown"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ObservedJob:
     """One record of a snapshot or of the accounting. Times are epoch seconds; None = not known or not yet.
@@ -65,6 +77,8 @@ class ObservedJob:
     state: JobState
     state_text: str
     reason: str = ""
+    pending: PendingClass | None = None  # of PENDING jobs: the class of `reason`
+    explanation: str = ""  # `reason` in words for people
     partition: str = ""
     node: str = ""  # the batch host, "" before the start
     node_list: str = ""
