@@ -21,8 +21,9 @@ UNRESOLVED = frozenset({SubmissionState.SUBMITTING, SubmissionState.UNKNOWN})
 class Submission:
     """The private ledger of a replica. Its facts about the world are never dropped.
 
-    `attempt_at` is when sbatch was last started (None = not yet); `settles_at` until when a lost submission may still
-    appear; `retry_at` when a refused one is tried again; `rounds` counts empty searches after settling.
+    `attempt_at` is when sbatch was last started (None = no job can exist); `resolved_at` when the job id was learned: a complete
+    snapshot that began later must show the job; `retry_at` when a refused one is tried again; `rounds` counts the attempts that
+    left no trace after settling.
     """
 
     state: SubmissionState
@@ -31,7 +32,7 @@ class Submission:
     script_hash: str = ""
     intent_at: float = 0.0
     attempt_at: float | None = None
-    settles_at: float | None = None
+    resolved_at: float | None = None
     retry_at: float | None = None
     rounds: int = 0
     refusals: int = 0
@@ -100,8 +101,8 @@ class End:
 class Replica:
     """A replica as the planner reads it: the stored facts only.
 
-    `ready_at` is when it last became ready (None = not ready), `ready_since` survives for crash accounting; `host` and
-    `port` are the engine's endpoint as last reported. `ends_at` is its walltime end as last seen.
+    `ready_at` is when it last became ready (None = not ready); `host` and `port` are the engine's endpoint as last reported;
+    `ends_at` is the walltime end as last seen; `phase` is what people were shown last.
     """
 
     name: str
@@ -123,7 +124,10 @@ class Replica:
     port: int = 0
     node: str = ""
     ends_at: float | None = None
-    missing_since: float | None = None  # first complete snapshot in which a running job was gone
+    engine_restarts: int = 0
+    missing_since: float | None = None  # when the first complete snapshot without its job was taken
+    was_running: bool = False  # Slurm said RUNNING at least once
+    phase: "Phase | None" = None
 
 
 class AgentPhase(enum.StrEnum):
