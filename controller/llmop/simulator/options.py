@@ -1,0 +1,228 @@
+"""Settings of one simulator: command line flags, each also an environment variable LLMOP_SIM_<FLAG>."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .faults import Fault, parse_fault
+
+_ENV_PREFIX = "LLMOP_SIM_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Everything that can be set. Names, defaults and limits follow `text-generation-launcher` where it has them.
+
+    Times are in seconds, except the decode times (milliseconds). `port` 0 takes a free one.
+    `prometheus_port`, `master_port` and `shard_uds_path` are None where not given; see `exclusive.py`.
+    """
+
+    hostname: str
+    port: int
+    model_id: str
+    served_model_name: str
+    api_key: str | None
+    load_seconds: float
+    max_concurrent_requests: int
+    max_input_tokens: int
+    max_total_tokens: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_top_n_tokens: int
+    max_client_batch_size: int
+    payload_limit: int
+    prefill_tokens_per_second: float
+    decode_base_ms: float
+    decode_per_sequence_ms: float
+    kv_tokens: int
+    answer_tokens: int
+    graceful_timeout: float
+    seed: int
+    faults: tuple[Fault, ...]
+    admin: bool
+    prometheus_port: int | None
+    master_port: int | None
+    shard_uds_path: str | None
+
+
+def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """Read flags and environment (a flag wins).
+
+    Raises SystemExit(2), after one line on stderr that names the flag, the value and what is allowed.
+    """
+    parser = _parser()
+    known = {action.dest: action for action in parser._actions}
+    defaults: list[str] = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(_ENV_PREFIX):
+            continue
+        action = known.get(name.removeprefix(_ENV_PREFIX).lower())
+        if action is None or action.dest == "help":
+            parser.error(f"environment variable {name} is not a setting; see --help")
+        defaults += _as_flags(parser, action, name, value)
+    values = parser.parse_args([*defaults, *arguments])
+    return _options(parser, values)
+
+
+def read_api_key(path: str) -> str:
+    """The key in a file that only its owner may read.
+
+    Raises ValueError if the file is missing, empty, or open to others.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ValueError(f"cannot read {path!r}: {reason}") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise ValueError(f"{path!r} has mode {stat.S_IMODE(mode):04o}; make it private with chmod 600")
+    if not key:
+        raise ValueError(f"{path!r} is empty; write the key into it")
+    return key
+
+
+def _as_flags(parser: argparse.ArgumentParser, action: argparse.Action, name: str, value: str) -> list[str]:
+    flag = action.option_strings[0]
+    if action.dest == "admin":
+        if value.lower() not in ("", "0", "1", "false", "true"):
+            parser.error(f"environment variable {name}: {value!r} is not true or false")
+        return [flag] if value.lower() in ("1", "true") else []
+    if action.dest == "fault":
+        return [f"{flag}={spec}" for spec in value.split()]
+    return [f"{flag}={value}"]
+
+
+def _options(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Options:
+    total = values.max_total_tokens if values.max_total_tokens is not None else min(4096, values.kv_tokens)
+    if total > values.kv_tokens:
+        parser.error(
+            f"--max-total-tokens {total} is above --kv-tokens {values.kv_tokens}: it could never run"
+        )
+    most_input = values.max_input_tokens if values.max_input_tokens is not None else total - 1
+    if most_input >= total:
+        parser.error(f"--max-input-tokens {most_input} must be below --max-total-tokens {total}")
+    api_key = None
+    if values.api_key_file is not None:
+        try:
+            api_key = read_api_key(values.api_key_file)
+        except ValueError as error:
+            parser.error(f"argument --api-key-file: {error}")
+    return Options(
+        hostname=values.hostname,
+        port=values.port,
+        model_id=values.model_id,
+        served_model_name=values.served_model_name or values.model_id,
+        api_key=api_key,
+        load_seconds=values.load_seconds,
+        max_concurrent_requests=values.max_concurrent_requests,
+        max_input_tokens=most_input,
+        max_total_tokens=total,
+        max_best_of=values.max_best_of,
+        max_stop_sequences=values.max_stop_sequences,
+        max_top_n_tokens=values.max_top_n_tokens,
+        max_client_batch_size=values.max_client_batch_size,
+        payload_limit=values.payload_limit,
+        prefill_tokens_per_second=values.prefill_tokens_per_second,
+        decode_base_ms=values.decode_base_ms,
+        decode_per_sequence_ms=values.decode_per_sequence_ms,
+        kv_tokens=values.kv_tokens,
+        answer_tokens=values.answer_tokens,
+        graceful_timeout=values.graceful_timeout,
+        seed=values.seed,
+        faults=tuple(values.fault),
+        admin=values.admin,
+        prometheus_port=values.prometheus_port,
+        master_port=values.master_port,
+        shard_uds_path=values.shard_uds_path,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmop.simulator",
+        description="An inference engine without a model. Every flag is also an environment variable LLMOP_SIM_<FLAG>.",
+        allow_abbrev=False,
+    )
+
+    def add(flag: str, kind: Callable[[str], Any], default: object, text: str) -> None:
+        parser.add_argument(flag, type=kind, default=default, help=f"{text} (default: {default})")
+
+    add("--hostname", _address, "127.0.0.1", "IP address to listen on")
+    add("--port", _port, 3000, "port to listen on; 0 takes a free one and prints it")
+    add("--model-id", _word, "simulated", "name of the model")
+    add(
+        "--served-model-name",
+        _word,
+        None,
+        "name in /v1/models and in OpenAI answers; the model id without it",
+    )
+    add("--api-key-file", str, None, "file (mode 0600) with the key that requests must carry")
+    add("--load-seconds", _positive_or_zero, 0.0, "time to load the model; the port opens after it")
+    add("--max-concurrent-requests", _count, 128, "requests queued or running; more are answered 429")
+    add("--max-input-tokens", _count, None, "longest prompt; one below --max-total-tokens without it")
+    add(
+        "--max-total-tokens",
+        _count,
+        None,
+        "prompt plus answer; 4096 without it, or --kv-tokens if that is less",
+    )
+    add("--max-best-of", _count, 2, "limit of `best_of`")
+    add("--max-stop-sequences", _count, 4, "limit of `stop`")
+    add("--max-top-n-tokens", _count, 5, "limit of `top_n_tokens`")
+    add("--max-client-batch-size", _count, 4, "prompts in one completion request")
+    add("--payload-limit", _count, 2_000_000, "largest request body, in bytes")
+    add("--prefill-tokens-per-second", _positive_or_zero, 0.0, "speed of reading prompts; 0 takes no time")
+    add("--decode-base-ms", _positive_or_zero, 0.0, "time of one decode step")
+    add("--decode-per-sequence-ms", _positive_or_zero, 0.0, "added to a decode step per running sequence")
+    add("--kv-tokens", _tokens, 1_000_000, "tokens that fit into memory; requests wait until theirs fit")
+    add("--answer-tokens", _count, 64, "typical length of an answer whose request sets no limit")
+    add("--graceful-timeout", _positive_or_zero, 90.0, "time to finish requests after SIGTERM")
+    add("--seed", int, 0, "answers depend on it and on the prompt")
+    parser.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="a fault, may be repeated: crash@load, hang@request:3, cut-stream@token:5, slow-load:10, ...",
+    )
+    parser.add_argument("--admin", action="store_true", help="allow POST and DELETE /simulator/fault")
+    add("--prometheus-port", _port, None, "must be free at the start, as for TGI")
+    add("--master-port", _port, None, "held while the process lives, as by TGI's shards")
+    add("--shard-uds-path", str, None, "prefix of the Unix socket of the (one) shard")
+    return parser
+
+
+def _checked(kind: Callable[[str], Any], allowed: Callable[[Any], bool], words: str) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not allowed(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return value
+
+    return convert
+
+
+def _fault(text: str) -> Fault:
+    try:
+        return parse_fault(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+_address = _checked(lambda text: str(ipaddress.ip_address(text)), bool, "an IP address such as 127.0.0.1")
+_port = _checked(int, lambda value: 0 <= value <= 65535, "a port number from 0 to 65535")
+_count = _checked(int, lambda value: value >= 1, "a whole number above 0")
+_tokens = _checked(int, lambda value: value >= 2, "a whole number above 1")
+_positive_or_zero = _checked(float, lambda value: 0 <= value < 1e12, "a number of 0 or more")
+_word = _checked(str, lambda value: bool(value.strip()), "a name")
