@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pathlib
 import select
 import signal
 import subprocess
@@ -26,9 +27,8 @@ def children_of(pid: int) -> list[int]:
     """The children of every thread of a process; empty when it is gone."""
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
-                found += [int(word) for word in file.read().split()]
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += [int(word) for word in (task / "children").read_text().split()]
     except OSError:
         return found
     return found
@@ -102,10 +102,9 @@ def main(order: dict[str, object]) -> None:
             start_new_session=True,
             **account,  # type: ignore[call-overload]
         )
-    partial = f"{order['pid_file']}.new"
-    with open(partial, "w", encoding="ascii") as file:
-        file.write(str(daemon.pid))
-    os.rename(partial, str(order["pid_file"]))
+    partial = pathlib.Path(f"{order['pid_file']}.new")
+    partial.write_text(str(daemon.pid))
+    partial.rename(str(order["pid_file"]))
 
     watched = [wake_read, 0] if order.get("lifeline") else [wake_read]
     while _reap():

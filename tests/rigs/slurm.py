@@ -408,6 +408,7 @@ class SlurmRig:
             "InactiveLimit": "0",
             "CompleteWait": "0",
             "AccountingStorageType": "accounting_storage/none",
+            "AccountingStorageTRES": "gres/gpu",  # as sites have it: GPUs show in what a job is allocated
             "JobCompType": "jobcomp/none",
         }
         unknown = [name for name in self._overrides if not name.isalnum()]
