@@ -1,0 +1,1 @@
+"""Engines for tests: real processes that answer prompts. Not the rigs (Slurm, Postgres, images) and no tests."""
