@@ -20,19 +20,24 @@ class ChangeType(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """One entry of the change log: the object as it is after the change (as it was last, for DELETED)."""
+    """One entry of the change log: the object as it is after the transaction (as it was last, for DELETED).
+
+    `complete` is true for the last change of its revision. Only after that one may a reader go on from `revision`; one that
+    was cut off before goes on from `revision` - 1 and sees the first ones again.
+    """
 
     revision: int
     type: ChangeType
     resource: resources.Resource
+    complete: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Secrets:
     """What only the agent and the gateways may know of a replica; never part of an object."""
 
-    api_key: str
-    agent_token: str
+    api_key: str = dataclasses.field(repr=False)
+    agent_token: str = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +55,11 @@ class Ledger:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Create:
-    """Fails with AlreadyExists. `ledger` comes with replicas only."""
+    """The caller gives uid and creation time. The generation starts at 1. `ledger` comes with replicas only.
+
+    Fails with AlreadyExists when the name, the uid or the ledger's job name is taken; a job name stays taken as long as its
+    ledger lives.
+    """
 
     resource: resources.Resource
     ledger: Ledger | None = None
@@ -58,8 +67,8 @@ class Create:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Update:
-    """Writes spec, labels, annotations, finalizers, owned fields and deletion time. Raises the generation when the spec differs or
-    `deleted_at` is set for the first time.
+    """Writes spec, labels, annotations, finalizers, owned fields and deletion time; everything else stays as it is stored. Raises the
+    generation when the spec differs or `deleted_at` is set for the first time. A deletion time once set stays.
 
     Fails with Conflict unless the stored resource version is `expected_version`, with NotFound when it is gone or its uid differs.
     """
@@ -98,7 +107,8 @@ class RecordSubmission:
 class Remove:
     """Takes the object away (DELETED in the change log). The ledger of a replica stays as a tombstone from `tombstoned_at` on.
 
-    Removing what is gone already is no error and changes nothing.
+    Removing what is gone already (or has another uid by now) is no error and changes nothing. An object with a ledger needs
+    `tombstoned_at` (ValueError).
     """
 
     kind: str
@@ -110,7 +120,11 @@ class Remove:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RecordEvent:
-    """Something happened to `regarding`. Equal (uid, type, reason, message) are one Event whose count rises."""
+    """Something happened to `regarding`. Equal (uid, type, reason, message) are one Event whose count rises.
+
+    The Event's spec holds regarding {kind, name, uid}, type, reason, message, count, firstSeenAt and lastSeenAt (RFC 3339). Once ten
+    different messages of one (uid, type, reason) are kept, further ones are combined into one Event. Its generation stays 1.
+    """
 
     namespace: str
     regarding: resources.Owner
@@ -164,7 +178,10 @@ class Store(Protocol):
     ) -> Committed:
         """One transaction. With `epoch`, raises Deposed unless it is the current one.
 
-        `durable`: on return the transaction survives a power failure (submit intents need that).
+        `durable`: on return the transaction survives a power failure (submit intents need that). Expected versions mean the state
+        before the call (0 for what the call itself creates), so one call can hold an Update and a WriteStatus of one object. Each
+        object touched is in the change log once, as it is at the end. After Unavailable nobody knows whether the transaction took
+        place; it did wholly or not at all.
         """
         ...
 
@@ -177,7 +194,11 @@ class Store(Protocol):
         ...
 
     async def changes(self, after: int, limit: int = 1000) -> tuple[Change, ...]:
-        """Changes with revision > `after`, in order. Raises Expired when some of them are gone."""
+        """Changes with revision > `after`, in order. Raises Expired when some of them are gone, or when this store has never
+        reached `after` (it is another one, or was restored from a backup).
+
+        About `limit` of them at most: a revision is never cut apart.
+        """
         ...
 
     def watch(self, after: int) -> AsyncIterator[Change]:
@@ -185,7 +206,10 @@ class Store(Protocol):
         ...
 
     async def compact(self, *, changes_before: int, tombstones_before: float, events_before: float) -> None:
-        """Drops old history: changes with revision < `changes_before`, tombstones and events older than the times."""
+        """Drops old history: changes with revision < `changes_before`, tombstones and events older than the times.
+
+        Events that go are in the change log as DELETED, like every object that goes.
+        """
         ...
 
     async def close(self) -> None: ...
