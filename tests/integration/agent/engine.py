@@ -1,0 +1,78 @@
+"""An engine for the agent's tests: /health, /generate with a key, /stream, and faults on demand. Started as a script."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--host", required=True)
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--key-file", type=Path, required=True)
+parser.add_argument(
+    "--faults", type=Path, required=True, help="directory: a file named after a fault switches it on"
+)
+parser.add_argument("--child", action="store_true", help="have a child process that ignores SIGTERM")
+options = parser.parse_args()
+key = options.key_file.read_text().strip()
+
+
+def fault(name: str) -> bool:
+    return (options.faults / name).exists()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            while fault("hang"):
+                time.sleep(0.05)
+            self.answer(503 if fault("loading") else 200, b"")
+        elif self.path == "/stream":
+            self.stream()
+        elif self.path == "/crash":
+            os._exit(3)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        right = (
+            self.headers["Authorization"] == f"Bearer {key}"
+            and self.path == "/generate"
+            and not fault("refuse")
+        )
+        self.answer(200 if right else 422, b'{"generated_text": "x"}')
+
+    def answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while not fault("end-stream"):
+            self.wfile.write(b"data: x\n\n")
+            time.sleep(0.02)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+if fault("crash"):
+    print("the engine fails with the key", key, flush=True)
+    sys.exit(3)
+if options.child:
+    ignore = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", ignore, str(options.faults)])
+ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
