@@ -93,8 +93,8 @@ def main(order: dict[str, object]) -> None:
         account = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     with open(str(order["log"]), "ab") as log:
         daemon = subprocess.Popen(
-            order["argv"],  # type: ignore[arg-type]
-            env=order["env"],  # type: ignore[arg-type]
+            order["argv"],
+            env=order["env"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -19,7 +19,7 @@ from typing import TypeVar
 from tests.rigs import keeper
 from tests.rigs.errors import RigError
 
-POLL = 0.02
+POLL = 0.05
 T = TypeVar("T")
 
 

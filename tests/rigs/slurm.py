@@ -192,17 +192,14 @@ class SlurmRig:
         `env` is added to it. Other arguments go to subprocess.run. Raises subprocess.TimeoutExpired after
         `timeout` seconds: a dead slurmctld makes clients hang for minutes.
         """
-        return subprocess.run(
-            list(argv),
-            **self.as_user(user=user, env=env),
-            cwd=cwd or self.shared,
-            timeout=timeout,
-            check=check,
-            text=True,
-            **({} if more.keys() & {"stdout", "stderr", "capture_output"} else {"capture_output": True}),
-            **({} if more.keys() & {"stdin", "input"} else {"stdin": subprocess.DEVNULL}),
-            **more,
-        )
+        options: dict[str, Any] = self.as_user(user=user, env=env)
+        if not more.keys() & {"stdout", "stderr", "capture_output"}:
+            options["capture_output"] = True
+        if not more.keys() & {"stdin", "input"}:
+            options["stdin"] = subprocess.DEVNULL
+        options |= {"cwd": cwd or self.shared, "timeout": timeout, "text": True, **more}
+        done: subprocess.CompletedProcess[str] = subprocess.run(list(argv), check=check, **options)
+        return done
 
     def as_user(self, *, user: str = "", env: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Arguments for subprocess.run or Popen that make the child an ordinary account with a clean environment."""
@@ -312,10 +309,20 @@ class SlurmRig:
         """Starts the node's slurmd again; slurmctld makes the node usable when it has registered (ReturnToService=2)."""
         self._start_slurmd(node)
 
-    def logs(self, lines: int = 15) -> str:
+    def save_state(self) -> None:
+        """Returns when slurmctld has on disk what it knows now; a kill -9 within about five seconds would lose it."""
+        name = f"saved-{secrets.token_hex(8)}"
+        argv = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--chdir=/", "--wrap=true"]
+        marker = self.run_as_root([*argv, f"--job-name={name}"]).strip()
+        state = self.directory / "state" / "job_state"
+        wait_for("slurmctld to save its state", lambda: name.encode() in state.read_bytes(), timeout=60)
+        self.run_as_root(["scancel", marker])
+
+    def logs(self, lines: int = 12) -> str:
         """The last lines of every daemon's log, for a failure report."""
         folder = self.directory / "log"
-        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in sorted(folder.glob("*.log")))
+        names = ["munged.out.log", "slurmctld.out.log", *(f"slurmd-{node}.out.log" for node in self.nodes)]
+        return "\n".join(f"--- {name}\n{tail(folder / name, lines)}" for name in names)
 
     # Making it
 
@@ -323,7 +330,7 @@ class SlurmRig:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         elif (self._directory / "rig.json").exists():
-            if _is_used(self._directory):
+            if is_used(self._directory):
                 raise RigError(
                     f"a private Slurm runs in {self._directory} already; stop it first"
                     f" (hack/dev-slurm down --dir {self._directory})"
@@ -380,8 +387,8 @@ class SlurmRig:
             "SlurmdSpoolDir": f"{base}/spool/%n",
             "SlurmctldPidFile": f"{base}/run/slurmctld.pid",
             "SlurmdPidFile": f"{base}/run/slurmd-%n.pid",
+            "SlurmdLogFile": f"{base}/log/slurmd-%n.log",  # for slurmstepd; the daemons also log to their output
             "SlurmctldLogFile": f"{base}/log/slurmctld.log",
-            "SlurmdLogFile": f"{base}/log/slurmd-%n.log",
             "SlurmdParameters": "config_overrides",  # nodes may claim more than this host has
             "ReturnToService": "2",
             "MpiDefault": "none",
@@ -408,7 +415,6 @@ class SlurmRig:
             "InactiveLimit": "0",
             "CompleteWait": "0",
             "AccountingStorageType": "accounting_storage/none",
-            "AccountingStorageTRES": "gres/gpu",  # as sites have it: GPUs show in what a job is allocated
             "JobCompType": "jobcomp/none",
         }
         unknown = [name for name in self._overrides if not name.isalnum()]
@@ -473,9 +479,13 @@ class SlurmRig:
 
     def _start_slurmctld(self, *options: str) -> None:
         self._keep("slurmctld", ["slurmctld", "-D", *options])
-        wait_for("slurmctld to listen", lambda: _listens(self._ctld_port), timeout=30)
+        kept = self._latest("slurmctld")
 
         def answers() -> bool:
+            if not kept.daemon.alive():
+                raise RigError("slurmctld ended at once; its log says why")
+            if not _listens(self._ctld_port):
+                return False
             ping = subprocess.run(
                 ["scontrol", "ping"], env=self.env, capture_output=True, text=True, timeout=60, check=False
             )
@@ -533,7 +543,7 @@ def remove_debris() -> None:
     """Ends the rigs whose test run is gone (kill -9, power cut)."""
     for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
-            used = _is_used(directory)
+            used = is_used(directory)
         except FileNotFoundError:
             continue  # being made or removed by its owner right now
         if not used:
@@ -545,7 +555,7 @@ def _removed(directory: Path) -> bool:
     return not directory.exists()
 
 
-def _is_used(directory: Path) -> bool:
+def is_used(directory: Path) -> bool:
     """Whether the rig's owner lives or, for one that has none, any of its daemons does."""
     content = json.loads((directory / "rig.json").read_text())
     if content["owner"] is not None:
