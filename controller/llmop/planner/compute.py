@@ -1,0 +1,432 @@
+"""plan(desired, observed) -> Plan: one frozen input, one pure function, one inert plan.
+
+In order: how is each replica, what is over, what is unresolved, what drains; then one step of the rollout; then what people see.
+Nothing is done on a cluster whose brake is pulled, and nothing new is submitted on one that does not answer.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from llmop.domain import endpoint, ids, job, replica, resources
+from llmop.planner import assess, backoff, classify, drain, rollout, routes, status, submission, values
+
+NEVER_RUNS_CONFIRMED_S = 120.0  # administrators do change limits: a hopeless job gets this long
+
+
+@dataclasses.dataclass(slots=True)
+class _Draft:
+    """Collects the plan. Lives for one call."""
+
+    actions: list[values.Action] = dataclasses.field(default_factory=list)
+    rechecks: list[float] = dataclasses.field(default_factory=list)
+    is_stalled_submission: bool = False
+
+    def recheck(self, at: float | None) -> None:
+        if at is not None:
+            self.rechecks.append(at)
+
+
+def plan(desired: values.Desired, seen: values.Observed, names: values.Names) -> values.Plan:
+    """The plan for one deployment. `names` is called once for each new replica or revision."""
+    draft = _Draft()
+    deployment = desired.deployment
+    is_going = deployment.deleted_at is not None
+    revision = _newest_revision(desired, names, draft)
+    replicas = [
+        assess.assess(each, seen, asked=is_going or each.drain is not None) for each in desired.replicas
+    ]
+    record = backoff.released(desired.record, deployment.generation, seen.now)
+    record = _ends(desired, replicas, record, revision.number, seen, draft)
+    record = _health(replicas, record, revision.number, seen)
+    replicas = _deleted_by_hand(desired, replicas, seen, draft)
+    for each in replicas:
+        _advance(each, seen, draft)
+    record, replicas = _hopeless(desired, replicas, record, seen, draft)
+    record, brake, replicas = _roll(desired, replicas, record, revision.number, seen, names, draft)
+    _prune(desired, replicas, revision, draft)
+    if is_going and not desired.replicas:
+        draft.actions.append(values.FinishDeletion())
+    _look_again(replicas, seen, draft)
+    return _finish(desired, replicas, record, brake, revision, seen, draft)
+
+
+def owner_of(each: replica.Replica) -> resources.Owner:
+    return resources.Owner(kind=resources.REPLICA, name=each.name, uid=each.uid)
+
+
+def _newest_revision(desired: values.Desired, names: values.Names, draft: _Draft) -> values.Revision:
+    newest = max(desired.revisions, key=lambda each: each.number, default=None)
+    if newest is not None and newest.hash == desired.template_hash:
+        return newest
+    number = newest.number + 1 if newest is not None else 1
+    fresh = names()
+    revision = values.Revision(
+        number=number,
+        hash=desired.template_hash,
+        template=desired.deployment.spec.template,
+        name=f"{desired.deployment.name[:50].rstrip('-')}-{number}-{fresh.suffix}",
+        uid=fresh.uid,
+    )
+    if desired.deployment.deleted_at is not None and newest is not None:
+        return newest
+    draft.actions.append(values.CreateRevision(revision=revision))
+    return revision
+
+
+def _ends(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    record: values.Record,
+    newest: int,
+    seen: values.Observed,
+    draft: _Draft,
+) -> values.Record:
+    """Records what is over, and what it says about the revision."""
+    crashes = 0
+    for each in replicas:
+        if each.end is None:
+            continue
+        end = each.end
+        keep = not classify.is_quiet(end) and desired.deployment.deleted_at is None
+        draft.actions.append(values.RecordEnd(replica=each.facts, end=end, keep=keep))
+        if classify.is_quiet(end):
+            draft.actions.append(
+                values.Announce(
+                    regarding=owner_of(each.facts), warning=False, reason=end.reason, message=end.message
+                )
+            )
+            continue
+        draft.actions.append(
+            values.Announce(
+                regarding=owner_of(each.facts), warning=True, reason=end.reason, message=_sentence(end)
+            )
+        )
+        record = dataclasses.replace(
+            record,
+            last_failure=values.Failure(
+                reason=end.reason,
+                message=end.message,
+                at=end.at,
+                exit_code=end.exit_code,
+                node=end.node,
+                log_tail=end.log_tail,
+            ),
+        )
+        if end.reason is replica.EndReason.REJECTED:
+            record = backoff.stalled(
+                record, "SubmissionRejected", end.message, desired.deployment.generation, seen.now
+            )
+        elif classify.is_crash(end) and each.facts.revision == newest:
+            crashes += 1
+    return backoff.after_crashes(record, crashes, newest, seen.now) if crashes else record
+
+
+def _sentence(end: replica.End) -> str:
+    where = f" on {end.node}" if end.node else ""
+    code = f" (exit code {end.exit_code})" if end.exit_code else ""
+    return f"{end.message}{where}{code}"
+
+
+def _health(
+    replicas: Sequence[assess.Assessment], record: values.Record, newest: int, seen: values.Observed
+) -> values.Record:
+    ready = [
+        each
+        for each in replicas
+        if each.is_routed and each.facts.revision == newest and each.facts.ready_at is not None
+    ]
+    if not ready:
+        return record
+    became_ready = max(each.facts.ready_at or 0.0 for each in ready)
+    if record.budget_since is not None and became_ready >= record.budget_since:
+        record = backoff.after_ready(record)
+    longest = seen.now - min(each.facts.ready_at or seen.now for each in ready)
+    if record.crashes and longest >= backoff.HEALTHY_S and seen.now >= (record.retry_at or 0.0):
+        record = backoff.after_health(record)
+    return record
+
+
+def _deleted_by_hand(
+    desired: values.Desired, replicas: Sequence[assess.Assessment], seen: values.Observed, draft: _Draft
+) -> list[assess.Assessment]:
+    """A replica that somebody deleted drains; a replacement follows from the counts."""
+    result = []
+    for each in replicas:
+        if each.facts.deleted_at is not None and each.facts.drain is None and not each.is_over:
+            each = _drained(each, replica.DrainReason.DELETED, "deleted by a user", desired, seen, draft)
+        result.append(each)
+    return result
+
+
+def _drained(
+    each: assess.Assessment,
+    reason: replica.DrainReason,
+    why: str,
+    desired: values.Desired,
+    seen: values.Observed,
+    draft: _Draft,
+) -> assess.Assessment:
+    decided = drain.start(each, reason, desired.deployment.spec.template.termination_grace_s, seen.now)
+    draft.actions.append(values.StartDrain(replica=each.facts, drain=decided, why=why))
+    facts = dataclasses.replace(each.facts, drain=decided)
+    shown = each.phase if each.is_pending else replica.Phase.DRAINING
+    return dataclasses.replace(
+        each,
+        facts=facts,
+        phase=shown,
+        reason=reason if shown is replica.Phase.DRAINING else each.reason,
+        is_routed=False,
+    )
+
+
+def _advance(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> None:
+    """The submit protocol and the drain of one replica."""
+    if each.is_over:
+        return
+    if each.facts.submission.state in replica.UNRESOLVED or each.facts.submission.job_id is None:
+        resolution = submission.resolve(each.facts, seen)
+        draft.actions.extend(resolution.actions)
+        draft.recheck(resolution.wait_until)
+        draft.is_stalled_submission |= resolution.is_stalled
+        return
+    draft.actions.extend(submission.twins(each.facts, seen.clusters.get(each.facts.cluster)))
+    moved = drain.progress(each, seen)
+    draft.actions.extend(moved.actions)
+    draft.recheck(moved.wait_until)
+
+
+def _hopeless(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    record: values.Record,
+    seen: values.Observed,
+    draft: _Draft,
+) -> tuple[values.Record, list[assess.Assessment]]:
+    """Jobs that Slurm will never run as they are, or that it holds after a failed launch."""
+    result = []
+    for each in replicas:
+        own_job = each.job
+        view = seen.clusters.get(each.facts.cluster)
+        is_candidate = (
+            own_job is not None
+            and each.phase is replica.Phase.BLOCKED
+            and each.facts.drain is None
+            and not each.is_over
+        )
+        if not is_candidate or own_job is None or view is None or view.brake or not view.is_current:
+            result.append(each)
+            continue
+        if own_job.pending is job.PendingClass.HELD_BY_ADMIN:
+            result.append(each)
+            continue
+        since = own_job.submitted_at or each.facts.submission.resolved_at or seen.now
+        if own_job.pending is job.PendingClass.NEVER and seen.now < since + NEVER_RUNS_CONFIRMED_S:
+            draft.recheck(since + NEVER_RUNS_CONFIRMED_S)
+            result.append(each)
+            continue
+        words = own_job.explanation or own_job.reason
+        if own_job.pending is job.PendingClass.NEVER:
+            record = backoff.stalled(record, "NeverRuns", words, desired.deployment.generation, seen.now)
+        else:
+            record = backoff.after_crashes(record, 1, each.facts.revision, seen.now)
+        draft.actions.append(
+            values.Announce(regarding=owner_of(each.facts), warning=True, reason="NeverRuns", message=words)
+        )
+        drained = _drained(each, replica.DrainReason.REPLACED, words, desired, seen, draft)
+        draft.actions.extend(drain.progress(drained, seen).actions)
+        result.append(drained)
+    return record, result
+
+
+def _roll(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    record: values.Record,
+    newest: int,
+    seen: values.Observed,
+    names: values.Names,
+    draft: _Draft,
+) -> tuple[values.Record, backoff.Brake, list[assess.Assessment]]:
+    """One step of the rollout, as far as brakes, back-off and budget let it."""
+    spec = desired.deployment.spec
+    is_going = desired.deployment.deleted_at is not None
+    view = seen.clusters.get(spec.template.cluster)
+    brake = backoff.creation(record, spec.replicas, spec.max_surge, seen.now)
+    draft.recheck(brake.until)
+    if view is not None and view.brake:
+        return record, brake, list(replicas)
+    bounds = rollout.Bounds(
+        replicas=0 if is_going else spec.replicas,
+        max_surge=0 if is_going else spec.max_surge,
+        max_unavailable=spec.max_unavailable,
+        min_ready_s=spec.min_ready_s,
+    )
+    step = rollout.step(replicas, newest, bounds, seen.now)
+    doomed = {each.facts.uid for each in step.drain}
+    result = []
+    for each in replicas:
+        if each.facts.uid in doomed:
+            reason, why = _drain_reason(each, newest, is_going=is_going)
+            each = _drained(each, reason, why, desired, seen, draft)
+            _advance_drained(each, seen, draft)
+        result.append(each)
+    may_create = (
+        view is not None
+        and view.is_current
+        and not desired.problems
+        and not desired.name_conflict
+        and desired.runtime is not None
+    )
+    create = min(step.create, brake.allowed) if may_create else 0
+    for _ in range(create):
+        made = _new_replica(desired, newest, seen, names())
+        draft.actions.append(values.CreateReplica(replica=made, why="a replica is missing"))
+    if create:
+        record = backoff.after_submissions(record, create, seen.now)
+    return record, brake, result
+
+
+def _advance_drained(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> None:
+    """What follows at once from a drain that this pass decided; orders of this pass for the same replica are dropped."""
+    draft.actions = [
+        action
+        for action in draft.actions
+        if not (isinstance(action, values.SubmitJob) and action.replica.uid == each.facts.uid)
+    ]
+    _advance(each, seen, draft)
+
+
+def _drain_reason(each: assess.Assessment, newest: int, *, is_going: bool) -> tuple[replica.DrainReason, str]:
+    if is_going:
+        return replica.DrainReason.DELETED, "its deployment is being deleted"
+    if each.is_replaced:
+        return replica.DrainReason.UNREACHABLE, "its agent has been silent for too long"
+    if each.facts.revision != newest:
+        return replica.DrainReason.REPLACED, "a newer revision takes its place"
+    return replica.DrainReason.SCALED_DOWN, "fewer replicas are wanted"
+
+
+def _new_replica(
+    desired: values.Desired, newest: int, seen: values.Observed, fresh: values.FreshName
+) -> replica.Replica:
+    deployment = desired.deployment
+    name = f"{deployment.name[: ids.REPLICA_LENGTH - 6].rstrip('-')}-{fresh.suffix}"
+    return replica.Replica(
+        name=name,
+        namespace=deployment.namespace,
+        uid=fresh.uid,
+        deployment=deployment.name,
+        deployment_uid=deployment.uid,
+        revision=newest,
+        cluster=deployment.spec.template.cluster,
+        created_at=seen.now,
+        submission=replica.Submission(
+            state=replica.SubmissionState.SUBMITTING,
+            job_name=ids.job_name(seen.installation, name, fresh.uid),
+            intent_at=seen.now,
+        ),
+        phase=replica.Phase.SUBMITTING,
+    )
+
+
+def _prune(
+    desired: values.Desired, replicas: Sequence[assess.Assessment], newest: values.Revision, draft: _Draft
+) -> None:
+    """Ended replicas beyond the newest failed one, and revisions beyond the limit that no replica uses."""
+    ended = sorted(
+        (each for each in replicas if each.facts.end is not None),
+        key=lambda each: each.facts.end.at if each.facts.end else 0.0,
+    )
+    kept = 0 if desired.deployment.deleted_at is not None else 1
+    for each in ended[: max(0, len(ended) - kept)]:
+        draft.actions.append(values.RemoveReplica(replica=each.facts, why="it has ended"))
+    in_use = {each.facts.revision for each in replicas} | {newest.number}
+    spare = [each for each in desired.revisions if each.number not in in_use]
+    limit = 0 if desired.deployment.deleted_at is not None else desired.deployment.spec.revision_history_limit
+    for revision in spare[: max(0, len(spare) - limit)]:
+        draft.actions.append(values.RemoveRevision(revision=revision))
+
+
+def _look_again(replicas: Sequence[assess.Assessment], seen: values.Observed, draft: _Draft) -> None:
+    """When a heartbeat that stops now would change a phase."""
+    timing = seen.timing
+    for each in replicas:
+        heartbeat = each.heartbeat
+        if heartbeat is None or each.is_over:
+            continue
+        for limit in (timing.suspect_s, timing.unreachable_s, timing.replaced_s):
+            at = heartbeat.received_at + limit
+            if at >= seen.now:
+                # A millisecond past the limit: the comparison is "older than".
+                draft.recheck(at + 0.001)
+                break
+
+
+def _finish(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    record: values.Record,
+    brake: backoff.Brake,
+    revision: values.Revision,
+    seen: values.Observed,
+    draft: _Draft,
+) -> values.Plan:
+    spec = desired.deployment.spec
+    counts = status.count(replicas, revision.number, spec.min_ready_s, seen.now)
+    for each in replicas:
+        if (
+            each.is_routed
+            and each.facts.ready_at is not None
+            and seen.now - each.facts.ready_at < spec.min_ready_s
+        ):
+            draft.recheck(each.facts.ready_at + spec.min_ready_s)
+    stored = dataclasses.replace(desired, record=record)
+    shown = status.deployment_conditions(
+        stored,
+        replicas,
+        counts,
+        brake,
+        seen,
+        revision.number,
+        is_stalled_submission=draft.is_stalled_submission,
+    )
+    record = dataclasses.replace(record, conditions=shown)
+    key = f"{desired.deployment.namespace}/{desired.deployment.name}"
+    estimates = [each.estimated_start_at for each in replicas if each.estimated_start_at is not None]
+    routed: tuple[endpoint.Endpoint, ...] = (
+        () if desired.name_conflict else routes.endpoints(key, replicas, seen)
+    )
+    return values.Plan(
+        actions=tuple(draft.actions),
+        replicas=tuple(_shown(each) for each in replicas),
+        status=values.DeploymentStatus(
+            replicas=counts.replicas,
+            ready=counts.ready,
+            updated=counts.updated,
+            pending=counts.pending,
+            available=counts.available,
+            current_revision=_current_revision(replicas, revision.number),
+            update_revision=revision.number,
+            record=record,
+            estimated_start_at=min(estimates, default=None),
+        ),
+        endpoints=routed,
+        model=routes.model(desired),
+        recheck_at=min((at for at in draft.rechecks if at > seen.now), default=None),
+    )
+
+
+def _current_revision(replicas: Sequence[assess.Assessment], newest: int) -> int:
+    """The revision that serves: the oldest one among routed replicas, else the newest."""
+    return min((each.facts.revision for each in replicas if each.is_routed), default=newest)
+
+
+def _shown(each: assess.Assessment) -> values.ReplicaStatus:
+    return values.ReplicaStatus(
+        replica=dataclasses.replace(each.facts, phase=each.phase),
+        phase=each.phase,
+        reason=each.reason,
+        message=each.message,
+        is_ready=each.is_routed,
+        estimated_start_at=each.estimated_start_at,
+    )

@@ -1,0 +1,45 @@
+"""Jobs that carry our installation's mark and belong to no replica."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from llmop.domain import ids, job, site
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Orphans:
+    """`cancel` are jobs of replicas that are gone, or orphans that the policy gives up; `report` are names for people."""
+
+    cancel: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()
+
+
+def find(
+    jobs: Sequence[job.ObservedJob],
+    installation: str,
+    live: Mapping[str, str],
+    tombstones: frozenset[str],
+    policy: site.OrphanPolicy,
+    grace_s: float,
+    now: float,
+) -> Orphans:
+    """`live` maps the job names of all stored replicas to their uid, `tombstones` are the names of removed ones.
+
+    Jobs of other installations, and everybody else's, are never touched.
+    """
+    cancel: list[str] = []
+    report: list[str] = []
+    for seen in jobs:
+        parts = ids.parse_job_name(seen.name)
+        if parts is None or parts.installation != installation or not seen.state.is_live or seen.name in live:
+            continue
+        if seen.state is job.JobState.COMPLETING:
+            continue
+        if seen.name in tombstones:
+            cancel.append(seen.job_id)
+            continue
+        report.append(f"{seen.name} ({seen.job_id})")
+        is_old = seen.submitted_at is not None and now - seen.submitted_at >= grace_s
+        if policy is site.OrphanPolicy.CANCEL and is_old:
+            cancel.append(seen.job_id)
+    return Orphans(cancel=tuple(cancel), report=tuple(sorted(report)))

@@ -1,0 +1,187 @@
+"""What people are told about a deployment: counts and conditions. Same problem, same words."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from llmop.domain import conditions, job, replica
+from llmop.planner import assess, backoff, rollout, values
+
+_TRUE, _FALSE, _UNKNOWN = conditions.Status.TRUE, conditions.Status.FALSE, conditions.Status.UNKNOWN
+
+_STALLING = frozenset({"SubmissionBudgetSpent"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    replicas: int
+    ready: int
+    updated: int
+    pending: int
+    available: int
+
+
+def count(replicas: Sequence[assess.Assessment], newest: int, min_ready_s: float, now: float) -> Counts:
+    holding = [each for each in replicas if rollout.holds_capacity(each)]
+    return Counts(
+        replicas=len(holding),
+        ready=sum(1 for each in holding if each.is_routed),
+        updated=sum(1 for each in holding if each.facts.revision == newest and each.facts.drain is None),
+        pending=sum(1 for each in holding if each.is_pending),
+        available=sum(1 for each in holding if rollout.is_available(each, min_ready_s, now)),
+    )
+
+
+def deployment_conditions(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    counts: Counts,
+    brake: backoff.Brake,
+    seen: values.Observed,
+    newest: int,
+    *,
+    is_stalled_submission: bool,
+) -> tuple[conditions.Condition, ...]:
+    """Ready, Available, Progressing, Stalled, CapacityAvailable and ArtifactsReady."""
+    spec = desired.deployment.spec
+    wanted = 0 if desired.deployment.deleted_at is not None else spec.replicas
+    stalled = _stalled(desired, brake, is_stalled_submission=is_stalled_submission)
+    capacity = _capacity(desired, replicas, seen)
+    progressing = _progressing(desired, replicas, counts, brake, seen, newest, wanted)
+    if counts.available >= wanted - spec.max_unavailable and (counts.available > 0 or wanted == 0):
+        available = _condition("Available", _TRUE, "MinimumReplicasAvailable", "")
+    else:
+        needed = max(1, wanted - spec.max_unavailable)
+        available = _condition(
+            "Available",
+            _FALSE,
+            "TooFewReplicas",
+            f"{counts.available} of at least {needed} replicas are available",
+        )
+    is_settled = counts.available >= wanted and counts.updated == counts.replicas == wanted
+    if desired.deployment.deleted_at is not None:
+        ready = _condition("Ready", _FALSE, "Deleting", _blocking(replicas))
+    elif stalled.status is _TRUE:
+        ready = _condition("Ready", _FALSE, stalled.reason, stalled.message)
+    elif is_settled:
+        ready = _condition("Ready", _TRUE, "AllReplicasReady", "")
+    elif capacity.status is _FALSE and counts.pending:
+        ready = _condition("Ready", _FALSE, capacity.reason, capacity.message)
+    else:
+        ready = _condition("Ready", _FALSE, progressing.reason, progressing.message)
+    artifacts = _condition("ArtifactsReady", _TRUE, "LocalPaths", "")
+    after = tuple(
+        dataclasses.replace(each, observed_generation=desired.deployment.generation)
+        for each in (ready, available, progressing, stalled, capacity, artifacts)
+    )
+    timed = tuple(dataclasses.replace(each, changed_at=seen.now) for each in after)
+    return conditions.carry_over(desired.record.conditions, timed)
+
+
+def _condition(kind: str, status: conditions.Status, reason: str, message: str) -> conditions.Condition:
+    return conditions.Condition(type=kind, status=status, reason=reason, message=message)
+
+
+def _stalled(
+    desired: values.Desired, brake: backoff.Brake, *, is_stalled_submission: bool
+) -> conditions.Condition:
+    if desired.problems:
+        return _condition("Stalled", _TRUE, "InvalidReference", "; ".join(desired.problems))
+    if desired.name_conflict:
+        return _condition("Stalled", _TRUE, "NameConflict", desired.name_conflict)
+    if desired.record.stalled_reason:
+        return _condition("Stalled", _TRUE, desired.record.stalled_reason, desired.record.stalled_message)
+    if brake.reason in _STALLING:
+        return _condition("Stalled", _TRUE, brake.reason, brake.message)
+    if is_stalled_submission:
+        return _condition(
+            "Stalled", _TRUE, "SubmissionUnresolved", "submissions leave no job; trying again slowly"
+        )
+    return _condition("Stalled", _FALSE, "NotStalled", "")
+
+
+def _capacity(
+    desired: values.Desired, replicas: Sequence[assess.Assessment], seen: values.Observed
+) -> conditions.Condition:
+    view = seen.clusters.get(desired.deployment.spec.template.cluster)
+    if view is None or (view.snapshot_started_at is None and not view.problem):
+        return _condition("CapacityAvailable", _UNKNOWN, "NotLookedYet", "the cluster has not answered yet")
+    if view.problem:
+        return _condition("CapacityAvailable", _UNKNOWN, "ClusterUnreachable", view.problem)
+    if view.brake:
+        return _condition("CapacityAvailable", _UNKNOWN, "MassVanish", view.brake)
+    # The worst reason wins, so that the text does not depend on the order of replicas.
+    severity = {
+        job.PendingClass.NEVER: 0,
+        job.PendingClass.HELD_BY_ADMIN: 1,
+        job.PendingClass.HELD: 2,
+        job.PendingClass.QUOTA: 3,
+        job.PendingClass.INFRASTRUCTURE: 4,
+        job.PendingClass.UNKNOWN: 5,
+        job.PendingClass.NORMAL: 6,
+    }
+    waiting = [each for each in replicas if each.phase in (replica.Phase.PENDING, replica.Phase.BLOCKED)]
+    if waiting:
+        worst = min(waiting, key=lambda each: (severity.get(_class(each), 5), each.reason, each.message))
+        return _condition("CapacityAvailable", _FALSE, worst.reason or "Pending", worst.message)
+    refused = [each for each in replicas if each.reason == "SubmissionRefused"]
+    if refused:
+        return _condition(
+            "CapacityAvailable", _FALSE, "SubmissionRefused", min(each.message for each in refused)
+        )
+    return _condition("CapacityAvailable", _TRUE, "NothingWaits", "")
+
+
+def _class(each: assess.Assessment) -> job.PendingClass:
+    return (each.job.pending if each.job is not None else None) or job.PendingClass.UNKNOWN
+
+
+def _progressing(
+    desired: values.Desired,
+    replicas: Sequence[assess.Assessment],
+    counts: Counts,
+    brake: backoff.Brake,
+    seen: values.Observed,
+    newest: int,
+    wanted: int,
+) -> conditions.Condition:
+    spec = desired.deployment.spec
+    if counts.updated == counts.replicas == wanted and counts.available >= wanted:
+        return _condition("Progressing", _TRUE, "AllReplicasAvailable", "")
+    overdue = [
+        each
+        for each in replicas
+        if each.facts.revision == newest
+        and each.phase in (replica.Phase.STARTING, replica.Phase.LOADING)
+        and each.facts.started_at is not None
+        and seen.now - each.facts.started_at > spec.progress_deadline_s
+    ]
+    if overdue:
+        return _condition(
+            "Progressing",
+            _FALSE,
+            "ProgressDeadlineExceeded",
+            f"a replica runs for more than {spec.progress_deadline_s} s without being ready",
+        )
+    if brake.reason and counts.updated < wanted:
+        return _condition("Progressing", _FALSE, brake.reason, brake.message)
+    if counts.updated < wanted:
+        return _condition(
+            "Progressing",
+            _TRUE,
+            "CreatingReplicas",
+            f"{counts.updated} of {wanted} replicas of the newest revision were made",
+        )
+    if counts.replicas > wanted:
+        return _condition(
+            "Progressing", _TRUE, "DrainingReplicas", "replicas that are not wanted any more are ending"
+        )
+    return _condition(
+        "Progressing", _TRUE, "WaitingForReplicas", f"{counts.available} of {wanted} replicas are available"
+    )
+
+
+def _blocking(replicas: Sequence[assess.Assessment]) -> str:
+    names = sorted(each.facts.name for each in replicas if each.facts.end is None)
+    shown = ", ".join(names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"waiting for {shown}{more} to end" if names else ""
