@@ -1,0 +1,40 @@
+"""A clock that moves only when told, and names that follow from a seed."""
+
+import random
+import uuid
+
+_ALPHABET = "bcdfghjkmnpqrstvwxz2456789"
+
+
+class FakeClock:
+    """Implements `llmop.clock.Clock`: two clocks of one seed that are moved alike give the same times and names."""
+
+    def __init__(self, seed: int = 0, start: float = 1_760_000_000.0) -> None:
+        self._random = random.Random(seed)
+        self._start = start
+        self._now = start
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now - self._start
+
+    def uid(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def suffix(self, length: int) -> str:
+        return "".join(self._random.choices(_ALPHABET, k=length))
+
+    def secret(self) -> str:
+        return f"{self._random.getrandbits(256):064x}"
+
+    def advance(self, seconds: float) -> None:
+        """Moves on by so many seconds."""
+        self.move_to(self._now + seconds)
+
+    def move_to(self, when: float) -> None:
+        """Moves to a time (epoch seconds) that is not in the past; ValueError otherwise."""
+        if when < self._now:
+            raise ValueError(f"the clock stands at {self._now}; it does not go back to {when}")
+        self._now = when
