@@ -33,6 +33,7 @@ class SimulatorProcess:
         self.process = process
         self.port = 0
         self._log = log
+        self._last_output: str | None = None
 
     @property
     def url(self) -> str:
@@ -45,8 +46,16 @@ class SimulatorProcess:
 
     @property
     def output(self) -> str:
-        """Standard output and error so far."""
+        """Standard output and error so far; after leaving the context, all of it."""
+        if self._last_output is not None:
+            return self._last_output
         return Path(self._log.name).read_text(encoding="utf-8")
+
+    def end(self) -> None:
+        """Kill it if it still lives, and keep what it said."""
+        self.process.kill()
+        self.process.wait()
+        self._last_output = self.output
 
     def wait_until_ready(self, deadline: float = 20.0) -> None:
         """Return at the first 200 on /health. AssertionError, with the output, if it ends or takes too long (s)."""
@@ -142,11 +151,11 @@ def started_simulator(
             stderr=subprocess.STDOUT,
             env={**variables, **(environment or {})},
         )
+        simulator = SimulatorProcess(process, log)
         try:
-            yield SimulatorProcess(process, log)
+            yield simulator
         finally:
-            process.kill()
-            process.wait()
+            simulator.end()
 
 
 @contextmanager
