@@ -186,7 +186,7 @@ def need_account(name: str) -> pwd.struct_passwd:
 @contextlib.contextmanager
 def machine_lock(subject: str) -> Iterator[None]:
     """Lets one test run of this machine at a time do what concerns all of them (ports, accounts, cached images)."""
-    folder = Path("/run/lock" if os.geteuid() == 0 else "/tmp")
+    folder = Path("/run" if os.geteuid() == 0 else "/tmp")
     with (folder / f"llmop-rigs-{subject}").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -299,7 +299,11 @@ class SlurmRig:
         wait_for(f"slurmd of {node} to end", lambda: not kept.daemon.alive(), timeout=10)
 
     def kill_node(self, node: str) -> None:
-        """Kills slurmd, slurmstepd and every process of the node's jobs at once, as a power cut does."""
+        """Kills slurmd, slurmstepd and every process of the node's jobs at once, as a power cut does.
+
+        slurmctld notices after SlurmdTimeout. A node started again before that hides the loss: its jobs stay RUNNING
+        until the node registers anew, which can take minutes.
+        """
         for kept in self._kept:
             if kept.name == f"slurmd-{node}":
                 kept.stop()
