@@ -35,11 +35,11 @@ class Template:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env_files: tuple[str, ...] = ()  # relative to the cluster's secret root
-    profile: str = ""
+    profile: str = ""  # "" = none: the options under `slurm` say all
     gpus: int = 0
     cpus: int = 0  # 0 = the profile's
     memory_mib: int = 0  # 0 = the profile's
-    cluster: str = ""
+    cluster: str = ""  # "" = the profile's
     slurm: SlurmOptions = SlurmOptions()
     startup_timeout_s: int = 1800
     readiness_period_s: int = 5

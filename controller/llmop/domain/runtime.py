@@ -27,7 +27,7 @@ class EngineMetrics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """`command`, `args` and `env` are templates over a closed set of names (see `runtimes.render`)."""
+    """`command`, `args`, `env`, `binds` and the body of `warmup` are templates over a closed set of names (see `placeholders`)."""
 
     name: str
     engine: str
@@ -35,10 +35,10 @@ class Runtime:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image: str = ""
-    container: str = "none"  # apptainer | none
+    container: str = "none"  # apptainer | none | optional (in Apptainer where there is an image)
     gpu: str = "none"  # nvidia | amd | none
     ports: tuple[str, ...] = ("http",)  # one free port per name, unique per replica
-    directories: tuple[str, ...] = ()  # private directories below the scratch, unique per replica
+    binds: tuple[str, ...] = ()  # templates of paths that the container sees read-only, at the same place
     protocols: tuple[str, ...] = ("openai",)  # openai, tgi
     model_required: bool = True
     model_formats: tuple[str, ...] = ()  # gguf, directory; empty = any

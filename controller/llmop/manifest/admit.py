@@ -1,0 +1,265 @@
+"""The gate: a manifest as data becomes an object that can be stored, or is refused with everything that is wrong with it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, get_args
+
+import pydantic
+from pydantic_core import ErrorDetails
+
+from llmop.domain import errors, resources
+from llmop.manifest import limits, paths, suggest
+from llmop.manifest.schema_v1alpha1 import (
+    LATER_KINDS,
+    SPECS,
+    Fields,
+    InstallationMetadata,
+    Metadata,
+)
+
+DEFAULT_NAMESPACE = "default"
+
+_TOP = ("apiVersion", "kind", "metadata", "spec")
+_READ_ONLY_METADATA = frozenset(
+    {
+        "uid",
+        "generation",
+        "resourceVersion",
+        "creationTime",
+        "deletionTime",
+        "finalizers",
+        "owner",
+        "ownedFields",
+    }
+)
+_JSON_NAMES = {bool: "a truth value", int: "a number", float: "a number"}
+# By pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/).
+_MESSAGES = {
+    "string_type": "{shown} is not text",
+    "string_too_long": "{shown} is too long; at most {max_length} characters are allowed",
+    "int_type": "{shown} is not a whole number",
+    "float_type": "{shown} is not a number",
+    "bool_type": "{shown} is neither true nor false",
+    "list_type": "{shown} is not a list; write it as [...] or with - in front of each item",
+    "dict_type": "{shown} is not a mapping; write it as name: value",
+    "model_type": "{shown} is not a mapping; write it as name: value",
+    "literal_error": "{shown} is not allowed here; write {expected}",
+    "greater_than": "{shown} is too small; it must be more than {gt}",
+    "greater_than_equal": "{shown} is too small; it must be {ge} or more",
+    "less_than_equal": "{shown} is too large; it must be {le} or less",
+    "too_long": "has {actual_length} items; at most {max_length} are allowed",
+    "too_short": "is an empty list; give at least one item",
+}
+
+
+def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
+    """The object that `data` asks for: its words as they were written, every default filled in.
+
+    `namespace` is used where `data` names none ("" = default). Raises errors.Invalid with every violation.
+    """
+    kind = data.get("kind")
+    info = resources.KINDS.get(kind) if isinstance(kind, str) else None
+    metadata = data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    label = (str(kind or "object")[:64], str(name or "")[:64])
+
+    found = list(limits.violations(data))
+    if found:
+        raise errors.Invalid(*label, tuple(found))
+    found += _top_violations(data)
+    if info is None or info.read_only:
+        found.append(_kind_violation(kind))
+        _refuse(label, found)
+    found += _null_violations(data)
+    model = Metadata if info.namespaced else InstallationMetadata
+    parsed_metadata = _parse(model, data.get("metadata", {}), "metadata", found)
+    parsed_spec = _parse(SPECS[info.name], data.get("spec", {}), "spec", found)
+    if found or parsed_metadata is None or parsed_spec is None:
+        _refuse(label, found)
+
+    meta = _dump(parsed_metadata)
+    spec = _dump(parsed_spec)
+    if info.name == resources.MODEL_DEPLOYMENT:
+        spec["model"].setdefault("name", meta["name"])
+    return resources.Resource(
+        kind=info.name,
+        name=meta["name"],
+        namespace=(meta.get("namespace") or namespace or DEFAULT_NAMESPACE) if info.namespaced else "",
+        labels=meta.get("labels", {}),
+        annotations=meta.get("annotations", {}),
+        spec=spec,
+    )
+
+
+def document(resource: resources.Resource) -> dict[str, Any]:
+    """The manifest that `admit` turns into `resource`: what a user would have written, with all defaults."""
+    metadata: dict[str, Any] = {"name": resource.name}
+    if resource.namespace:
+        metadata["namespace"] = resource.namespace
+    if resource.labels:
+        metadata["labels"] = dict(resource.labels)
+    if resource.annotations:
+        metadata["annotations"] = dict(resource.annotations)
+    return {
+        "apiVersion": resources.API_VERSION,
+        "kind": resource.kind,
+        "metadata": metadata,
+        "spec": dict(resource.spec),
+    }
+
+
+def _refuse(label: tuple[str, str], found: list[errors.Violation]) -> NoReturn:
+    raise errors.Invalid(*label, tuple(dict.fromkeys(found)))
+
+
+def _violation(path: str, reason: str, message: str) -> errors.Violation:
+    return errors.Violation(path=path, reason=reason, message=message)
+
+
+def _top_violations(data: Mapping[str, Any]) -> Iterator[errors.Violation]:
+    version = data.get("apiVersion")
+    if version is None:
+        yield _violation("apiVersion", "Required", f"is required; write {resources.API_VERSION}")
+    elif version != resources.API_VERSION:
+        yield _violation(
+            "apiVersion", "InvalidValue", f"{version!r} is not known; write {resources.API_VERSION}"
+        )
+    for key in data:
+        if key == "status":
+            yield _violation("status", "Forbidden", "is written by the controller; remove it")
+        elif key not in _TOP:
+            yield _violation(paths.join("", key), "Unknown", f"unknown field{suggest.hint(key, _TOP)}")
+    if "metadata" not in data:
+        yield _violation("metadata", "Required", "is required; give the object a name: metadata: {name: ...}")
+    if "spec" not in data:
+        yield _violation("spec", "Required", "is required")
+
+
+def _kind_violation(kind: Any) -> errors.Violation:
+    writable = [info.name for info in resources.KINDS.values() if not info.read_only]
+    if kind is None:
+        return _violation("kind", "Required", "is required; one of " + ", ".join(writable))
+    if isinstance(kind, str) and kind in LATER_KINDS:
+        return _violation("kind", "Unsupported", f"{kind!r} is not supported in this version")
+    if isinstance(kind, str) and kind in resources.KINDS:
+        return _violation("kind", "Forbidden", f"{kind!r} is made by the controller and cannot be applied")
+    return _violation("kind", "InvalidValue", f"{kind!r} is not a kind{suggest.hint(str(kind), writable)}")
+
+
+def _null_violations(data: Any, path: str = "") -> Iterator[errors.Violation]:
+    if path == "spec.probes.warmup.body":  # JSON for the engine, where null means something
+        return
+    if data is None:
+        yield _violation(path, "InvalidValue", "has no value; give one, or remove the field")
+    elif isinstance(data, Mapping):
+        for key, item in data.items():
+            yield from _null_violations(item, paths.join(path, key))
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _null_violations(item, paths.join(path, index))
+
+
+def _parse(model: type[Fields], data: Any, root: str, found: list[errors.Violation]) -> Fields | None:
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        known = {violation.path for violation in found}
+        for detail in error.errors(include_url=False):
+            violation = _translate(detail, model, root)
+            if violation.path not in known:
+                found.append(violation)
+        return None
+
+
+def _dump(value: Fields) -> dict[str, Any]:
+    return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _translate(detail: ErrorDetails, root_model: type[Fields], root: str) -> errors.Violation:
+    steps = tuple(step for step in detail["loc"] if step != "[key]")
+    path = paths.build((root, *steps))
+    kind = detail["type"]
+    if kind in ("InvalidValue", "Unsupported"):
+        return _violation(path, kind, detail["msg"])
+    if kind == "missing":
+        return _violation(path, "Required", f"is required: {_description(root_model, steps)}")
+    if kind == "extra_forbidden":
+        return _unknown(path, root_model, steps)
+    return _violation(path, "InvalidValue", _type_message(detail))
+
+
+def _unknown(path: str, root_model: type[Fields], steps: tuple[paths.Step, ...]) -> errors.Violation:
+    name = str(steps[-1])
+    if issubclass(root_model, InstallationMetadata) and name in _READ_ONLY_METADATA:
+        return _violation(path, "Forbidden", "is written by the controller; remove it")
+    if root_model is InstallationMetadata and name == "namespace":
+        return _violation(path, "Forbidden", "this kind belongs to no namespace; remove it")
+    model = model_at(root_model, steps[:-1])
+    if model is None:
+        return _violation(path, "Unknown", "unknown field")
+    if name in model.unsupported:
+        return _violation(path, "Unsupported", "is not supported in this version; remove it")
+    return _violation(path, "Unknown", f"unknown field{suggest.hint(name, field_names(model))}")
+
+
+def field_names(model: type[Fields]) -> tuple[str, ...]:
+    """The names of `model`'s fields as manifests write them."""
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def model_at(model: type[Fields], steps: tuple[paths.Step, ...]) -> type[Fields] | None:
+    """The model of the mapping that `steps` lead to from `model`; None where there is none."""
+    current: type[Fields] | None = model
+    for step in steps:
+        if isinstance(step, int):
+            continue
+        if current is None:
+            return None
+        annotation = next(
+            (
+                field.annotation
+                for name, field in current.model_fields.items()
+                if (field.alias or name) == step
+            ),
+            None,
+        )
+        current = _model_in(annotation)
+    return current
+
+
+def _model_in(annotation: Any) -> type[Fields] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Fields):
+        return annotation
+    for argument in get_args(annotation):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None
+
+
+def _description(model: type[Fields], steps: tuple[paths.Step, ...]) -> str:
+    parent = model_at(model, steps[:-1])
+    if parent is None:
+        return "it has no default"
+    fields = {field.alias or name: field for name, field in parent.model_fields.items()}
+    field = fields.get(str(steps[-1]))
+    return (field.description if field is not None else None) or "it has no default"
+
+
+def _type_message(detail: ErrorDetails) -> str:
+    value, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
+    shown = _shown(value)
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        return f"{shown} is {_JSON_NAMES[type(value)]}, and this field takes text; put it in quotes"
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        return f"{shown} is text, and this field takes a number; write it without quotes and letters"
+    template = _MESSAGES.get(kind)
+    return f"{shown}: {detail['msg']}" if template is None else template.format(shown=shown, **context)
+
+
+def _shown(value: Any) -> str:
+    """A value as a YAML author knows it, cut where it is long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (Mapping, list)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

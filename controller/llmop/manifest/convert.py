@@ -1,0 +1,249 @@
+"""Stored objects to the planner's values. Everything that `admit` let through converts.
+
+Objects that were stored by an older version get the defaults of fields that it did not know.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmop.domain import deployment as deployments
+from llmop.domain import profile as profiles
+from llmop.domain import resources
+from llmop.domain import runtime as runtimes
+from llmop.domain import site as sites
+from llmop.manifest import quantity
+from llmop.manifest.schema_v1alpha1.cluster import ClusterSpec
+from llmop.manifest.schema_v1alpha1.deployment import (
+    ModelDeploymentSpec,
+    Slurm,
+    gres_count,
+    split_profile,
+)
+from llmop.manifest.schema_v1alpha1.profile import ResourceProfileSpec
+from llmop.manifest.schema_v1alpha1.runtime import ServingRuntimeSpec
+
+
+def deployment(resource: resources.Resource) -> deployments.Deployment:
+    """The ModelDeployment that `resource` stores."""
+    spec = ModelDeploymentSpec.model_validate(resource.spec)
+    return deployments.Deployment(
+        name=resource.name,
+        namespace=resource.namespace,
+        uid=resource.uid,
+        generation=resource.generation,
+        resource_version=resource.resource_version,
+        created_at=resource.created_at,
+        deleted_at=resource.deleted_at,
+        spec=deployments.DeploymentSpec(
+            template=_template(spec, resource.name),
+            replicas=spec.replicas,
+            max_surge=spec.rollout_strategy.max_surge,
+            max_unavailable=spec.rollout_strategy.max_unavailable,
+            progress_deadline_s=quantity.whole_seconds(spec.progress_deadline),
+            min_ready_s=quantity.whole_seconds(spec.min_ready),
+            revision_history_limit=spec.revision_history_limit,
+        ),
+    )
+
+
+def template(data: Mapping[str, Any]) -> deployments.Template:
+    """The Template that `template_json` wrote."""
+    spec = ModelDeploymentSpec.model_validate(data)
+    return _template(spec, "")
+
+
+def template_json(resource: resources.Resource) -> dict[str, Any]:
+    """What makes a revision of the ModelDeployment `resource`, as JSON in manifest words.
+
+    Two deployments whose replicas are made the same way give the same JSON, however they are written: durations and
+    amounts have one form, and what is empty is left out.
+    """
+    return write_template(deployment(resource).spec.template)
+
+
+def write_template(value: deployments.Template) -> dict[str, Any]:
+    """The JSON that `template` reads."""
+    slurm = value.slurm
+    profile = f"{value.profile}:{value.gpus}" if value.profile and value.gpus else value.profile
+    written: dict[str, Any] = {
+        "model": {"uri": value.model_uri, "name": value.model_name},
+        "runtime": value.runtime,
+        "image": value.image,
+        "args": list(value.args),
+        "env": dict(sorted(value.env.items())),
+        "envFrom": [{"secretFile": path} for path in value.env_files],
+        "resourceProfile": profile,
+        "resources": {
+            "cpus": value.cpus or None,
+            "memory": quantity.write_mebibytes(value.memory_mib) if value.memory_mib else "",
+        },
+        "cluster": value.cluster,
+        "slurm": {
+            "partition": slurm.partition,
+            "account": slurm.account,
+            "qos": slurm.qos,
+            "gres": slurm.gres,
+            "timeLimit": quantity.write_seconds(slurm.time_limit_s) if slurm.time_limit_s else "",
+            "timeMin": quantity.write_seconds(slurm.time_min_s) if slurm.time_min_s else "",
+            "constraint": slurm.constraint,
+            "reservation": slurm.reservation,
+            "exclude": list(slurm.exclude),
+            "nodelist": list(slurm.nodelist),
+            "extraArgs": list(slurm.extra_args),
+        },
+        "probes": {
+            "startup": {"timeout": quantity.write_seconds(value.startup_timeout_s)},
+            "readiness": {"period": quantity.write_seconds(value.readiness_period_s)},
+            "liveness": {"failureThreshold": value.liveness_failure_threshold},
+        },
+        "terminationGracePeriod": quantity.write_seconds(value.termination_grace_s),
+    }
+    result = _without_empty(written)
+    if value.env:  # an empty value of a variable is a value
+        result["env"] = written["env"]
+    if value.args:
+        result["args"] = written["args"]
+    return result
+
+
+def runtime(resource: resources.Resource) -> runtimes.Runtime:
+    """The ServingRuntime that `resource` stores."""
+    spec = ServingRuntimeSpec.model_validate(resource.spec)
+    metrics, warmup = spec.metrics, spec.probes.warmup
+    return runtimes.Runtime(
+        name=resource.name,
+        engine=spec.engine,
+        command=tuple(spec.command),
+        args=tuple(spec.args or ()),
+        env=dict(spec.env or {}),
+        image=spec.image or "",
+        container=spec.container,
+        gpu=spec.gpu,
+        ports=tuple(spec.ports),
+        binds=tuple(spec.binds or ()),
+        protocols=tuple(spec.protocols),
+        model_required=spec.model_required,
+        model_formats=tuple(spec.supported_model_formats or ()),
+        served_name=spec.served_name or "",
+        api_key_env=spec.api_key_env or "",
+        health_path=spec.probes.health.path,
+        health_timeout_s=quantity.whole_seconds(spec.probes.health.timeout),
+        warmup=None
+        if warmup is None
+        else runtimes.Warmup(path=warmup.path, body=warmup.body, method=warmup.method),
+        metrics=runtimes.EngineMetrics()
+        if metrics is None
+        else runtimes.EngineMetrics(
+            path=metrics.path,
+            queue_depth=metrics.queue_depth or "",
+            running=metrics.running or "",
+            kv_cache_usage=metrics.kv_cache_usage or "",
+            tokens_total=metrics.tokens_total or "",
+        ),
+        stop_signal=spec.stop.signal,
+        stop_timeout_s=quantity.whole_seconds(spec.stop.timeout),
+        usage_in_stream=spec.usage_in_stream,
+    )
+
+
+def profile(resource: resources.Resource) -> profiles.Profile:
+    """The ResourceProfile that `resource` stores."""
+    spec = ResourceProfileSpec.model_validate(resource.spec)
+    return profiles.Profile(
+        name=resource.name,
+        cluster=spec.cluster,
+        partition=spec.partition or "",
+        account=spec.account or "",
+        qos=spec.qos or "",
+        gres=spec.gres or "",
+        constraint=spec.constraint or "",
+        cpus_per_gpu=spec.cpus_per_gpu or spec.cpus or 0,
+        memory_mib_per_gpu=_mebibytes(spec.memory_per_gpu or spec.memory),
+        gpus_per_node=spec.gpus_per_node or 0,
+        time_limit_s=_slurm_seconds(spec.time_limit),
+        time_min_s=_slurm_seconds(spec.time_min),
+        max_replicas=spec.max_replicas or 0,
+    )
+
+
+def site(resource: resources.Resource) -> sites.Site:
+    """The Cluster that `resource` stores."""
+    spec = ClusterSpec.model_validate(resource.spec)
+    return sites.Site(
+        name=resource.name,
+        driver=sites.DriverKind(spec.driver),
+        shared_dir=spec.shared_dir.rstrip("/") or "/",
+        python=spec.python,
+        prelude=tuple(spec.prelude or ()),
+        allowed=sites.Allowed(
+            images=_tuple(spec.allowed.images),
+            model_roots=_tuple(spec.allowed.model_roots),
+            secret_root=(spec.allowed.secret_root or "").rstrip("/"),
+            args=_tuple(spec.allowed.args),
+            extra_args=tuple(spec.allowed.extra_args),
+        ),
+        submit_rate=spec.submit_rate.per_second,
+        submit_burst=spec.submit_rate.burst,
+        submit_timeout_s=quantity.seconds(spec.submit_timeout),
+        settle_s=quantity.seconds(spec.settle_time),
+        poll_min_s=quantity.seconds(spec.poll_interval.min),
+        poll_max_s=quantity.seconds(spec.poll_interval.max),
+        orphan_policy=sites.OrphanPolicy(spec.orphan_policy),
+        orphan_grace_s=quantity.seconds(spec.orphan_grace_period),
+        cidr=spec.address.cidr if spec.address is not None else "",
+    )
+
+
+def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Template:
+    slurm = spec.slurm or Slurm.model_construct()
+    profile, gpus = split_profile(spec.resource_profile) if spec.resource_profile else ("", 0)
+    if not profile and slurm.gres:
+        gpus = gres_count(slurm.gres) or 1  # Slurm's own default
+    return deployments.Template(
+        model_uri=spec.model.uri or "",
+        model_name=spec.model.name or default_name,
+        runtime=spec.runtime,
+        image=spec.image or "",
+        args=tuple(spec.args or ()),
+        env=dict(spec.env or {}),
+        env_files=tuple(source.secret_file for source in spec.env_from or ()),
+        profile=profile,
+        gpus=gpus,
+        cpus=(spec.resources.cpus or 0) if spec.resources else 0,
+        memory_mib=_mebibytes(spec.resources.memory) if spec.resources else 0,
+        cluster=spec.cluster or "",
+        slurm=deployments.SlurmOptions(
+            partition=slurm.partition or "",
+            account=slurm.account or "",
+            qos=slurm.qos or "",
+            gres=slurm.gres or "",
+            time_limit_s=_slurm_seconds(slurm.time_limit),
+            time_min_s=_slurm_seconds(slurm.time_min),
+            constraint=slurm.constraint or "",
+            reservation=slurm.reservation or "",
+            exclude=tuple(slurm.exclude or ()),
+            nodelist=tuple(slurm.nodelist or ()),
+            extra_args=tuple(slurm.extra_args or ()),
+        ),
+        startup_timeout_s=quantity.whole_seconds(spec.probes.startup.timeout),
+        readiness_period_s=quantity.whole_seconds(spec.probes.readiness.period),
+        liveness_failure_threshold=spec.probes.liveness.failure_threshold,
+        termination_grace_s=quantity.whole_seconds(spec.termination_grace_period),
+    )
+
+
+def _tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _mebibytes(text: str | None) -> int:
+    return quantity.mebibytes(text) if text else 0
+
+
+def _slurm_seconds(text: str | None) -> int:
+    return quantity.whole_seconds(text, slurm=True) if text else 0
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item not in ("", None, [], {})}

@@ -1,0 +1,184 @@
+"""What one object may say about others: does the runtime exist, do the GPUs fit, does the Cluster allow it?"""
+
+import posixpath
+from collections.abc import Iterator, Mapping
+
+from llmop.domain.deployment import Deployment, Template
+from llmop.domain.errors import Violation
+from llmop.domain.profile import Profile
+from llmop.domain.runtime import Runtime
+from llmop.domain.site import Site
+from llmop.manifest import suggest
+
+DEFAULT_CLUSTER = "default"
+
+_BIND_MARKS = frozenset(":,\\")  # apptainer's --bind splits at them
+_FORMATS = {"gguf": "a .gguf file", "directory": "a directory"}
+
+
+def check(
+    deployment: Deployment,
+    *,
+    runtimes: Mapping[str, Runtime],
+    profiles: Mapping[str, Profile],
+    sites: Mapping[str, Site],
+) -> tuple[Violation, ...]:
+    """Every rule between `deployment` and the other objects, by name, that is broken; () if it can be run as it stands."""
+    template = deployment.spec.template
+    runtime = runtimes.get(template.runtime)
+    profile = profiles.get(template.profile)
+    site = sites.get(cluster_of(template, profile))
+    return (
+        *_existence(template, runtimes, profiles, sites),
+        *(_profile(deployment, profile) if profile is not None else ()),
+        *(_runtime(template, runtime) if runtime is not None else ()),
+        *(_site(template, site) if site is not None else ()),
+    )
+
+
+def cluster_of(template: Template, profile: Profile | None) -> str:
+    """The name of the Cluster that runs `template`: its own word, else its profile's, else the default."""
+    return template.cluster or (profile.cluster if profile is not None else "") or DEFAULT_CLUSTER
+
+
+def _found(path: str, value: str, kind: str, known: Mapping[str, object]) -> Iterator[Violation]:
+    if value and value not in known:
+        hint = suggest.hint(value, known) or f"; apply a {kind} of this name first"
+        yield Violation(path=path, reason="NotFound", message=f'there is no {kind} "{value}"{hint}')
+
+
+def _existence(
+    template: Template,
+    runtimes: Mapping[str, Runtime],
+    profiles: Mapping[str, Profile],
+    sites: Mapping[str, Site],
+) -> Iterator[Violation]:
+    yield from _found("spec.runtime", template.runtime, "ServingRuntime", runtimes)
+    yield from _found("spec.resourceProfile", template.profile, "ResourceProfile", profiles)
+    if template.profile and template.profile not in profiles:
+        return  # which cluster is meant is not known
+    profile = profiles.get(template.profile)
+    path = "spec.resourceProfile" if profile is not None and not template.cluster else "spec.cluster"
+    yield from _found(path, cluster_of(template, profile), "Cluster", sites)
+
+
+def _profile(deployment: Deployment, profile: Profile) -> Iterator[Violation]:
+    template = deployment.spec.template
+    path = "spec.resourceProfile"
+    written = f"{template.profile}:{template.gpus}" if template.gpus else template.profile
+    if profile.gres and not template.gpus:
+        yield _invalid(path, f"'{written}' names no GPUs; write {profile.name}:1, or more per replica")
+    if not profile.gres and template.gpus:
+        yield _invalid(path, f"'{written}' asks for GPUs, and this profile has none; write {profile.name}")
+    if profile.gpus_per_node and template.gpus > profile.gpus_per_node:
+        yield _invalid(
+            path,
+            f"'{written}' asks for more GPUs than one node of this profile has;"
+            f" write {profile.name}:{profile.gpus_per_node} or less",
+        )
+    if not profile.gres and template.slurm.gres:
+        yield _invalid(
+            "spec.slurm.gres",
+            f"{template.slurm.gres!r} asks for GPUs, and the profile {profile.name} has none; remove one of the two",
+        )
+    if template.cluster and template.cluster != profile.cluster:
+        yield _invalid(
+            "spec.cluster",
+            f"{template.cluster!r} is not the cluster of the profile {profile.name}, which is {profile.cluster!r};"
+            " leave cluster out, or take another profile",
+        )
+    if profile.max_replicas and deployment.spec.replicas > profile.max_replicas:
+        yield _invalid(
+            "spec.replicas",
+            f"{deployment.spec.replicas} is more than the profile {profile.name} allows; write {profile.max_replicas} or less",
+        )
+    limit = template.slurm.time_limit_s or profile.time_limit_s
+    least = template.slurm.time_min_s or profile.time_min_s
+    if limit and least > limit:
+        field = "timeMin" if template.slurm.time_min_s else "timeLimit"
+        yield _invalid(
+            f"spec.slurm.{field}",
+            f"together with the profile {profile.name} timeMin is {least}s and timeLimit {limit}s;"
+            " timeMin must not be longer",
+        )
+
+
+def _runtime(template: Template, runtime: Runtime) -> Iterator[Violation]:
+    if runtime.model_required and not template.model_uri:
+        yield Violation(
+            path="spec.model.uri",
+            reason="Required",
+            message=f"the runtime {runtime.name} needs a model; write file:///absolute/path",
+        )
+    if (
+        template.model_uri
+        and runtime.model_formats
+        and not _has_format(template.model_uri, runtime.model_formats)
+    ):
+        wanted = " or ".join(_FORMATS[each] for each in runtime.model_formats)
+        yield _invalid("spec.model.uri", f"{template.model_uri!r}: the runtime {runtime.name} needs {wanted}")
+    image = template.image or runtime.image
+    if runtime.container == "apptainer" and not image:
+        yield Violation(
+            path="spec.image",
+            reason="Required",
+            message=f"the runtime {runtime.name} runs in a container; write the absolute path of a .sif",
+        )
+    if runtime.container == "none" and template.image:
+        yield _invalid(
+            "spec.image",
+            f"{template.image!r}: the runtime {runtime.name} runs without a container; remove it",
+        )
+    marks = sorted(_BIND_MARKS & set(template.model_uri.removeprefix("file://")))
+    if image and runtime.container != "none" and marks:
+        yield _invalid(
+            "spec.model.uri",
+            f"{template.model_uri!r} has {' '.join(marks)} in it, which a container's bind path cannot have",
+        )
+
+
+def _has_format(uri: str, formats: tuple[str, ...]) -> bool:
+    is_gguf = uri.lower().endswith(".gguf")
+    return ("gguf" in formats and is_gguf) or ("directory" in formats and not is_gguf)
+
+
+def _site(template: Template, site: Site) -> Iterator[Violation]:
+    allowed = site.allowed
+    if template.image and allowed.images is not None and not _below_any(template.image, allowed.images):
+        yield _forbidden("spec.image", template.image, site, "images", allowed.images)
+    path = template.model_uri.removeprefix("file://")
+    if path and allowed.model_roots is not None and not _below_any(path, allowed.model_roots):
+        yield _forbidden("spec.model.uri", template.model_uri, site, "models below", allowed.model_roots)
+    if template.env_files and not allowed.secret_root:
+        yield Violation(
+            path="spec.envFrom",
+            reason="Forbidden",
+            message=f"the cluster {site.name} has no secretRoot; set spec.allowed.secretRoot of the Cluster, or remove envFrom",
+        )
+    for index, argument in enumerate(template.args):
+        flag = argument.partition("=")[0]
+        if allowed.args is not None and argument.startswith("-") and flag not in allowed.args:
+            yield _forbidden(f"spec.args[{index}]", argument, site, "flags", allowed.args)
+    for index, argument in enumerate(template.slurm.extra_args):
+        if argument.partition("=")[0] not in allowed.extra_args:
+            yield _forbidden(f"spec.slurm.extraArgs[{index}]", argument, site, "options", allowed.extra_args)
+
+
+def _below_any(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether `path` is one of `prefixes` or lies below one; whole names count, so /models2 is not below /models."""
+    clean = posixpath.normpath(path)
+    roots = [posixpath.normpath(prefix) for prefix in prefixes]
+    return any(root == "/" or clean == root or clean.startswith(f"{root}/") for root in roots)
+
+
+def _invalid(path: str, message: str) -> Violation:
+    return Violation(path=path, reason="InvalidValue", message=message)
+
+
+def _forbidden(path: str, value: str, site: Site, what: str, allowed: tuple[str, ...]) -> Violation:
+    listed = ", ".join(allowed[:10]) or "none"
+    return Violation(
+        path=path,
+        reason="Forbidden",
+        message=f"{value!r} is not allowed on the cluster {site.name}; allowed {what}: {listed}",
+    )

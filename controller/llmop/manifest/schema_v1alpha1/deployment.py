@@ -1,0 +1,294 @@
+"""ModelDeployment: this model, this engine, this many replicas."""
+
+import re
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from llmop.manifest import quantity
+from llmop.manifest.schema_v1alpha1 import fields
+
+LATER_URIS = ("hf://",)
+# Options that carry the identity, the script and the fences of a replica's job, and with them exactly-once.
+OWN_SBATCH_FLAGS = frozenset(
+    {
+        "array", "begin", "chdir", "clusters", "comment", "cpus-per-task", "deadline", "dependency", "error", "export",
+        "export-file", "get-user-env", "gid", "help", "hold", "ignore-pbs", "input", "job-name", "kill-on-invalid-dep",
+        "mem", "no-kill", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "propagate",
+        "quiet", "requeue", "signal", "test-only", "uid", "usage", "version", "wait", "wrap",
+    }
+)  # fmt: skip
+NAMED_SBATCH_FLAGS = {
+    "account": "account", "constraint": "constraint", "exclude": "exclude", "gres": "gres", "nodelist": "nodelist",
+    "partition": "partition", "qos": "qos", "reservation": "reservation", "time": "timeLimit", "time-min": "timeMin",
+}  # fmt: skip
+
+_PROFILE = re.compile(
+    r"(?P<name>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)(?::(?P<count>[1-9][0-9]{0,3}))?", re.ASCII
+)
+_EXTRA = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(=.*)?", re.ASCII)
+
+
+def split_profile(value: str) -> tuple[str, int]:
+    """("a100", 2) of "a100:2", ("cpu", 0) of "cpu". Raises ValueError."""
+    match = _PROFILE.fullmatch(value)
+    if match is None:
+        raise ValueError(
+            f"{value!r} is not a profile; write it like a100:2 (name:GPUs), or like cpu for one without GPUs"
+        )
+    return match["name"], int(match["count"] or 0)
+
+
+def gres_count(value: str) -> int | None:
+    """2 of "gpu:a100:2"; None where no count is written, as in "gpu:a100"."""
+    last = value.rpartition(":")[2]
+    return int(last) if last.isdigit() else None
+
+
+def _profile(value: str) -> str:
+    try:
+        split_profile(value)
+    except ValueError as error:
+        raise fields.invalid(str(error)) from error
+    return value
+
+
+def _uri(value: str) -> str:
+    if not value:
+        return value
+    if value.startswith(LATER_URIS):
+        raise fields.unsupported(
+            f"{value!r}: models from a hub are not supported in this version; download it and write file:///path"
+        )
+    if not value.startswith("file://"):
+        raise fields.invalid(f"{value!r} is not a model's address; write file:///absolute/path")
+    if problem := fields.path_problem(value.removeprefix("file://")):
+        raise fields.invalid(
+            f"{value!r}: {problem.partition(' ')[2]}" if value != "file://" else f"{value!r} names no path"
+        )
+    return value
+
+
+def _extra_arg(value: str) -> str:
+    match = _EXTRA.fullmatch(value)
+    if match is None or "\n" in value:
+        raise fields.invalid(
+            f"{value!r} is not an option of sbatch; write it like --exclusive or --licenses=fluent:1"
+        )
+    if (field := NAMED_SBATCH_FLAGS.get(match["name"])) is not None:
+        raise fields.invalid(f"{value!r} has a field of its own; set slurm.{field} instead")
+    if match["name"] in OWN_SBATCH_FLAGS:
+        raise fields.invalid(f"{value!r} is set by llmop itself and cannot be changed")
+    return value
+
+
+class ModelSource(fields.Fields):
+    """Which model, and what clients call it."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"revision", "adapters", "expose"})
+
+    uri: Annotated[str, AfterValidator(_uri)] | None = Field(
+        default=None,
+        description="Where the weights are: `file:///absolute/path` of a file or a directory that all nodes see, taken "
+        "verbatim. Empty for runtimes that need no model.",
+    )
+    name: fields.ModelName | None = Field(
+        default=None, description='What clients send as "model". Default: the name of the deployment.'
+    )
+
+
+class EnvSource(fields.Fields):
+    """A file of environment variables."""
+
+    secret_file: fields.RelativePath = Field(
+        description="Path below the cluster's secretRoot of a file with mode 0600 and lines NAME=value. It is read on the "
+        "node only and never stored."
+    )
+
+
+class Resources(fields.Fields):
+    """Amounts that stand instead of the profile's."""
+
+    cpus: int | None = Field(default=None, ge=1, le=4096, description="CPUs per replica.")
+    memory: fields.Memory | None = Field(default=None, description="Memory per replica, like 64Gi.")
+
+
+class Slurm(fields.Fields):
+    """Options of sbatch that stand instead of, or over, the profile's."""
+
+    partition: fields.SlurmList | None = Field(
+        default=None, description="Partition, or several joined by commas."
+    )
+    account: fields.SlurmWord | None = Field(default=None, description="Account that is charged.")
+    qos: fields.SlurmWord | None = Field(default=None, description="Quality of service.")
+    gres: fields.Gres | None = Field(
+        default=None,
+        description="GPUs per replica, like gpu:a100:2; without a count the profile's count is used.",
+    )
+    time_limit: fields.SlurmDuration | None = Field(
+        default=None,
+        description="Walltime of a replica's job, like 24h or 1-00:00:00; Slurm counts whole minutes.",
+    )
+    time_min: fields.SlurmDuration | None = Field(
+        default=None,
+        description="The shortest walltime that is still useful: Slurm may shorten timeLimit to it to start earlier.",
+    )
+    constraint: fields.Constraint | None = Field(default=None, description="Node features, like a100&ib.")
+    reservation: fields.SlurmList | None = Field(default=None, description="Reservation to run in.")
+    exclude: list[fields.Nodes] | None = Field(default=None, description="Nodes never to use.")
+    nodelist: list[fields.Nodes] | None = Field(
+        default=None, description="Nodes that the job must have, all of them."
+    )
+    extra_args: list[Annotated[str, AfterValidator(_extra_arg)]] | None = Field(
+        default=None, description="More options of sbatch, like --exclusive; the Cluster must allow each."
+    )
+
+    @model_validator(mode="after")
+    def _time_min_is_shorter(self) -> Self:
+        if self.time_limit and self.time_min:
+            limit = quantity.whole_seconds(self.time_limit, slurm=True)
+            least = quantity.whole_seconds(self.time_min, slurm=True)
+            if least > limit:
+                raise fields.invalid(
+                    f"timeMin {self.time_min!r} is longer than timeLimit {self.time_limit!r}; shorten it"
+                )
+        return self
+
+
+class RolloutStrategy(fields.Fields):
+    """How replicas are replaced when the template changes."""
+
+    type: Literal["RollingUpdate"] = Field(
+        default="RollingUpdate", description="The only way in this version."
+    )
+    max_surge: int = Field(
+        default=1, ge=0, le=10_000, description="Replicas that may run beyond `replicas` during a rollout."
+    )
+    max_unavailable: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Replicas that may be missing from `replicas` during a rollout.",
+    )
+
+    @model_validator(mode="after")
+    def _can_move(self) -> Self:
+        if self.max_surge == 0 and self.max_unavailable == 0:
+            raise fields.invalid(
+                "maxSurge 0 and maxUnavailable 0 together leave no way to replace a replica; raise one"
+            )
+        return self
+
+
+class StartupProbe(fields.Fields):
+    timeout: fields.PositiveDuration = Field(
+        default="30m",
+        description="How long an engine may take to load and answer, counted from the start of its job.",
+    )
+
+
+class ReadinessProbe(fields.Fields):
+    period: fields.PositiveDuration = Field(
+        default="5s", description="Time between two health checks on the node."
+    )
+
+
+class LivenessProbe(fields.Fields):
+    failure_threshold: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Failed health checks in a row after which the engine counts as dead.",
+    )
+
+
+class Probes(fields.Fields):
+    """When a replica counts as started, ready and dead."""
+
+    startup: StartupProbe = Field(default_factory=StartupProbe, description="The start of the engine.")
+    readiness: ReadinessProbe = Field(
+        default_factory=ReadinessProbe, description="Whether it may get requests."
+    )
+    liveness: LivenessProbe = Field(
+        default_factory=LivenessProbe, description="Whether it has to be restarted."
+    )
+
+
+class ModelDeploymentSpec(fields.Fields):
+    """What is wanted."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        {"parallelism", "scaling", "paused", "rollover", "loadBalancing", "trafficPolicy", "queue"}
+    )
+
+    model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
+    runtime: fields.Name = Field(description="The ServingRuntime that starts the engine, like tgi.")
+    image: fields.Image | None = Field(
+        default=None, description="Absolute path of a .sif; stands instead of the runtime's image."
+    )
+    args: list[str] | None = Field(
+        default=None,
+        max_length=1000,
+        description="Arguments added at the end of the engine's command, verbatim, never through a shell.",
+    )
+    env: fields.Env | None = Field(
+        default=None,
+        description="Environment variables of the engine, verbatim. Not for secrets: they are stored.",
+    )
+    env_from: list[EnvSource] | None = Field(
+        default=None,
+        max_length=100,
+        description="Files with environment variables of the engine, for secrets.",
+    )
+    resource_profile: Annotated[str, AfterValidator(_profile)] | None = Field(
+        default=None,
+        description="A ResourceProfile and the GPUs per replica, like a100:2; a profile without GPUs takes no count.",
+    )
+    resources: Resources | None = Field(default=None, description="CPUs and memory instead of the profile's.")
+    cluster: fields.OptionalName | None = Field(
+        default=None, description="The Cluster that runs the replicas. Default: the profile's."
+    )
+    slurm: Slurm | None = Field(
+        default=None, description="Options of sbatch instead of, or over, the profile's."
+    )
+    replicas: int = Field(default=1, ge=0, le=10_000, description="How many replicas are wanted.")
+    rollout_strategy: RolloutStrategy = Field(
+        default_factory=RolloutStrategy, description="How replicas are replaced when the template changes."
+    )
+    progress_deadline: fields.PositiveDuration = Field(
+        default="30m",
+        description="A rollout without progress for this long is reported as stalled; waiting in the queue does not count.",
+    )
+    min_ready: fields.Duration = Field(
+        default="0s", description="How long a new replica must be ready before it counts as available."
+    )
+    revision_history_limit: int = Field(
+        default=10, ge=0, le=1000, description="Old revisions that are kept for undo."
+    )
+    probes: Probes = Field(
+        default_factory=Probes, description="When a replica counts as started, ready and dead."
+    )
+    termination_grace_period: fields.Duration = Field(
+        default="120s",
+        description="How long open requests may go on when a replica is scaled down or replaced.",
+    )
+
+    @model_validator(mode="after")
+    def _deadline_is_longer(self) -> Self:
+        if quantity.seconds(self.progress_deadline) <= quantity.seconds(self.min_ready):
+            raise fields.invalid(
+                f"progressDeadline {self.progress_deadline!r} must be longer than minReady {self.min_ready!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.resource_profile and self.slurm and self.slurm.gres:
+            profile, count = split_profile(self.resource_profile)
+            written = gres_count(self.slurm.gres)
+            if written is not None and written != count:
+                raise fields.invalid(
+                    f"resourceProfile {self.resource_profile!r} and slurm.gres {self.slurm.gres!r} disagree about the GPUs;"
+                    f" write {profile}:{written}, or the gres without a count"
+                )
+        return self

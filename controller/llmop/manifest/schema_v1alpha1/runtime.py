@@ -1,0 +1,194 @@
+"""ServingRuntime: how an engine is started, probed and measured."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from llmop.domain import placeholders
+from llmop.manifest.schema_v1alpha1 import fields
+
+_PORT = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
+_SERIES = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,254}", re.ASCII)
+
+_BIND_NAMES = frozenset({"sharedDir"})
+_BODY_NAMES = frozenset({"servedName"})
+
+Series = Annotated[str, fields.matching(_SERIES, "the name of a Prometheus series", empty=True)]
+
+
+def _openai() -> list[Literal["openai", "tgi"]]:
+    return ["openai"]
+
+
+class Health(fields.Fields):
+    """The check that says whether the engine lives."""
+
+    path: fields.HttpPath = Field(
+        default="/health", description="Path that answers 200 when the engine is healthy."
+    )
+    timeout: fields.PositiveDuration = Field(default="5s", description="How long an answer may take.")
+
+
+class Warmup(fields.Fields):
+    """The real one-token generation that proves a replica before it gets traffic."""
+
+    method: Literal["GET", "POST"] = Field(default="POST", description="HTTP method.")
+    path: fields.HttpPath = Field(description="Path of a generation.")
+    body: dict[str, Any] = Field(
+        description="JSON body. `{servedName}` in its texts is filled in; `{{` and `}}` are braces."
+    )
+
+
+class RuntimeProbes(fields.Fields):
+    """How the agent asks the engine on the node."""
+
+    health: Health = Field(
+        default_factory=Health, description="The check that says whether the engine lives."
+    )
+    warmup: Warmup | None = Field(
+        default=None, description="A real generation that must succeed before the replica is ready."
+    )
+
+
+class Metrics(fields.Fields):
+    """Where the engine's load is read, and what its series are called."""
+
+    path: fields.HttpPath = Field(
+        default="/metrics", description="Path of the metrics in Prometheus' text form."
+    )
+    queue_depth: Series | None = Field(default=None, description="Series: requests that wait in the engine.")
+    running: Series | None = Field(default=None, description="Series: requests that the engine works on.")
+    kv_cache_usage: Series | None = Field(
+        default=None, description="Series: share of the key-value cache in use."
+    )
+    tokens_total: Series | None = Field(default=None, description="Series: tokens generated so far.")
+
+
+class Stop(fields.Fields):
+    """How the engine is ended once its last request is done."""
+
+    signal: Literal["TERM", "INT"] = Field(
+        default="TERM", description="Signal to the engine's first process only."
+    )
+    timeout: fields.PositiveDuration = Field(default="30s", description="Time until it is killed.")
+
+
+class ServingRuntimeSpec(fields.Fields):
+    """How an engine is started. Commands are lists of arguments, never shell text; they may hold placeholders."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"multiNode", "unique", "bodyEdits"})
+
+    engine: fields.Name = Field(description="Which engine it is, for people and metrics.")
+    image: fields.Image | None = Field(
+        default=None,
+        description="Absolute path of the .sif that holds the engine; deployments may name another.",
+    )
+    command: list[str] = Field(
+        min_length=1,
+        max_length=1000,
+        description="The engine's command. Placeholders: {model} {servedName} {tensorParallel} {startupTimeout} {stopTimeout} "
+        "{python} {sharedDir} {port} {port:NAME} {host} {scratch} {apiKeyFile}; `{{` and `}}` are braces.",
+    )
+    args: list[str] | None = Field(
+        default=None, max_length=1000, description="More arguments, with the same placeholders."
+    )
+    env: fields.Env | None = Field(
+        default=None, description="Environment variables of the engine, with the same placeholders."
+    )
+    ports: list[Annotated[str, fields.matching(_PORT, "a port's name: lower-case letters, digits and -")]] = (
+        Field(
+            default_factory=lambda: ["http"],
+            max_length=16,
+            description="Ports the engine needs, by name; each replica gets free ones. `http` is where requests go.",
+        )
+    )
+    protocols: list[Literal["openai", "tgi"]] = Field(
+        default_factory=_openai, min_length=1, description="HTTP dialects that the engine speaks."
+    )
+    probes: RuntimeProbes = Field(
+        default_factory=RuntimeProbes, description="How the agent asks the engine on the node."
+    )
+    metrics: Metrics | None = Field(default=None, description="Where the engine's load is read.")
+    stop: Stop = Field(
+        default_factory=Stop, description="How the engine is ended once its last request is done."
+    )
+    usage_in_stream: bool = Field(
+        default=False,
+        description="The engine reports the tokens used at the end of a stream only when it is asked to.",
+    )
+    model_required: bool = Field(default=True, description="Whether a deployment has to name a model's uri.")
+    supported_model_formats: list[Literal["gguf", "directory"]] | None = Field(
+        default=None, description="What model.uri may point to: a .gguf file, a directory. Empty: anything."
+    )
+    served_name: str | None = Field(
+        default=None,
+        max_length=253,
+        description='What the engine wants to read as "model"; empty: the name that clients send.',
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        description="Environment variable for engines that take their key from there only; the agent sets it.",
+    )
+    gpu: Literal["nvidia", "amd", "none"] = Field(
+        default="none", description="Whose GPUs the container gets to see."
+    )
+    container: Literal["apptainer", "none", "optional"] = Field(
+        default="none",
+        description="apptainer: always in a container; none: never; optional: in one where an image is given.",
+    )
+    binds: list[str] | None = Field(
+        default=None,
+        max_length=100,
+        description="Absolute paths that the container sees read-only at the same place, besides the model. Placeholder: {sharedDir}.",
+    )
+
+    @model_validator(mode="after")
+    def _ports_are_unique(self) -> Self:
+        if "http" not in self.ports or len(set(self.ports)) != len(self.ports):
+            raise fields.invalid(f"ports {self.ports!r} must hold http, and each name once")
+        return self
+
+    @model_validator(mode="after")
+    def _templates_are_filled(self) -> Self:
+        texts = [*self.command, *(self.args or ()), *(self.env or {}).values()]
+        known = placeholders.OURS | placeholders.AGENT
+        problems = [placeholders.problem(text, known=known, ports=tuple(self.ports)) for text in texts]
+        problems += [placeholders.problem(text, known=_BIND_NAMES) for text in self.binds or ()]
+        if self.probes.warmup is not None:
+            problems += [
+                placeholders.problem(text, known=_BODY_NAMES) for text in _strings(self.probes.warmup.body)
+            ]
+        found = [problem for problem in problems if problem]
+        if found:
+            raise fields.invalid("; ".join(found))
+        if not any("{port}" in text or "{port:http}" in text for text in texts):
+            raise fields.invalid(
+                "neither command, args nor env hold {port}: the engine would not know where to listen"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _binds_are_paths(self) -> Self:
+        for bind in self.binds or ():
+            path = bind.replace("{sharedDir}", "/shared", 1) if bind.startswith("{sharedDir}") else bind
+            if problem := fields.path_problem(path):
+                raise fields.invalid(f"binds: {problem}")
+            if any(character in path for character in ":,\\"):
+                raise fields.invalid(
+                    f"binds: {bind!r} has one of : , \\ in it, which a bind path cannot have"
+                )
+        if self.binds and self.container == "none":
+            raise fields.invalid("binds are for containers, and container is 'none'; remove them")
+        return self
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return []
