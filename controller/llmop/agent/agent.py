@@ -1130,14 +1130,17 @@ class Line:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.connection = None  # type: Optional[http.client.HTTPSConnection]
-        self.url = ""  # of the last answer
+        self.url = ""  # of the controller that has answered on this line
 
-    def post(self, message: str, body: Document, timeout: float) -> Tuple[int, Document]:
-        """Send one message; returns status (200, 400, 401, 403 or 409) and reply. Raises Away."""
+    def post(self, message: str, body: Callable[[str], Document], timeout: float) -> Tuple[int, Document]:
+        """Send one message; returns status (200, 400, 401, 403 or 409) and reply. Raises Away.
+
+        `body` makes the message from this machine's own address on the connection.
+        """
         if self.connection is not None:
             try:
                 return self._exchange(self.connection, message, body, timeout)
-            except (OSError, http.client.HTTPException, ValueError, Away):
+            except FAILED_CALL:
                 self.close()
         problem = "controllers.json names no controller"
         for url in addresses(self.config):
@@ -1150,33 +1153,41 @@ class Line:
                 answer = self._exchange(self.connection, message, body, timeout)
                 self.url = url
                 return answer
-            except (OSError, http.client.HTTPException, ValueError, Away) as error:
+            except FAILED_CALL as error:
                 problem = "{}: {}".format(url, error)
                 self.close()
         raise Away(problem)
 
     def _exchange(
-        self, connection: http.client.HTTPSConnection, message: str, body: Document, timeout: float
+        self,
+        connection: http.client.HTTPSConnection,
+        message: str,
+        body: Callable[[str], Document],
+        timeout: float,
     ) -> Tuple[int, Document]:
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(timeout)
+        content = json.dumps(body(connection.sock.getsockname()[0])).encode("utf-8")
         headers = {"Authorization": "Bearer " + self.config.token, "Content-Type": "application/json"}
-        connection.request(
-            "POST", "/agent/v1/" + message, body=json.dumps(body).encode("utf-8"), headers=headers
-        )
+        connection.request("POST", "/agent/v1/" + message, body=content, headers=headers)
         response = connection.getresponse()
-        content = response.read(1 << 20)
+        text = response.read(1 << 20)
         if response.status not in (200, 400, 401, 403, 409):
             raise Away("answers {}".format(response.status))
-        reply = json.loads(content.decode("utf-8")) if content else {}
+        reply = json.loads(text.decode("utf-8")) if text else {}
         if not isinstance(reply, dict):
             raise Away("answers no JSON object")
         return response.status, reply
 
     def close(self) -> None:
+        self.url = ""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+
+
+FAILED_CALL = (OSError, http.client.HTTPException, ValueError, Away)
 
 
 def addresses(config: Config) -> List[str]:
@@ -1217,15 +1228,11 @@ class Addresses:
             pass
         # An installation whose controller is on loopback is on one machine: nothing of it is shown to the network.
         self.bind = "127.0.0.1" if is_loopback(source) else "0.0.0.0"
-        self.host = "127.0.0.1" if is_loopback(source) else source
+        self.host = "127.0.0.1" if is_loopback(source) else source  # "" until a controller was reached
 
-    def update(self, url: str) -> None:
-        """Take the way to a controller that has come up, or moved."""
-        try:
-            source = source_address(url)
-        except (OSError, ValueError):
-            return
-        if self.bind != "127.0.0.1" and not is_loopback(source):
+    def update(self, source: str) -> None:
+        """Take this machine's end of a connection to a controller that has come up, or moved."""
+        if self.bind != "127.0.0.1" and (not self.host or not is_loopback(source)):
             self.host = source
 
     def reach(self) -> List[str]:
@@ -1236,11 +1243,11 @@ class Channel:
     """The heartbeats: one that the controller may hold back, and pushes of changes beside it."""
 
     def __init__(
-        self, config: Config, report: Callable[[], Document], receive: Callable[[int, Document, str], bool]
+        self, config: Config, report: Callable[[str], Document], receive: Callable[[int, Document], bool]
     ) -> None:
         self.config = config
-        self.report = report
-        self.receive = receive  # takes status, reply and URL; returns whether the reply brought anything new
+        self.report = report  # makes a heartbeat from this machine's address on the connection
+        self.receive = receive  # takes status and reply; returns whether the reply brought anything new
         self.period = FIRST_PERIOD
         self.stopped = threading.Event()
         self.changed = threading.Event()
@@ -1256,7 +1263,8 @@ class Channel:
         while not self.stopped.is_set():
             begun = time.monotonic()
             try:
-                news = self.send(line, self.period)
+                # The first one on a line is answered at once: it brings the period.
+                news = self.send(line, self.period if line.url else 0.0)
                 failures = 0
             except Away as error:
                 failures += 1
@@ -1284,12 +1292,14 @@ class Channel:
                 return
 
     def send(self, line: Line, wait: float) -> bool:
-        status, reply = line.post("heartbeat", dict(self.report(), wait=wait), wait + REPLY_TIMEOUT)
+        status, reply = line.post(
+            "heartbeat", lambda source: dict(self.report(source), wait=wait), wait + REPLY_TIMEOUT
+        )
         self.note("" if status == 200 else "{} answers {}: {}".format(line.url, status, reply))
         period = reply.get("period")
         if isinstance(period, (int, float)) and not isinstance(period, bool):
             self.period = min(max(float(period), 0.1), 600.0)
-        return self.receive(status, reply, line.url)
+        return self.receive(status, reply)
 
     def note(self, problem: str) -> None:
         """Say once that the controller went or came, not at every call."""
@@ -1300,9 +1310,11 @@ class Channel:
     def last_word(self, exit_record: Document) -> None:
         """Say that it is over: one attempt, the exit record is on the disk as well."""
         self.stopped.set()
-        body = dict(self.report(), phase="ended", endpoint=None, wait=0.0, exit=exit_record)
+        end = {"phase": "ended", "endpoint": None, "wait": 0.0, "exit": exit_record}
         try:
-            Line(self.config).post("heartbeat", body, LAST_WORD_TIMEOUT)
+            Line(self.config).post(
+                "heartbeat", lambda source: dict(self.report(source), **end), LAST_WORD_TIMEOUT
+            )
         except Away:
             pass
 
@@ -1340,6 +1352,8 @@ class Agent:
         self.log = LogKeeper(os.path.join(config.directory, "engine.log"), LOG_LIMIT)
         self.channel = Channel(config, self.report, self.receive)
         self.runtime = ""
+        self.addresses = Addresses("")
+        self.ports = Ports(config.engine.ports, self.addresses.bind, config.port_range)
         self.owns_directory = True
         self.engine = None  # type: Optional[Engine]
         self.last_status = None  # type: Optional[int]
@@ -1405,13 +1419,9 @@ class Agent:
                 link.take_over()
             if verdict == "superseded" or not link.is_mine():
                 self.owns_directory = False
-                by = "the controller" if verdict == "superseded" else "job {}".format(link.holder["jobId"])
-                raise End(
-                    "Superseded",
-                    "{} says that this job is not the replica".format(by)
-                    if verdict == "superseded"
-                    else "{} is the replica".format(by),
-                )
+                if verdict == "superseded":
+                    raise End("Superseded", "the controller says that this job is not the replica")
+                raise End("Superseded", "job {} is the replica".format(link.holder["jobId"]))
         except OSError as error:
             raise storage_end(error, link.path) from error
         finally:
@@ -1427,7 +1437,7 @@ class Agent:
             while True:
                 left = max(0.1, deadline - time.monotonic())
                 try:
-                    status, reply = line.post("claim", body, min(left, REPLY_TIMEOUT))
+                    status, reply = line.post("claim", lambda _: body, min(left, REPLY_TIMEOUT))
                     if status in (200, 409) and reply.get("verdict") in ("run", "superseded"):
                         return reply
                     problem = "answers {}: {}".format(status, reply)
@@ -1725,9 +1735,8 @@ class Agent:
         now = time.time()  # noqa: TID251 - this file runs alone, without llmop.clock
         return max(0.0, self.job.end_time - self.config.rollover_margin - now)
 
-    def receive(self, status: int, reply: Document, url: str) -> bool:
+    def receive(self, status: int, reply: Document) -> bool:
         """Take a reply to a heartbeat, in a heartbeat thread. Returns whether it brought an order."""
-        self.addresses.update(url)
         if status == 409 and reply.get("verdict") == "superseded":
             with self.lock:
                 self.superseded = True
@@ -1814,8 +1823,9 @@ class Agent:
         with self.lock:
             self.detail = detail
 
-    def report(self) -> Document:
+    def report(self, source: str) -> Document:
         """The heartbeat, with a fresh proof that the port is the engine's. Called in the heartbeat threads."""
+        self.addresses.update(source)
         with self.lock:
             phase, proven = self.phase, self.proven
         connections = 0
@@ -1835,9 +1845,7 @@ class Agent:
                 self.identity(),
                 seq=self.seq,
                 phase=phase,
-                endpoint={"host": self.addresses.host, "port": self.port}
-                if proven and self.addresses.host
-                else None,
+                endpoint={"host": self.addresses.host, "port": self.port} if proven else None,
                 engineRestarts=self.restarts,
                 detail=self.detail,
                 connections=connections,

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -197,9 +197,3 @@ def rig(tmp_path: Path, authority: Authority, controller: FakeController) -> Ite
     rig.point_to(controller.url)
     yield rig
     rig.close()
-
-
-def connect(response: Any) -> bytes:
-    """Read one event of a stream."""
-    line: bytes = response.readline()
-    return line

@@ -133,12 +133,19 @@ class FakeController:
             assert path == "/agent/v1/heartbeat", path
             self.beats.append(body)
             self.changed.notify_all()
-            if self.superseded:
-                return 409, {"verdict": "superseded"}
             # As the real one: held back until there is an order that the agent does not know.
             acknowledged = body["phase"] in ("draining", "ended")
-            self.changed.wait_for(lambda: bool(self.orders) and not acknowledged, timeout=body["wait"])
+            self.changed.wait_for(
+                lambda: self.superseded or (bool(self.orders) and not acknowledged), timeout=body["wait"]
+            )
+            if self.superseded:
+                return 409, {"verdict": "superseded"}
             return 200, {"period": self.period, "orders": self.orders}
+
+    def supersede(self) -> None:
+        with self.changed:
+            self.superseded = True
+            self.changed.notify_all()
 
     def order(self, **order: Any) -> None:
         with self.changed:

@@ -69,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+while fault("wait"):
+    time.sleep(0.02)
 if fault("crash"):
     print("the engine fails with the key", key, flush=True)
     sys.exit(3)
