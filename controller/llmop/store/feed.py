@@ -1,0 +1,90 @@
+"""Hands the change log out to many watchers: each change is read from the database about once, and nobody misses one."""
+
+import asyncio
+import bisect
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from llmop.store import interface
+
+PAGE = 256
+
+Revision = Callable[[], Awaitable[int]]
+Read = Callable[[int, int], Awaitable[tuple[tuple[interface.Change, ...], int]]]
+"""(after, limit) -> (changes, the revision up to which they are everything there is, if fewer than `limit`)."""
+
+
+class Feed:
+    """Watchers read at their own pace from what was read last, `PAGE` changes or so; who falls behind that reads the database.
+
+    So a slow watcher costs no memory. It gets Expired when the history it still needs is compacted away.
+    """
+
+    def __init__(self, revision: Revision, read: Read, poll_every: float | None) -> None:
+        self._revision = revision
+        self._read = read
+        self._poll_every = poll_every
+        self._recent: list[interface.Change] = []
+        self._start = -1  # `_recent` holds all changes with _start < revision <= _end
+        self._end = -1
+        self._news = asyncio.Event()
+        self._read_for: asyncio.Event | None = None  # the news that the last read answered
+        self._reading = asyncio.Lock()
+
+    def wake(self) -> None:
+        """There may be new changes."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def forget(self, compacted: int) -> None:
+        """History up to and with revision `compacted` is gone."""
+        if compacted > self._start:
+            del self._recent[: self._index(compacted)]
+            self._start = compacted
+            self._end = max(self._end, compacted)
+
+    async def watch(self, after: int) -> AsyncIterator[interface.Change]:
+        while True:
+            news = self._news
+            await self._refresh(news)
+            if self._start <= after <= self._end:
+                page = tuple(self._recent[self._index(after) :])
+            else:
+                page, _ = await self._read(after, PAGE)
+            for change in page:
+                yield change
+            if page:
+                after = page[-1].revision
+            else:
+                await self._wait(news)
+
+    async def _refresh(self, news: asyncio.Event) -> None:
+        async with self._reading:
+            if self._read_for is news:
+                return
+            if self._end < 0:
+                self._start = self._end = await self._revision()
+            changes, reached = await self._read(self._end, PAGE)
+            self._recent.extend(changes)
+            if len(changes) < PAGE:
+                self._end = reached
+                self._read_for = news
+            else:
+                self._end = changes[-1].revision
+            if len(self._recent) > PAGE:
+                self._drop(len(self._recent) - PAGE)
+
+    def _drop(self, count: int) -> None:
+        """Forgets the oldest `count` changes and the rest of the revision they end in."""
+        self._start = self._recent[count - 1].revision
+        del self._recent[: self._index(self._start)]
+
+    def _index(self, after: int) -> int:
+        return bisect.bisect_right(self._recent, after, key=lambda change: change.revision)
+
+    async def _wait(self, news: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(self._poll_every):
+                await news.wait()
+        except TimeoutError:
+            if self._news is news:
+                self.wake()

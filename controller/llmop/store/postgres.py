@@ -1,0 +1,80 @@
+"""Postgres: several controllers may share it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from llmop.store import database, migrate
+
+_POLL_EVERY = 1.0
+_PATIENCE = 10.0
+
+# "off" loses the newest transactions in a crash. "local" and stronger ones are durable here; they are left as they are.
+_DURABLE = sa.text(
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+)
+
+
+class Postgres:
+    """Implements `database.Database`. A paused controller loses its open transaction after ten seconds, so others go on."""
+
+    poll_every: float | None = _POLL_EVERY
+
+    def __init__(self, engine: AsyncEngine, installation: str) -> None:
+        self.installation = installation
+        self._write = engine
+        self._read = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        return database.connected(self._read.connect, _explain)
+
+    @contextlib.asynccontextmanager
+    async def writing(self, *, durable: bool) -> AsyncIterator[AsyncConnection]:
+        async with database.connected(self._write.connect, _explain) as connection:
+            if durable:
+                await connection.execute(_DURABLE)
+            yield connection
+
+    async def close(self) -> None:
+        await self._write.dispose()
+
+
+async def open_postgres(url: sa.URL) -> Postgres:
+    """Connects, and makes or upgrades the schema. Raises Unavailable, NeedsUser."""
+    milliseconds = int(_PATIENCE * 1000)
+    query = {
+        "connect_timeout": str(int(_PATIENCE)),
+        "tcp_user_timeout": str(milliseconds),
+        "application_name": "llmop",
+        **url.query,
+    }
+    url = url.set(query=query)
+    with database.in_words(_explain):
+        installation = await asyncio.to_thread(migrate.upgrade, url)
+    engine = create_async_engine(url, pool_size=5, max_overflow=5, pool_timeout=_PATIENCE)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def limit_waiting(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(f"SET lock_timeout = {milliseconds}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+        cursor.close()
+        connection.autocommit = False
+
+    return Postgres(engine, installation)
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    state = getattr(error, "sqlstate", None)
+    if state == "53100":
+        return f"the disk of the Postgres server is full: {text[0]}"
+    if state == "25006":
+        return f"this Postgres server takes no writes now; is it a standby? {text[0]}"
+    if state == "55P03":
+        return f"another controller holds a transaction for more than {_PATIENCE:.0f} s: {text[0]}"
+    return f"the Postgres store doesn't answer: {' '.join(text)}"

@@ -1,0 +1,191 @@
+"""SQLite: one file, one process, nothing to install."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from llmop.domain import errors
+from llmop.store import database, filesystem, migrate
+
+_BUSY_MS = 10_000
+_READERS = 4
+_LOCAL = {"journal_mode": "WAL"}
+_SHARED = {"locking_mode": "EXCLUSIVE", "journal_mode": "DELETE"}  # in this order: WAL is never tried
+
+_log = logging.getLogger(__name__)
+
+
+class Sqlite:
+    """Implements `database.Database`.
+
+    On a local disk in WAL mode: readers and the one writer don't wait for each other. Plain transactions leave the flush to the
+    operating system (`synchronous=NORMAL`), durable ones go through a connection of their own that flushes the log at
+    every commit (`FULL`), because that setting can't change inside a transaction.
+
+    On a shared file system WAL can't work (its index is memory shared through a file; https://sqlite.org/wal.html): there is one
+    connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it.
+    """
+
+    poll_every: float | None = None
+
+    def __init__(self, path: Path, installation: str, lock: "ProcessLock", *, shared: bool) -> None:
+        self.installation = installation
+        self._path = path
+        self._lock = lock
+        self._turn = asyncio.Lock()
+        if shared:
+            only = _engine(path, "BEGIN IMMEDIATE", 1, _SHARED | {"synchronous": "FULL"})
+            self._durable = self._write = self._read = only
+        else:
+            self._read = _engine(path, "BEGIN", _READERS, _LOCAL)
+            self._write = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "NORMAL"})
+            self._durable = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "FULL"})
+
+    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        return database.connected(self._read.connect, self._explain)
+
+    @contextlib.asynccontextmanager
+    async def writing(self, *, durable: bool) -> AsyncIterator[AsyncConnection]:
+        engine = self._durable if durable else self._write
+        async with self._turn, database.connected(engine.connect, self._explain) as connection:
+            yield connection
+
+    async def close(self) -> None:
+        for engine in (self._read, self._write, self._durable):
+            await engine.dispose()
+        self._lock.release()
+
+    def _explain(self, error: Exception) -> str:
+        return explain(self._path, error)
+
+
+async def open_sqlite(path: Path, *, shared: bool | None = None) -> Sqlite:
+    """Opens or makes the database at `path`, a file that only its owner may read; a folder made for it is 0700.
+
+    `shared` says whether it lies on a shared file system; None = look. Raises Unavailable, and NeedsUser when another
+    process has it open.
+    """
+    path = path.absolute()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kind = filesystem.kind_of(path.parent)
+        lock = ProcessLock.take(path)
+    except OSError as error:
+        raise errors.Unavailable(f"the store at {path} can't be opened: {error.strerror}") from error
+    try:
+        if shared is None:
+            shared = filesystem.is_shared(kind)
+        if shared:
+            _log.warning(
+                "the store %s lies on a shared file system (%s): it is slower there, and only one controller on one"
+                " host may use it; a local disk or Postgres is better",
+                path,
+                kind or "unknown",
+            )
+        with database.in_words(lambda error: explain(path, error)):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            path.chmod(0o600)  # files that SQLite lays beside it get the same mode
+            address = sa.URL.create("sqlite", database=str(path))
+            pragmas = _SHARED if shared else _LOCAL
+            installation = await asyncio.to_thread(migrate.upgrade, address, pragmas)
+        opened = Sqlite(path, installation, lock, shared=shared)
+    except BaseException:
+        lock.release()
+        raise
+    return opened
+
+
+class ProcessLock:
+    """The right to use one database: a lock on a file beside it, gone with the process that holds it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def take(cls, database_path: Path) -> "ProcessLock":
+        """Raises NeedsUser, naming the holder, when another process (or this one) has the database open."""
+        path = database_path.with_name(database_path.name + ".lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 300).decode(errors="replace").strip() or "not known yet"
+            os.close(descriptor)
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise errors.NeedsUser(
+                    "StoreNeedsLocks",
+                    f"the file system of {database_path} has no file locks: use a local disk or Postgres",
+                ) from error
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise errors.NeedsUser(
+                "StoreInUse",
+                f"the store {database_path} is in use by another controller ({holder}): stop that one, or use Postgres"
+                " to run several",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """May be called twice. The file stays: removing it could take the lock from the next holder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]) -> AsyncEngine:
+    url = sa.URL.create("sqlite+aiosqlite", database=str(path))
+    engine = create_async_engine(
+        url, pool_size=connections, max_overflow=0, pool_timeout=_BUSY_MS / 1000, connect_args={"timeout": 0}
+    )
+    settings = {
+        "busy_timeout": str(_BUSY_MS),
+        "foreign_keys": "ON",
+        "journal_size_limit": "67108864",
+        **pragmas,
+    }
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+        connection.isolation_level = None  # Python's driver begins no transactions by itself; `begin` does
+        cursor = connection.cursor()
+        for name, value in settings.items():
+            cursor.execute(f"PRAGMA {name}={value}")
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def begin_transaction(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+_CAUSES = (
+    ("SQLITE_FULL", "the disk is full: make room, nothing was written"),
+    ("SQLITE_IOERR", "reading or writing failed: is a quota used up, or the disk failing?"),
+    ("SQLITE_READONLY", "it is read-only: check its mode, its owner and the mount"),
+    ("SQLITE_PERM", "access is denied: check its mode and owner"),
+    ("SQLITE_CANTOPEN", "it can't be opened: check the modes of the file and its folder, and free space"),
+    ("SQLITE_NOTADB", "the file is not an SQLite database: restore it from a backup, or move it away"),
+    ("SQLITE_CORRUPT", "it is damaged: restore it from a backup"),
+    ("SQLITE_BUSY", "another process has it locked: is a backup or the sqlite3 shell open on it?"),
+    ("SQLITE_LOCKED", "another process has it locked: is a backup or the sqlite3 shell open on it?"),
+    ("SQLITE_PROTOCOL", "its file system can't lock: use a local disk or Postgres"),
+)
+
+
+def explain(path: Path, error: Exception) -> str:
+    """Why the database at `path` doesn't answer, and what a person can do."""
+    code = getattr(error, "sqlite_errorname", "")
+    cause = next((text for prefix, text in _CAUSES if code.startswith(prefix)), "it doesn't answer")
+    return f"the store {path}: {cause} ({code or type(error).__name__}: {error})"
