@@ -17,6 +17,8 @@ from .options import Options
 VERSION = "3.3.6-dev0"
 FINGERPRINT = f"{VERSION}-simulator"
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -30,7 +32,7 @@ class App:
 
 def to_json(value: Any) -> bytes:
     """Compact JSON, as serde writes it."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _encode(value).encode("utf-8", "replace")
 
 
 def event(value: Any) -> bytes:

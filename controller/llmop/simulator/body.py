@@ -103,7 +103,7 @@ def read_json(content_type: str, body: bytes) -> Fields:
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise BadBody(415, "Expected request with `Content-Type: application/json`")
     try:
-        values = json.loads(body, parse_constant=_no_constant)
+        values = _decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadBody(400, f"Failed to parse the request body as JSON: {error}") from error
     if not isinstance(values, dict):
@@ -113,6 +113,9 @@ def read_json(content_type: str, body: bytes) -> Fields:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
 def _mismatch(text: str) -> BadBody:

@@ -216,13 +216,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
-    def write_head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send a status line and headers; adds `connection: close` where this answer is the last one."""
+    def write_head(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        """Send a status line, headers and a body; adds `connection: close` where this answer is the last one."""
         lines = [f"HTTP/1.1 {status} {_phrase(status)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if not self._stays_open():
             lines.append("connection: close")
-        self.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        self.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
 
     async def writable(self) -> None:
         """Wait until the client has read enough."""
@@ -298,9 +298,8 @@ class Connection(asyncio.Protocol):
         headers = {**response.headers, "content-length": str(len(response.body))}
         if response.content_type:
             headers["content-type"] = response.content_type
-        self.write_head(response.status, headers)
-        if response.body and not (self._exchange is not None and self._exchange.request.method == "HEAD"):
-            self.write(response.body)
+        bodiless = self._exchange is not None and self._exchange.request.method == "HEAD"
+        self.write_head(response.status, headers, b"" if bodiless else response.body)
 
     # Parsing
 

@@ -188,17 +188,17 @@ async def _stream(
     stream = exchange.start_stream(stream_headers(sum(len(request.inputs) for request in requests)))
     async with aclosing(app.inference.stream(requests)) as pieces_so_far:
         async for pieces in pieces_so_far:
-            data = b""
+            events: list[bytes] = []
             for piece in pieces:
                 if isinstance(piece, Failure):
-                    data += event({"error": {"message": piece.error.message, "http_status_code": 422}})
+                    events.append(event({"error": {"message": piece.error.message, "http_status_code": 422}}))
                     continue
-                data += b"".join([event(chunk) for chunk in chunks(piece)])
+                events += [event(chunk) for chunk in chunks(piece)]
                 if piece.index == cut_after:
-                    await stream.send(data)
+                    await stream.send(b"".join(events))
                     stream.cut()
                     return
-            await stream.send(data)
+            await stream.send(b"".join(events))
     await stream.send(_DONE)
     stream.close()
 

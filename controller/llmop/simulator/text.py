@@ -44,6 +44,13 @@ class Token(NamedTuple):
 
 END = Token(_END_ID, "</s>", -0.25, True)
 
+# Every word has the same log probability wherever it stands.
+_TOKENS = tuple(
+    Token(_FIRST_WORD_ID + index, f" {word}", -(1 + index * 37 % 1024) / 512, False)
+    for index, word in enumerate(WORDS)
+)
+_TOKEN_COUNT = len(_TOKENS)
+
 
 class Answer(NamedTuple):
     """A whole generation: its tokens, its text (without control tokens), and why it ended.
@@ -93,8 +100,7 @@ def answer(
     text = ""
     for _ in range(words):
         state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
-        index = (state >> 33) % len(WORDS)
-        token = Token(_FIRST_WORD_ID + index, " " + WORDS[index], -((state >> 50) & 1023) / 512, False)
+        token = _TOKENS[(state >> 33) % _TOKEN_COUNT]
         tokens.append(token)
         if stop:
             text += token.text
@@ -109,9 +115,8 @@ def answer(
 def alternatives(token: Token, count: int) -> list[Token]:
     """The `count` likeliest tokens at the place of `token`: itself first, then its neighbours in the list."""
     others = [
-        Token(_FIRST_WORD_ID + index, " " + WORDS[index], token.logprob - 1.0 - offset, False)
-        for offset in range(count - 1)
-        for index in [(token.id + 1 + offset) % len(WORDS)]
+        _TOKENS[(token.id - _FIRST_WORD_ID + offset) % _TOKEN_COUNT]._replace(logprob=token.logprob - offset)
+        for offset in range(1, count)
     ]
     return [token, *others][:count]
 

@@ -171,16 +171,17 @@ async def _stream(app: App, exchange: Exchange, request: GenerateRequest) -> Non
     stream = exchange.start_stream(stream_headers(len(request.inputs)))
     async with aclosing(app.inference.stream([request])) as pieces_so_far:
         async for pieces in pieces_so_far:
-            data = b""
+            events: list[bytes] = []
             for piece in pieces:
-                data += event(
-                    piece.error.body() if isinstance(piece, Failure) else _stream_token(request, piece)
-                )
-                if isinstance(piece, Piece) and piece.index == cut_after:
-                    await stream.send(data)
+                if isinstance(piece, Failure):
+                    events.append(event(piece.error.body()))
+                    continue
+                events.append(event(_stream_token(request, piece)))
+                if piece.index == cut_after:
+                    await stream.send(b"".join(events))
                     stream.cut()
                     return
-            await stream.send(data)
+            await stream.send(b"".join(events))
     stream.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -349,3 +350,39 @@ def test_what_is_not_http_is_refused_and_the_line_closed(
     with connected(engine) as line:
         line.sendall(request_bytes)
         assert read_all(line).startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_places_and_memory_are_all_given_back_whatever_the_clients_do() -> None:
+    """Thirty clients at once: some stay, some leave while they wait, some in the middle of a stream."""
+    flags = ("--max-concurrent-requests", "30", "--kv-tokens", "500", "--decode-base-ms", "2")
+    with simulator_process(*flags) as engine:
+        async with httpx.AsyncClient(base_url=engine.url, limits=httpx.Limits(max_connections=30)) as client:
+
+            async def stay(number: int) -> str:
+                body = {"inputs": f"prompt {number}", "parameters": {"max_new_tokens": 40}}
+                answer = await client.post("/generate", json=body, timeout=60)
+                assert 200 == answer.status_code
+                return str(answer.json()["generated_text"])
+
+            async def leave(number: int) -> None:
+                body = {"inputs": f"prompt {number}", "parameters": {"max_new_tokens": 400}}
+                async with client.stream("POST", "/generate_stream", json=body, timeout=60) as answer:
+                    if number % 2:
+                        async for _ in answer.aiter_lines():
+                            break
+
+            stayed, _ = await asyncio.gather(
+                asyncio.gather(*[stay(number) for number in range(20)]),
+                asyncio.gather(*[leave(number) for number in range(10)]),
+            )
+            assert stayed == [await stay(number) for number in range(20)], "a batch does not change answers"
+        engine.wait_for_metric('tgi_request_failure{err="dropped"}', 10)
+        assert (0, 0, 0) == tuple(
+            engine.metric(series)
+            for series in ("tgi_queue_size", "tgi_batch_current_size", "tgi_batch_current_max_tokens")
+        )
+        assert 40 == engine.metric("tgi_request_success")
+        async with httpx.AsyncClient(base_url=engine.url) as client:
+            body = {"inputs": "again", "parameters": {"max_new_tokens": 5}}
+            answers = await asyncio.gather(*[client.post("/generate", json=body) for _ in range(30)])
+        assert {200} == {answer.status_code for answer in answers}
