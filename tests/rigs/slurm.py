@@ -545,13 +545,14 @@ def end(directory: Path) -> None:
 
 def remove_debris() -> None:
     """Ends the rigs whose test run is gone (kill -9, power cut)."""
-    for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
-        try:
-            used = is_used(directory)
-        except FileNotFoundError:
-            continue  # being made or removed by its owner right now
-        if not used:
-            end(directory)
+    with machine_lock("debris"):
+        for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
+            try:
+                used = is_used(directory)
+            except FileNotFoundError:
+                continue  # being made or removed by its owner right now
+            if not used:
+                end(directory)
 
 
 def _removed(directory: Path) -> bool:
