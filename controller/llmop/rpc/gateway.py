@@ -1,0 +1,41 @@
+"""GatewayService: the table goes out, load and acknowledgements come in."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
+from llmop.rpc import convert
+from llmop.rpc.endpoints import EndpointSource
+from llmop.rpc.errors import BadRequest
+from llmop.store.interface import Store
+
+REPORT_PERIOD_MS = 1000
+
+
+class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
+    def __init__(self, store: Store, source: EndpointSource) -> None:
+        self._store = store
+        self._source = source
+
+    async def WatchEndpoints(  # noqa: N802  # named by the proto
+        self, request: gateway_pb2.WatchEndpointsRequest, context: Any
+    ) -> AsyncIterator[gateway_pb2.EndpointTable]:
+        _require_name(request.gateway)
+        installation = await self._store.installation()
+        table = self._source.table()
+        while True:
+            yield convert.to_table(table, installation)
+            table = await self._source.changed(table.version)
+
+    async def Report(  # noqa: N802  # named by the proto
+        self, request: gateway_pb2.ReportRequest, context: Any
+    ) -> gateway_pb2.ReportResponse:
+        _require_name(request.gateway)
+        load = {each.deployment: (each.in_flight, each.queued) for each in request.load}
+        self._source.acknowledge(request.gateway, request.table_version, load)
+        return gateway_pb2.ReportResponse(period_ms=REPORT_PERIOD_MS)
+
+
+def _require_name(gateway: str) -> None:
+    if not gateway:
+        raise BadRequest("gateway: must be the unique name of the gateway process, got nothing")

@@ -1,0 +1,235 @@
+"""Writes to desired state, each repeated on a fresh read when somebody else was quicker."""
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from llmop.clock import Clock
+from llmop.domain import resources
+from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
+from llmop.manifest import admit, convert, merge, references
+from llmop.rpc import audit, deletion
+from llmop.rpc.errors import BadRequest
+from llmop.store import interface
+
+JOBS_FINALIZER = "llmop/jobs"
+DEFAULT_MANAGER = "llmctl"
+_ATTEMPTS = 5
+_Result = TypeVar("_Result")
+
+Hint = Callable[[str, str, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a write did. `live` is the object before it, None when it was created."""
+
+    resource: resources.Resource
+    live: resources.Resource | None
+    verdict: str
+    changed_paths: tuple[str, ...] = ()
+
+
+class _Raced(Conflict):
+    """Another writer came in between."""
+
+
+class Writer:
+    """`hint(kind, namespace, name)` is called after each write that took effect, so that the reconciler looks at once."""
+
+    def __init__(self, store: interface.Store, clock: Clock, hint: Hint) -> None:
+        self._store = store
+        self._clock = clock
+        self._hint = hint
+
+    async def apply(
+        self, manifest: str, *, namespace: str, manager: str, force: bool, dry_run: bool
+    ) -> Outcome:
+        document = _document(manifest)
+
+        async def attempt() -> Outcome:
+            live = await self._live(_key(document, namespace))
+            applied = merge.apply(live, document, manager=manager, force=force, namespace=namespace)
+            verdict = applied.verdict.value
+            paths = applied.changed_paths
+            resource = applied.resource if live is not None else self._new(applied.resource)
+            await self._check_references(resource)
+            if dry_run or resource == live:  # an unchanged one may still get a new owner of its fields
+                return Outcome(resource=resource, live=live, verdict=verdict, changed_paths=paths)
+            write: interface.Create | interface.Update
+            if live is None:
+                write = interface.Create(resource=resource)
+            else:
+                write = interface.Update(resource=resource, expected_version=live.resource_version)
+            stored = await self._commit(write)
+            audit.record("apply", stored, manager=manager, result=verdict, paths=paths)
+            return Outcome(resource=stored, live=live, verdict=verdict, changed_paths=paths)
+
+        return await _repeated(attempt)
+
+    async def scale(
+        self,
+        namespace: str,
+        name: str,
+        replicas: int,
+        *,
+        current_replicas: int | None,
+        resource_version: int,
+    ) -> Outcome:
+        if replicas < 0:
+            raise Invalid(
+                resources.MODEL_DEPLOYMENT,
+                name,
+                (
+                    Violation(
+                        path="spec.replicas",
+                        reason="OutOfRange",
+                        message=f"must be 0 or more, got {replicas}",
+                    ),
+                ),
+            )
+
+        async def attempt() -> Outcome:
+            live = await self._store.get(resources.MODEL_DEPLOYMENT, namespace, name)
+            _refuse_if_deleting(live)
+            current = int(live.spec.get("replicas", 1))
+            if current_replicas is not None and current_replicas != current:
+                raise Conflict(f'ModelDeployment "{name}" has {current} replicas, not {current_replicas}')
+            _require_version(live, resource_version)
+            resource = merge.scale(live, replicas)
+            if resource == live:
+                return Outcome(resource=live, live=live, verdict="unchanged")
+            await self._check_references(resource)
+            write = interface.Update(resource=resource, expected_version=live.resource_version)
+            stored = await self._commit(write)
+            audit.record(
+                "scale", stored, manager=merge.SCALE_MANAGER, result="configured", paths=("spec.replicas",)
+            )
+            return Outcome(resource=stored, live=live, verdict="configured", changed_paths=("spec.replicas",))
+
+        return await _repeated(attempt)
+
+    async def delete(
+        self, kind: str, namespace: str, name: str, *, uid: str, resource_version: int, dry_run: bool
+    ) -> Outcome:
+        """What holds finalizers, and a replica, is marked and goes when its jobs are gone; anything else goes at once."""
+
+        async def attempt() -> Outcome:
+            live = await self._store.get(kind, namespace, name)
+            if uid and uid != live.uid:
+                raise Conflict(
+                    f'{kind} "{name}" has uid {live.uid}, not {uid}: it was deleted and created again'
+                )
+            _require_version(live, resource_version)
+            await deletion.refuse_if_used(self._store, live)
+            if live.deleted_at is not None:
+                return Outcome(resource=live, live=live, verdict="deleting")
+            waits = bool(live.finalizers) or kind == resources.REPLICA
+            marked = dataclasses.replace(live, deleted_at=self._clock.now())
+            if dry_run:
+                return Outcome(resource=marked, live=live, verdict="deleted")
+            if waits:
+                write = interface.Update(resource=marked, expected_version=live.resource_version)
+                marked = await self._commit(write)
+            else:
+                await self._store.commit(
+                    [interface.Remove(kind=kind, namespace=namespace, name=name, uid=live.uid)]
+                )
+                self._hint(kind, namespace, name)
+            audit.record("delete", marked, manager=DEFAULT_MANAGER, result="marked" if waits else "removed")
+            return Outcome(resource=marked, live=live, verdict="deleted")
+
+        return await _repeated(attempt)
+
+    def _new(self, resource: resources.Resource) -> resources.Resource:
+        """What a new object gets from the server; a deployment holds its jobs until the reconciler says they are gone."""
+        finalizers = (JOBS_FINALIZER,) if resource.kind == resources.MODEL_DEPLOYMENT else ()
+        return dataclasses.replace(
+            resource, uid=self._clock.uid(), created_at=self._clock.now(), finalizers=finalizers
+        )
+
+    async def _check_references(self, resource: resources.Resource) -> None:
+        """Raises Invalid when a deployment names what does not exist or does not fit."""
+        if resource.kind != resources.MODEL_DEPLOYMENT:
+            return
+        runtimes = (await self._store.list(resources.SERVING_RUNTIME)).items
+        profiles = (await self._store.list(resources.RESOURCE_PROFILE)).items
+        sites = (await self._store.list(resources.CLUSTER)).items
+        violations = references.check(
+            convert.deployment(resource),
+            runtimes={each.name: convert.runtime(each) for each in runtimes},
+            profiles={each.name: convert.profile(each) for each in profiles},
+            sites={each.name: convert.site(each) for each in sites},
+        )
+        if violations:
+            raise Invalid(resource.kind, resource.name, violations)
+
+    async def _live(self, key: tuple[str, str, str] | None) -> resources.Resource | None:
+        if key is None:
+            return None
+        try:
+            live = await self._store.get(*key)
+        except NotFound:
+            return None
+        _refuse_if_deleting(live)
+        return live
+
+    async def _commit(self, write: interface.Create | interface.Update) -> resources.Resource:
+        """The object as stored. Raises _Raced when it was changed, made or removed since it was read."""
+        try:
+            committed = await self._store.commit([write])
+        except (Conflict, AlreadyExists, NotFound) as error:
+            raise _Raced(str(error)) from error
+        self._hint(*write.resource.key)
+        try:
+            return await self._store.get(*write.resource.key)
+        except NotFound:  # removed right after
+            return dataclasses.replace(write.resource, resource_version=committed.revision)
+
+
+def _document(manifest: str) -> dict[str, Any]:
+    try:
+        data = json.loads(manifest)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"manifest_json: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest("manifest_json: must be an object with apiVersion, kind, metadata and spec")
+    return data
+
+
+def _key(document: Mapping[str, Any], namespace: str) -> tuple[str, str, str] | None:
+    """Which object a manifest is about; None when it does not say, which `merge` refuses with all that is wrong."""
+    kind, metadata = document.get("kind"), document.get("metadata")
+    info = resources.KINDS.get(kind) if isinstance(kind, str) else None
+    if info is None or info.read_only or not isinstance(metadata, Mapping):
+        return None
+    name, written = metadata.get("name"), metadata.get("namespace")
+    if not isinstance(name, str) or not isinstance(written, str | None):
+        return None
+    return (info.name, (written or namespace or admit.DEFAULT_NAMESPACE) if info.namespaced else "", name)
+
+
+def _refuse_if_deleting(live: resources.Resource) -> None:
+    if live.deleted_at is not None:
+        raise Conflict(
+            f'{live.kind} "{live.name}" is being deleted; wait until it is gone, then apply it again'
+        )
+
+
+def _require_version(live: resources.Resource, resource_version: int) -> None:
+    if resource_version and resource_version != live.resource_version:
+        raise Conflict(
+            f'{live.kind} "{live.name}" has resource version {live.resource_version}, not {resource_version}:'
+            " it was changed; read it again and repeat"
+        )
+
+
+async def _repeated(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Tries again on a fresh read when another writer came in between; a conflict that stays is the caller's."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await attempt()
+        except _Raced:
+            continue
+    return await attempt()

@@ -1,0 +1,129 @@
+"""Nothing of an object is lost on the wire."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmop.api.v1 import gateway_pb2, resources_pb2
+from llmop.domain import endpoint, resources
+from llmop.rpc import convert
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TIMES = st.floats(min_value=2**24, max_value=2**33)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(min_value=-(2**70), max_value=2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=4)
+COUNTS = st.integers(min_value=0, max_value=2**62)
+RESOURCES = st.builds(
+    resources.Resource,
+    kind=st.sampled_from(sorted(resources.KINDS)),
+    name=TEXT,
+    namespace=TEXT,
+    uid=TEXT,
+    generation=COUNTS,
+    resource_version=COUNTS,
+    labels=st.dictionaries(TEXT, TEXT, max_size=3),
+    annotations=st.dictionaries(TEXT, TEXT, max_size=3),
+    finalizers=st.lists(TEXT, max_size=2).map(tuple),
+    owner=st.none() | st.builds(resources.Owner, kind=TEXT, name=TEXT, uid=TEXT),
+    created_at=st.just(0.0) | TIMES,
+    deleted_at=st.none() | TIMES,
+    owned_fields=st.just({}),
+    spec=OBJECTS,
+    status=OBJECTS,
+)
+
+
+def read(message: resources_pb2.Object) -> resources.Resource:
+    """The inverse, written down a second time."""
+    metadata = message.metadata
+
+    def at(field: str) -> float | None:
+        stamp = getattr(metadata, field)
+        return stamp.seconds + stamp.nanos / 1e9 if metadata.HasField(field) else None
+
+    return resources.Resource(
+        kind=message.kind,
+        name=metadata.name,
+        namespace=metadata.namespace,
+        uid=metadata.uid,
+        generation=metadata.generation,
+        resource_version=metadata.resource_version,
+        labels=dict(metadata.labels),
+        annotations=dict(metadata.annotations),
+        finalizers=tuple(metadata.finalizers),
+        owner=resources.Owner(kind=metadata.owner.kind, name=metadata.owner.name, uid=metadata.owner.uid)
+        if metadata.HasField("owner")
+        else None,
+        created_at=at("creation_time") or 0.0,
+        deleted_at=at("deletion_time"),
+        spec=json.loads(message.spec_json),
+        status=json.loads(message.status_json),
+    )
+
+
+@given(RESOURCES)
+def test_an_object_comes_back_as_it_was(resource: resources.Resource) -> None:
+    wire = convert.to_object(resource).SerializeToString()
+    assert resource == read(resources_pb2.Object.FromString(wire))
+
+
+def test_the_owners_of_fields_stay_in_the_controller() -> None:
+    resource = resources.Resource(kind="Cluster", name="x", owned_fields={"llmctl": ("spec.driver",)})
+    assert b"llmctl" not in convert.to_object(resource).SerializeToString()
+
+
+def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
+    one: dict[str, Any] = {
+        "replica": "a-1",
+        "uid": "u",
+        "host": "n1",
+        "port": 8000,
+        "api_key": "k",
+        "deployment": "default/a",
+    }
+    model: dict[str, Any] = {
+        "name": "m",
+        "deployment": "default/a",
+        "protocols": ("openai", "tgi"),
+        "upstream_model": "up",
+        "usage_in_stream": True,
+        "strategy": "LeastOutstanding",
+        "retry_attempts": 2,
+    }
+    table = endpoint.EndpointTable(
+        version=7,
+        endpoints=(
+            endpoint.Endpoint(**one, state=endpoint.EndpointState.DRAINING, ends_at=12.5),
+            endpoint.Endpoint(**one, state=endpoint.EndpointState.READY),
+        ),
+        models=(endpoint.RoutedModel(**model, created_at=100.0),),
+    )
+    expected = gateway_pb2.EndpointTable(
+        version=7,
+        installation="abc123",
+        endpoints=[
+            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_DRAINING, ends_at=12.5),
+            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_READY, ends_at=0),
+        ],
+        models=[gateway_pb2.Model(**model, created_at=100)],
+    )
+    assert expected == convert.to_table(table, "abc123")
+
+
+def test_every_state_of_an_endpoint_has_a_number() -> None:
+    for state in endpoint.EndpointState:
+        each = endpoint.Endpoint(
+            replica="a", uid="u", host="h", port=1, api_key="k", state=state, deployment="d/a"
+        )
+        message = convert.to_table(endpoint.EndpointTable(version=1, endpoints=(each,)), "i").endpoints[0]
+        assert f"STATE_{state.value.upper()}" == gateway_pb2.Endpoint.State.Name(message.state)
