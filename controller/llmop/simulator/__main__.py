@@ -2,6 +2,9 @@
 
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036 - a copied folder meets whatever python3 there is
+    raise SystemExit("the simulator needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
+
 if __package__:
     from .main import main
 else:
