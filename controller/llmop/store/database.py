@@ -1,27 +1,27 @@
-"""What the store needs of a database beyond SQL: connections for reading and writing, and errors in words."""
+"""What the store needs of a database beyond SQL: transactions to read and to write in, and errors in words."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmop.domain import errors
 
+Result = TypeVar("Result")
+
 
 class Database(Protocol):
-    """Raises errors.Unavailable for whatever keeps the database from answering."""
+    """Work is handed over as a plain function of a connection. Raises errors.Unavailable for whatever keeps it from being done."""
 
     installation: str
-    poll_every: float | None  # seconds; None where no other process writes
 
-    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A connection all whose statements see the same snapshot."""
+    async def read(self, ask: Callable[[sa.Connection], Result]) -> Result:
+        """Runs `ask`; all its statements see the same snapshot."""
         ...
 
-    def writing(self, *, durable: bool) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A connection for one transaction. What isn't committed at the end is rolled back."""
+    async def write(self, change: Callable[[sa.Connection], Result], *, durable: bool) -> Result:
+        """Runs `change` in a transaction of its own. What it doesn't commit itself is rolled back."""
         ...
 
     async def close(self) -> None: ...
@@ -39,13 +39,3 @@ def in_words(explain: Callable[[Exception], str]) -> Iterator[None]:
         raise errors.Unavailable(explain(cause)) from error
     except (sa.exc.TimeoutError, OSError) as error:
         raise errors.Unavailable(explain(error)) from error
-
-
-@contextlib.asynccontextmanager
-async def connected(
-    open_connection: Callable[[], contextlib.AbstractAsyncContextManager[AsyncConnection]],
-    explain: Callable[[Exception], str],
-) -> AsyncIterator[AsyncConnection]:
-    with in_words(explain):
-        async with open_connection() as connection:
-            yield connection

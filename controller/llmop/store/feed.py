@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from llmop.store import interface
 
 PAGE = 256
+POLL_EVERY = 1.0
+"""Seconds after which watchers look by themselves: other controllers on the same Postgres wake nobody here."""
 
 Revision = Callable[[], Awaitable[int]]
 Read = Callable[[int, int], Awaitable[tuple[tuple[interface.Change, ...], int]]]
@@ -19,10 +21,9 @@ class Feed:
     So a slow watcher costs no memory. It gets Expired when the history it still needs is compacted away.
     """
 
-    def __init__(self, revision: Revision, read: Read, poll_every: float | None) -> None:
+    def __init__(self, revision: Revision, read: Read) -> None:
         self._revision = revision
         self._read = read
-        self._poll_every = poll_every
         self._recent: list[interface.Change] = []
         self._start = -1  # `_recent` holds all changes with _start < revision <= _end
         self._end = -1
@@ -83,7 +84,7 @@ class Feed:
 
     async def _wait(self, news: asyncio.Event) -> None:
         try:
-            async with asyncio.timeout(self._poll_every):
+            async with asyncio.timeout(POLL_EVERY):
                 await news.wait()
         except TimeoutError:
             if self._news is news:

@@ -1,15 +1,13 @@
 """Postgres: several controllers may share it."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from llmop.store import database, migrate
 
-_POLL_EVERY = 1.0
 _PATIENCE = 10.0
 
 # "off" loses the newest transactions in a crash. "local" and stronger ones are durable here; they are left as they are.
@@ -21,22 +19,24 @@ _DURABLE = sa.text(
 class Postgres:
     """Implements `database.Database`. A paused controller loses its open transaction after ten seconds, so others go on."""
 
-    poll_every: float | None = _POLL_EVERY
-
     def __init__(self, engine: AsyncEngine, installation: str) -> None:
         self.installation = installation
         self._write = engine
         self._read = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
-    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        return database.connected(self._read.connect, _explain)
+    async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
+        with database.in_words(_explain):
+            async with self._read.connect() as connection:
+                return await connection.run_sync(ask)
 
-    @contextlib.asynccontextmanager
-    async def writing(self, *, durable: bool) -> AsyncIterator[AsyncConnection]:
-        async with database.connected(self._write.connect, _explain) as connection:
-            if durable:
-                await connection.execute(_DURABLE)
-            yield connection
+    async def write(
+        self, change: Callable[[sa.Connection], database.Result], *, durable: bool
+    ) -> database.Result:
+        with database.in_words(_explain):
+            async with self._write.connect() as connection:
+                if durable:
+                    await connection.execute(_DURABLE)
+                return await connection.run_sync(change)
 
     async def close(self) -> None:
         await self._write.dispose()

@@ -1,5 +1,6 @@
 """The store on a SQL database; `open_store` is the way in."""
 
+import functools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -37,33 +38,34 @@ _UIDS_PER_QUERY = 500
 
 
 async def open_store(url: str) -> "SqlStore":
-    """The store at `url`, `sqlite+aiosqlite:///path` or `postgresql+psycopg://...`, with its schema brought up to date.
+    """The store at `url`, `sqlite:///path` or `postgresql://...`, with its schema brought up to date.
 
-    Raises NeedsUser for an address that is none, a database that another controller uses (SQLite) or that a newer version
-    made; Unavailable when it doesn't answer.
+    A driver named in `url` (`sqlite+aiosqlite`) is not looked at: the choice is made here. Raises NeedsUser for an address that is
+    none, a database that another controller uses (SQLite) or that a newer version made; Unavailable when it doesn't answer.
     """
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise _not_an_address("the address of the store can't be read") from error
     shown = parsed.render_as_string(hide_password=True)
-    if parsed.drivername == "sqlite+aiosqlite":
+    kind = parsed.drivername.partition("+")[0]
+    if kind == "sqlite":
         from llmop.store import sqlite
 
         if not parsed.database or parsed.database == ":memory:" or parsed.query:
             raise _not_an_address(f"{shown} names no file")
         return SqlStore(await sqlite.open_sqlite(Path(parsed.database)))
-    if parsed.drivername == "postgresql+psycopg":
+    if kind == "postgresql":
         from llmop.store import postgres
 
-        return SqlStore(await postgres.open_postgres(parsed))
-    raise _not_an_address(f"{shown}: there is no store of kind {parsed.drivername}")
+        return SqlStore(await postgres.open_postgres(parsed.set(drivername="postgresql+psycopg")))
+    raise _not_an_address(f"{shown}: there is no store of kind {kind}")
 
 
 def _not_an_address(problem: str) -> errors.NeedsUser:
     return errors.NeedsUser(
         "BadStoreAddress",
-        f"{problem}; say sqlite+aiosqlite:////absolute/path or postgresql+psycopg://user@host/database",
+        f"{problem}; say sqlite:////absolute/path or postgresql://user@host/database",
     )
 
 
@@ -72,67 +74,38 @@ class SqlStore:
 
     def __init__(self, opened: database.Database) -> None:
         self._database = opened
-        self._feed = feed.Feed(self.revision, self._page, opened.poll_every)
+        self._feed = feed.Feed(self.revision, self._page)
 
     async def installation(self) -> str:
         return self._database.installation
 
     async def get(self, kind: str, namespace: str, name: str) -> resources.Resource:
-        async with self._database.reading() as connection:
-            key = {"kind": kind, "namespace": namespace, "name": name}
-            row = (await connection.execute(rows.FIND, key)).first()
+        key = {"kind": kind, "namespace": namespace, "name": name}
+        row = await self._database.read(lambda connection: connection.execute(rows.FIND, key).first())
         if row is None:
             raise errors.NotFound(kind, name)
         return rows.resource(row)
 
     async def list(self, kind: str, namespace: str | None = None) -> interface.Listing:
-        key = {"kind": kind}
-        statement = rows.LIST
-        if namespace is not None:
-            key["namespace"] = namespace
-            statement = rows.LIST_NAMESPACE
-        async with self._database.reading() as connection:
-            revision = (await connection.execute(sa.select(_counter.revision))).scalar_one()
-            found = (await connection.execute(statement, key)).all()
-        return interface.Listing(items=tuple(rows.resource(row) for row in found), revision=revision)
+        return await self._database.read(functools.partial(_list, kind=kind, namespace=namespace))
 
     async def ledgers(self, replica_uids: Sequence[str] | None = None) -> tuple[interface.Ledger, ...]:
-        uid = tables.ledgers.c.replica_uid
-        found: list[interface.Ledger] = []
-        async with self._database.reading() as connection:
-            if replica_uids is None:
-                result = await connection.execute(tables.ledgers.select().order_by(uid))
-                return tuple(rows.ledger(row) for row in result)
-            wanted = sorted(set(replica_uids))
-            for start in range(0, len(wanted), _UIDS_PER_QUERY):
-                some = wanted[start : start + _UIDS_PER_QUERY]
-                result = await connection.execute(tables.ledgers.select().where(uid.in_(some)).order_by(uid))
-                found.extend(rows.ledger(row) for row in result)
-        return tuple(found)
+        return await self._database.read(functools.partial(_ledgers, replica_uids=replica_uids))
 
     async def commit(
         self, writes: Sequence[interface.Write], *, epoch: int | None = None, durable: bool = False
     ) -> interface.Committed:
+        work = functools.partial(_apply, writes=tuple(writes), epoch=epoch)
         try:
-            async with self._database.writing(durable=durable) as connection:
-                committed, changed = await connection.run_sync(_apply, writes, epoch)
-                if changed:
-                    await connection.commit()
+            return await self._database.write(work, durable=durable)
         finally:
-            # Also when the caller is cancelled or the connection breaks: it may be committed all the same.
-            self._feed.wake()
-        return committed
+            self._feed.wake()  # also after an error: it may be committed all the same
 
     async def take_over(self, holder: str) -> int:
-        async with self._database.writing(durable=True) as connection:
-            await connection.execute(_TAKE_OVER, {"new_holder": holder})
-            epoch = (await connection.execute(sa.select(_counter.epoch))).scalar_one()
-            await connection.commit()
-        return int(epoch)
+        return await self._database.write(functools.partial(_take_over, holder=holder), durable=True)
 
     async def revision(self) -> int:
-        async with self._database.reading() as connection:
-            return int((await connection.execute(sa.select(_counter.revision))).scalar_one())
+        return await self._database.read(_revision)
 
     async def changes(self, after: int, limit: int = 1000) -> tuple[interface.Change, ...]:
         changes, _ = await self._page(after, limit)
@@ -142,63 +115,93 @@ class SqlStore:
         return self._feed.watch(after)
 
     async def compact(self, *, changes_before: int, tombstones_before: float, events_before: float) -> None:
-        while await self._drop_events(events_before):
-            pass
-        async with self._database.writing(durable=False) as connection:
-            compacted = await connection.run_sync(_drop_history, changes_before, tombstones_before)
-            await connection.commit()
-        self._feed.forget(compacted)
+        while old := await self._database.read(functools.partial(_old_events, before=events_before)):
+            await self.commit(old)
+        work = functools.partial(
+            _drop_history, changes_before=changes_before, tombstones_before=tombstones_before
+        )
+        self._feed.forget(await self._database.write(work, durable=False))
 
     async def close(self) -> None:
         await self._database.close()
 
-    async def _drop_events(self, before: float) -> bool:
-        """Whether there may be more of them."""
-        async with self._database.reading() as connection:
-            old = (await connection.execute(_OLD_EVENTS, {"before": before})).all()
-        await self.commit(
-            [
-                interface.Remove(kind=row.kind, namespace=row.namespace, name=row.name, uid=row.uid)
-                for row in old
-            ]
-        )
-        return bool(old)
-
     async def _page(self, after: int, limit: int) -> tuple[tuple[interface.Change, ...], int]:
         """Changes after `after`, and the newest revision at the moment of reading."""
-        async with self._database.reading() as connection:
-            state = (await connection.execute(sa.select(_counter.revision, _counter.compacted))).one()
-            if not state.compacted <= after <= state.revision:
-                raise errors.Expired(after, state.compacted + 1)
-            found = list(await connection.execute(_CHANGES, {"after": after, "count": limit}))
-            if found and len(found) == limit:
-                last = found[-1]
-                rest = {"of_revision": last.revision, "after": last.position}
-                found.extend(await connection.execute(_REST_OF_REVISION, rest))
-        following = [row.revision for row in found[1:]] + [None]
-        changes = tuple(
-            interface.Change(
-                revision=row.revision,
-                type=interface.ChangeType(row.type),
-                resource=codec.resource_from_text(row.object),
-                complete=row.revision != then,
-            )
-            for row, then in zip(found, following, strict=False)
+        return await self._database.read(functools.partial(_changes, after=after, limit=limit))
+
+
+def _revision(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(_counter.revision)).scalar_one())
+
+
+def _list(connection: sa.Connection, kind: str, namespace: str | None) -> interface.Listing:
+    if namespace is None:
+        found = connection.execute(rows.LIST, {"kind": kind})
+    else:
+        found = connection.execute(rows.LIST_NAMESPACE, {"kind": kind, "namespace": namespace})
+    items = tuple(rows.resource(row) for row in found)
+    return interface.Listing(items=items, revision=_revision(connection))
+
+
+def _ledgers(connection: sa.Connection, replica_uids: Sequence[str] | None) -> tuple[interface.Ledger, ...]:
+    uid = tables.ledgers.c.replica_uid
+    everything = tables.ledgers.select().order_by(uid)
+    if replica_uids is None:
+        return tuple(rows.ledger(row) for row in connection.execute(everything))
+    wanted = sorted(set(replica_uids))
+    parts = [wanted[start : start + _UIDS_PER_QUERY] for start in range(0, len(wanted), _UIDS_PER_QUERY)]
+    return tuple(
+        rows.ledger(row) for part in parts for row in connection.execute(everything.where(uid.in_(part)))
+    )
+
+
+def _changes(connection: sa.Connection, after: int, limit: int) -> tuple[tuple[interface.Change, ...], int]:
+    state = connection.execute(sa.select(_counter.revision, _counter.compacted)).one()
+    if not state.compacted <= after <= state.revision:
+        raise errors.Expired(after, state.compacted + 1)
+    found = list(connection.execute(_CHANGES, {"after": after, "count": limit}))
+    if found and len(found) == limit:
+        last = found[-1]
+        rest = {"of_revision": last.revision, "after": last.position}
+        found.extend(connection.execute(_REST_OF_REVISION, rest))
+    following = [*(row.revision for row in found[1:]), None]
+    changes = tuple(
+        interface.Change(
+            revision=row.revision,
+            type=interface.ChangeType(row.type),
+            resource=codec.resource_from_text(row.object),
+            complete=row.revision != then,
         )
-        return changes, state.revision
+        for row, then in zip(found, following, strict=True)
+    )
+    return changes, int(state.revision)
+
+
+def _old_events(connection: sa.Connection, before: float) -> Sequence[interface.Remove]:
+    return [
+        interface.Remove(kind=row.kind, namespace=row.namespace, name=row.name, uid=row.uid)
+        for row in connection.execute(_OLD_EVENTS, {"before": before})
+    ]
+
+
+def _take_over(connection: sa.Connection, holder: str) -> int:
+    connection.execute(_TAKE_OVER, {"new_holder": holder})
+    epoch = connection.execute(sa.select(_counter.epoch)).scalar_one()
+    connection.commit()
+    return int(epoch)
 
 
 def _apply(
     connection: sa.Connection, writes: Sequence[interface.Write], epoch: int | None
-) -> tuple[interface.Committed, bool]:
+) -> interface.Committed:
     revision = _next_revision(connection, epoch)
     work = transaction.Transaction(rows.SqlRows(connection), revision)
     applied = tuple(work.apply(write) for write in writes)
-    if work.changed:
-        work.finish()
-    else:
-        revision -= 1
-    return interface.Committed(revision=revision, applied=applied), work.changed
+    if not work.changed:
+        return interface.Committed(revision=revision - 1, applied=applied)
+    work.finish()
+    connection.commit()
+    return interface.Committed(revision=revision, applied=applied)
 
 
 def _next_revision(connection: sa.Connection, epoch: int | None) -> int:
@@ -225,4 +228,5 @@ def _drop_history(connection: sa.Connection, changes_before: int, tombstones_bef
     connection.execute(tables.counter.update().values(compacted=compacted))
     connection.execute(tables.changes.delete().where(tables.changes.c.revision <= compacted))
     connection.execute(tables.ledgers.delete().where(tables.ledgers.c.tombstoned_at < tombstones_before))
+    connection.commit()
     return int(compacted)

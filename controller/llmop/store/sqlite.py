@@ -1,17 +1,16 @@
 """SQLite: one file, one process, nothing to install."""
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmop.domain import errors
 from llmop.store import database, filesystem, migrate
@@ -27,6 +26,9 @@ _log = logging.getLogger(__name__)
 class Sqlite:
     """Implements `database.Database`.
 
+    A transaction is one job of a thread with the plain driver: handing every statement to a thread and back, as asynchronous
+    drivers for SQLite do, costs several times what SQLite itself needs (docs/explanation/store.md has figures).
+
     On a local disk in WAL mode: readers and the one writer don't wait for each other. Plain transactions leave the flush to the
     operating system (`synchronous=NORMAL`), durable ones go through a connection of their own that flushes the log at
     every commit (`FULL`), because that setting can't change inside a transaction.
@@ -35,34 +37,47 @@ class Sqlite:
     connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it.
     """
 
-    poll_every: float | None = None
-
     def __init__(self, path: Path, installation: str, lock: "ProcessLock", *, shared: bool) -> None:
         self.installation = installation
         self._path = path
         self._lock = lock
-        self._turn = asyncio.Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         if shared:
+            self._reader = self._writer
             only = _engine(path, "BEGIN IMMEDIATE", 1, _SHARED | {"synchronous": "FULL"})
             self._durable = self._write = self._read = only
         else:
+            self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
             self._read = _engine(path, "BEGIN", _READERS, _LOCAL)
             self._write = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "NORMAL"})
             self._durable = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "FULL"})
 
-    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        return database.connected(self._read.connect, self._explain)
+    async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
+        return await self._run(self._reader, self._read, ask)
 
-    @contextlib.asynccontextmanager
-    async def writing(self, *, durable: bool) -> AsyncIterator[AsyncConnection]:
-        engine = self._durable if durable else self._write
-        async with self._turn, database.connected(engine.connect, self._explain) as connection:
-            yield connection
+    async def write(
+        self, change: Callable[[sa.Connection], database.Result], *, durable: bool
+    ) -> database.Result:
+        return await self._run(self._writer, self._durable if durable else self._write, change)
 
     async def close(self) -> None:
+        for executor in (self._reader, self._writer):
+            await asyncio.to_thread(executor.shutdown)
         for engine in (self._read, self._write, self._durable):
-            await engine.dispose()
+            engine.dispose()
         self._lock.release()
+
+    async def _run(
+        self,
+        executor: ThreadPoolExecutor,
+        engine: sa.Engine,
+        work: Callable[[sa.Connection], database.Result],
+    ) -> database.Result:
+        def run() -> database.Result:
+            with database.in_words(self._explain), engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(executor, run)
 
     def _explain(self, error: Exception) -> str:
         return explain(self._path, error)
@@ -143,10 +158,13 @@ class ProcessLock:
             self._descriptor = None
 
 
-def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]) -> AsyncEngine:
-    url = sa.URL.create("sqlite+aiosqlite", database=str(path))
-    engine = create_async_engine(
-        url, pool_size=connections, max_overflow=0, pool_timeout=_BUSY_MS / 1000, connect_args={"timeout": 0}
+def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
     )
     settings = {
         "busy_timeout": str(_BUSY_MS),
@@ -155,7 +173,7 @@ def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]
         **pragmas,
     }
 
-    @sa.event.listens_for(engine.sync_engine, "connect")
+    @sa.event.listens_for(engine, "connect")
     def set_up(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         connection.isolation_level = None  # Python's driver begins no transactions by itself; `begin` does
         cursor = connection.cursor()
@@ -163,7 +181,7 @@ def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]
             cursor.execute(f"PRAGMA {name}={value}")
         cursor.close()
 
-    @sa.event.listens_for(engine.sync_engine, "begin")
+    @sa.event.listens_for(engine, "begin")
     def begin_transaction(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
 
