@@ -791,8 +791,10 @@ class Guard:
             kill_descendants(os.getpid(), 5.0)
             self.reap()
             answer = {"status": self.status}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        try:
+            os.write(1, json.dumps(answer).encode("utf-8") + b"\n")
+        except OSError:
+            pass  # the agent is gone
         return 0
 
     def next_line(self) -> Optional[str]:
@@ -1003,22 +1005,27 @@ class Engine:
         """Signal the launcher, never the whole tree: the mount helpers of a container must outlive the engine."""
         self._tell("signal {}\n".format(number))
 
-    def stop(self, number: int, timeout: float) -> None:
-        """Ask the engine to end, wait, then kill all of it."""
+    def stop(self, number: int, overdue: Callable[[], bool]) -> None:
+        """Ask the engine to end, wait until it has or is overdue, then kill all of it."""
         self.signal(number)
-        if not self._wait(timeout):
+        if not self._over_before(overdue):
             self._tell("kill\n")
-            if not self._wait(10.0):
-                kill_descendants(os.getpid(), 5.0)
-                self._wait(5.0)
+        if not self._over_before(after(10.0)):
+            kill_descendants(os.getpid(), 5.0)  # the guard itself is stuck
+            self._over_before(after(5.0))
 
-    def _wait(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+    def _over_before(self, overdue: Callable[[], bool]) -> bool:
         while not self.ended():
-            if time.monotonic() >= deadline:
+            if overdue():
                 return False
             time.sleep(0.02)
         return True
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """A question that is answered with yes once the time is over."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() >= until
 
 
 def start_failure(answer: Document) -> End:
@@ -1521,7 +1528,7 @@ class Agent:
             self.proven = False
         if self.engine is not None:
             if not self.engine.ended():
-                self.engine.stop(self.config.engine.stop_signal, self.config.engine.stop_timeout)
+                self.engine.stop(self.config.engine.stop_signal, after(self.config.engine.stop_timeout))
             self.last_status = self.engine.status
             self.engine = None
         if not self.ports.held and not self.ports.hold_again():
@@ -1609,10 +1616,8 @@ class Agent:
                 raise EngineEnded("the engine refuses its warm-up: {}".format(self.detail))
         if not self.is_listening():
             raise EngineEnded("the engine closed its port after the warm-up")
-        with self.lock:
-            self.proven = True
-            self.was_ready = True
-        self.set_phase("ready", "")
+        self.was_ready = True
+        self.set_ready()
         say("ready at {}:{}".format(self.addresses.host, self.port))
 
     def engine_started(self) -> float:
@@ -1653,10 +1658,8 @@ class Agent:
             if not problem:
                 failures, since = 0, time.monotonic()
                 ticks = cpu_ticks(descendants(os.getpid()))
-                with self.lock:
-                    self.proven, self.lost = True, False
-                if self.phase != "ready":
-                    self.set_phase("ready", "")
+                if self.phase != "ready" or not self.proven:
+                    self.set_ready()
                     say("ready again")
                 continue
             failures += 1
@@ -1760,11 +1763,17 @@ class Agent:
         self.set_phase("draining", "draining: {}".format(plan.reason))
         say("draining: {}, at most {:.0f} s".format(plan.reason, plan.deadline - time.monotonic()))
         open_at_end = self.wait_for_connections(plan)
-        stop_timeout = self.config.engine.stop_timeout
-        if plan.stop_by is not None:
-            stop_timeout = min(stop_timeout, max(1.0, plan.stop_by - time.monotonic()))
+        begun = time.monotonic()
+
+        def overdue() -> bool:
+            self.read_mail()  # SIGTERM leaves less time than the configuration
+            limit = begun + self.config.engine.stop_timeout
+            if plan.stop_by is not None:
+                limit = min(limit, max(begun + 1.0, plan.stop_by))
+            return time.monotonic() >= limit
+
         if self.engine is not None and not self.engine.ended():
-            self.engine.stop(self.config.engine.stop_signal, stop_timeout)
+            self.engine.stop(self.config.engine.stop_signal, overdue)
         self.end_engine()
         cut = "; {} connections were cut at the deadline".format(open_at_end) if open_at_end else ""
         raise End(plan.end, plan.reason + cut)
@@ -1819,6 +1828,12 @@ class Agent:
             self.detail = detail
         self.channel.changed.set()
 
+    def set_ready(self) -> None:
+        with self.lock:
+            self.proven, self.lost = True, False
+            self.phase, self.detail = "ready", ""
+        self.channel.changed.set()
+
     def set_detail(self, detail: str) -> None:
         with self.lock:
             self.detail = detail
@@ -1826,31 +1841,31 @@ class Agent:
     def report(self, source: str) -> Document:
         """The heartbeat, with a fresh proof that the port is the engine's. Called in the heartbeat threads."""
         self.addresses.update(source)
-        with self.lock:
-            phase, proven = self.phase, self.proven
-        connections = 0
-        if proven:
-            connections = outside_connections(self.port, os.getpid())
-            if self.prove() != OURS:
-                proven = False
-                with self.lock:
-                    # The engine may have been ended on purpose in between; then there is nothing to lose.
-                    self.lost, self.proven = self.proven, False
-                self.wakeup.set()
-        if phase == "ready" and not proven:
-            phase = "unhealthy"
-        with self.lock:
-            self.seq += 1
-            return dict(
-                self.identity(),
-                seq=self.seq,
-                phase=phase,
-                endpoint={"host": self.addresses.host, "port": self.port} if proven else None,
-                engineRestarts=self.restarts,
-                detail=self.detail,
-                connections=connections,
-                progress=None,
-            )
+        while True:
+            with self.lock:
+                proven = self.proven
+            connections, ours = 0, False
+            if proven:
+                connections = outside_connections(self.port, os.getpid())
+                ours = self.prove() == OURS
+            with self.lock:
+                if proven != self.proven:
+                    continue  # the engine came or went in between
+                if proven and not ours:
+                    self.proven, self.lost = False, True
+                    self.wakeup.set()
+                # Phase and number are taken together: a higher number never tells an older story.
+                self.seq += 1
+                return dict(
+                    self.identity(),
+                    seq=self.seq,
+                    phase="unhealthy" if self.phase == "ready" and not ours else self.phase,
+                    endpoint={"host": self.addresses.host, "port": self.port} if ours else None,
+                    engineRestarts=self.restarts,
+                    detail=self.detail,
+                    connections=connections,
+                    progress=None,
+                )
 
     def keep_log(self) -> None:
         while True:

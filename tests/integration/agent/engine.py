@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ parser.add_argument("--key-file", type=Path, required=True)
 parser.add_argument(
     "--faults", type=Path, required=True, help="directory: a file named after a fault switches it on"
 )
+parser.add_argument("--word", help="anything: it is not used")
 parser.add_argument("--child", action="store_true", help="have a child process that ignores SIGTERM")
 options = parser.parse_args()
 key = options.key_file.read_text().strip()
@@ -69,6 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+if fault("tell"):
+    (options.faults / "told.json").write_text(json.dumps([sys.argv, dict(os.environ), str(Path.cwd())]))
 while fault("wait"):
     time.sleep(0.02)
 if fault("crash"):
