@@ -1,0 +1,103 @@
+"""The installation's own certificate authority: agents trust it and nothing else."""
+
+import datetime
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_VALID = datetime.timedelta(days=3650)
+_EARLIER = datetime.timedelta(days=1)  # clocks of nodes may be behind
+
+
+def ensure(directory: Path, now: float) -> tuple[str, Path, Path]:
+    """The CA as PEM text, and the paths of the listener's certificate and key (0600); made once.
+
+    A new server certificate is made at every start from the CA's key, so that it never expires under a controller that is
+    restarted once in ten years.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
+    at = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    if ca_path.exists() and ca_key_path.exists():
+        ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
+        loaded = serialization.load_pem_private_key(ca_key_path.read_bytes(), password=None)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{ca_key_path} is not a key that llmop made; move it away to get a new one")
+        ca_key = loaded
+    else:
+        ca_key = ec.generate_private_key(ec.SECP256R1())
+        ca = _certificate("llmop agent channel CA", ca_key.public_key(), None, ca_key, at, is_ca=True)
+        _write(ca_key_path, _private(ca_key))
+        _write(ca_path, ca.public_bytes(serialization.Encoding.PEM))
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _certificate("llmop controller", key.public_key(), ca, ca_key, at, is_ca=False)
+    certificate_path, key_path = directory / "listener.pem", directory / "listener.key"
+    _write(key_path, _private(key))
+    _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+    return ca.public_bytes(serialization.Encoding.PEM).decode(), certificate_path, key_path
+
+
+def _certificate(
+    name: str,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate | None,
+    signer: ec.EllipticCurvePrivateKey,
+    at: datetime.datetime,
+    *,
+    is_ca: bool,
+) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer is not None else subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - _EARLIER)
+        .not_valid_after(at + _VALID)
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=0 if is_ca else None), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=is_ca,
+                crl_sign=is_ca,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if not is_ca:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("llmop-controller")]), critical=False
+        )
+    return builder.sign(signer, hashes.SHA256())
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

@@ -1,0 +1,209 @@
+"""Where agents report: claims, heartbeats, orders. The logic without HTTP."""
+
+import asyncio
+import dataclasses
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from llmop.clock import Clock
+from llmop.domain import replica
+from llmop.planner import claim
+from llmop.store import interface
+
+PERIOD_S = 5.0
+REPLICAS_PER_SECOND = 40.0
+
+
+class Refused(Exception):
+    """The agent is told no: `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A job asks whether it is the replica; `holder` is (job id, restart count) of the link on disk."""
+
+    replica_uid: str
+    job_name: str
+    job_id: str
+    restart_count: int
+    holder: tuple[str, int] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """`deadline_at` is clock time; agents are told seconds from now, because their clocks may differ."""
+
+    id: str
+    reason: str
+    deadline_at: float
+
+
+@dataclasses.dataclass(slots=True)
+class _Waiting:
+    """Wakes held replies of one replica."""
+
+    event: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+
+class Desk:
+    """One per reconciling controller. Heartbeats live here, in memory; claims go to the store, guarded.
+
+    `heard(ledger)` is called after a claim was recorded or a heartbeat changed something that people or plans see.
+    `is_over(cluster, job name, job id)` says whether a job is known to have ended.
+    """
+
+    def __init__(
+        self,
+        store: interface.Store,
+        clock: Clock,
+        epoch: int,
+        heard: Callable[[str, str], None],
+        is_over: Callable[[str, str, str], bool],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._epoch = epoch
+        self._heard = heard
+        self._is_over = is_over
+        self._ledgers: dict[str, interface.Ledger] = {}
+        self._orders: dict[str, Order] = {}
+        self._acknowledged: dict[str, Order] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self.heartbeats: dict[str, replica.Heartbeat] = {}
+
+    @property
+    def period_s(self) -> float:
+        """5 s up to 200 replicas, then so long that 40 heartbeats come in a second."""
+        return max(PERIOD_S, len(self.heartbeats) / REPLICAS_PER_SECOND)
+
+    async def _known(self, uid: str, token: str) -> interface.Ledger:
+        ledger = self._ledgers.get(uid)
+        if ledger is None:
+            found = await self._store.ledgers([uid])
+            if not found:
+                raise Refused(401, "no such replica, or a wrong token")
+            ledger = self._ledgers[uid] = found[0]
+        if not hmac.compare_digest(ledger.secrets.agent_token.encode(), token.encode()):
+            raise Refused(401, "no such replica, or a wrong token")
+        return ledger
+
+    async def _fresh(self, uid: str) -> interface.Ledger:
+        found = await self._store.ledgers([uid])
+        if not found:
+            raise Refused(401, "no such replica, or a wrong token")
+        self._ledgers[uid] = found[0]
+        return found[0]
+
+    async def claim(self, asked: Claim, token: str) -> dict[str, Any]:
+        """The reply to a claim. Raises Refused, and Deposed or Unavailable of the store."""
+        ledger = await self._known(asked.replica_uid, token)
+        for _ in range(3):
+            ledger = await self._fresh(asked.replica_uid)
+            if ledger.submission.job_name != asked.job_name:
+                raise Refused(403, f"the token is not that of job {asked.job_name}")
+            holds_link = asked.holder is not None and asked.holder[0] == asked.job_id
+            holder_is_over = (
+                not holds_link
+                and asked.holder is not None
+                and self._is_over(ledger.cluster, asked.job_name, asked.holder[0])
+            )
+            decision = claim.decide(
+                ledger.submission,
+                is_tombstone=ledger.tombstoned_at is not None,
+                job_id=asked.job_id,
+                restart_count=asked.restart_count,
+                holds_link=holds_link,
+                holder_is_over=holder_is_over,
+                now=self._clock.now(),
+            )
+            if decision.record is None:
+                return {"verdict": str(decision.verdict), "takeOver": decision.take_over}
+            write = interface.RecordSubmission(
+                replica_uid=asked.replica_uid,
+                states=replica.UNRESOLVED | {replica.SubmissionState.SUBMITTED},
+                submission=decision.record,
+                job_id_is=ledger.submission.job_id if ledger.submission.job_id is not None else asked.job_id,
+            )
+            committed = await self._store.commit([write], epoch=self._epoch)
+            if committed.applied[0]:
+                await self._fresh(asked.replica_uid)
+                self._heard(ledger.namespace, ledger.replica_name)
+                return {"verdict": str(decision.verdict), "takeOver": decision.take_over}
+        raise Refused(409, "the replica changed hands while it was claimed; ask again")
+
+    async def heartbeat(self, beat: replica.Heartbeat, token: str) -> None:
+        """Takes in a heartbeat. Raises Refused(409) when its job does not hold the replica.
+
+        Phase draining acknowledges the open order.
+        """
+        ledger = await self._known(beat.replica_uid, token)
+        if ledger.submission.job_id != beat.job_id or ledger.tombstoned_at is not None:
+            ledger = await self._fresh(beat.replica_uid)
+        if ledger.submission.job_id != beat.job_id or ledger.tombstoned_at is not None:
+            raise Refused(409, "this job does not hold the replica")
+        before = self.heartbeats.get(beat.replica_uid)
+        if before is not None and before.restart_count > beat.restart_count:
+            raise Refused(409, "a later start of this job holds the replica")
+        self.heartbeats[beat.replica_uid] = beat
+        order = self._orders.get(beat.replica_uid)
+        if order is not None and beat.phase in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):
+            self._acknowledged[beat.replica_uid] = order
+        if (
+            before is None
+            or _shown(before) != _shown(beat)
+            or beat.received_at - before.received_at > 2 * self.period_s
+        ):
+            self._heard(ledger.namespace, ledger.replica_name)
+
+    async def orders(self, uid: str, wait_s: float) -> list[dict[str, Any]]:
+        """The orders of a replica; the reply is held back for up to `wait_s` seconds while there is none that it does not know."""
+        if self._orders.get(uid) == self._acknowledged.get(uid) and wait_s > 0:
+            waiting = self._waiting.setdefault(uid, _Waiting())
+            waiting.event.clear()
+            try:
+                await asyncio.wait_for(waiting.event.wait(), wait_s)
+            except TimeoutError:
+                pass
+        order = self._orders.get(uid)
+        if order is None:
+            return []
+        deadline_s = max(0.0, order.deadline_at - self._clock.now())
+        return [{"id": order.id, "type": "drain", "reason": order.reason, "deadline": deadline_s}]
+
+    def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
+        """Pushes the order to drain at once; an equal one that was given before changes nothing."""
+        order = Order(id=order_id, reason=reason, deadline_at=deadline_at)
+        if self._orders.get(uid) == order:
+            return
+        self._orders[uid] = order
+        waiting = self._waiting.get(uid)
+        if waiting is not None:
+            waiting.event.set()
+
+    def forget(self, uid: str) -> None:
+        """The replica is gone."""
+        self._ledgers.pop(uid, None)
+        self._orders.pop(uid, None)
+        self._acknowledged.pop(uid, None)
+        self._waiting.pop(uid, None)
+        self.heartbeats.pop(uid, None)
+
+
+def _shown(beat: replica.Heartbeat) -> tuple[object, ...]:
+    """What plans and people see of a heartbeat; its time and its counters move without consequence."""
+    return (
+        beat.job_id,
+        beat.restart_count,
+        beat.phase,
+        beat.host,
+        beat.port,
+        beat.node,
+        beat.engine_restarts,
+        beat.detail,
+        beat.end,
+    )

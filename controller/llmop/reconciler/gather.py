@@ -1,0 +1,116 @@
+"""Builds the planner's input for one deployment from the mirror of the store."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+
+from llmop.domain import deployment as deployments
+from llmop.domain import profile, replica, resources, runtime, site
+from llmop.manifest import convert, references
+from llmop.planner import values
+from llmop.reconciler import codec, mirror
+from llmop.store import interface
+
+
+def runtimes(stored: mirror.Mirror) -> Mapping[str, runtime.Runtime]:
+    return {each.name: convert.runtime(each) for each in stored.all(resources.SERVING_RUNTIME)}
+
+
+def profiles(stored: mirror.Mirror) -> Mapping[str, profile.Profile]:
+    return {each.name: convert.profile(each) for each in stored.all(resources.RESOURCE_PROFILE)}
+
+
+def sites(stored: mirror.Mirror) -> Mapping[str, site.Site]:
+    return {each.name: convert.site(each) for each in stored.all(resources.CLUSTER)}
+
+
+def template_hash(template: Mapping[str, object]) -> str:
+    """The same for the same template, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[
+        :16
+    ]
+
+
+def no_profile(cluster: str) -> profile.Profile:
+    """For deployments whose `slurm` options say all."""
+    return profile.Profile(name="", cluster=cluster)
+
+
+def resolved(each: deployments.Deployment, known: Mapping[str, profile.Profile]) -> deployments.Deployment:
+    """The deployment with the name of the cluster that runs it."""
+    template = each.spec.template
+    cluster = references.cluster_of(template, known.get(template.profile))
+    return dataclasses.replace(
+        each, spec=dataclasses.replace(each.spec, template=dataclasses.replace(template, cluster=cluster))
+    )
+
+
+class Gatherer:
+    """Converted references are kept as long as the objects they come from do not change."""
+
+    def __init__(self, stored: mirror.Mirror) -> None:
+        self._stored = stored
+        self._references: (
+            tuple[Mapping[str, runtime.Runtime], Mapping[str, profile.Profile], Mapping[str, site.Site]]
+            | None
+        ) = None
+
+    def forget(self) -> None:
+        """Runtimes, profiles, clusters or the set of deployments have changed."""
+        self._references = None
+
+    def known(
+        self,
+    ) -> tuple[Mapping[str, runtime.Runtime], Mapping[str, profile.Profile], Mapping[str, site.Site]]:
+        if self._references is None:
+            self._references = (runtimes(self._stored), profiles(self._stored), sites(self._stored))
+        return self._references
+
+    def desired(self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]) -> values.Desired:
+        """Everything stored about the deployment `owner`. Replicas without a ledger row cannot exist and are left out."""
+        known_runtimes, known_profiles, known_sites = self.known()
+        deployment = resolved(convert.deployment(owner), known_profiles)
+        template = convert.template_json(owner)
+        violations = references.check(deployment, known_runtimes, known_profiles, known_sites)
+        return values.Desired(
+            deployment=deployment,
+            template_hash=template_hash(template),
+            revisions=tuple(
+                sorted(
+                    (
+                        codec.revision_of(each)
+                        for each in self._stored.children(owner.uid, resources.REVISION)
+                    ),
+                    key=lambda each: each.number,
+                )
+            ),
+            replicas=self.replicas(owner, ledgers),
+            record=codec.record_of(owner.status),
+            runtime=known_runtimes.get(deployment.spec.template.runtime),
+            problems=tuple(f"{each.path}: {each.message}" for each in violations),
+            name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
+        )
+
+    def replicas(
+        self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]
+    ) -> tuple[replica.Replica, ...]:
+        children = self._stored.children(owner.uid, resources.REPLICA)
+        return tuple(codec.replica_of(each, ledgers[each.uid]) for each in children if each.uid in ledgers)
+
+    def _name_conflict(self, owner: resources.Resource, model: str) -> str:
+        """Public model names are unique in an installation: the oldest deployment holds the name."""
+        holders = [
+            each
+            for each in self._stored.all(resources.MODEL_DEPLOYMENT)
+            if each.deleted_at is None and _model_name(each) == model
+        ]
+        oldest = min(holders, key=lambda each: (each.created_at, each.uid), default=owner)
+        if oldest.uid == owner.uid or owner.deleted_at is not None:
+            return ""
+        return f'the model name "{model}" is held by {oldest.namespace}/{oldest.name}: set another spec.model.name'
+
+
+def _model_name(owner: resources.Resource) -> str:
+    """What clients send as "model"; the deployment's own name when the manifest does not say."""
+    return str((owner.spec.get("model") or {}).get("name") or owner.name)

@@ -1,0 +1,129 @@
+"""A copy in memory of what the store holds, brought up to date by the change log before every pass.
+
+Passes would otherwise read every object again each time. The copy is never ahead of the store and, after `refresh`, not behind
+what was committed before the call; both guards of `record` catch what happens in between.
+"""
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Iterable
+
+from llmop.domain import errors, resources
+from llmop.reconciler import queue
+from llmop.store import interface
+
+_MIRRORED = (
+    resources.MODEL_DEPLOYMENT,
+    resources.REPLICA,
+    resources.REVISION,
+    resources.SERVING_RUNTIME,
+    resources.RESOURCE_PROFILE,
+    resources.CLUSTER,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Refreshed:
+    """The keys that a change concerns; `everything` when the references of all deployments may have changed."""
+
+    keys: frozenset[queue.Key]
+    everything: bool = False
+
+
+class Mirror:
+    def __init__(self, store: interface.Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._objects: dict[tuple[str, str, str], resources.Resource] = {}
+        self._of_kind: dict[str, dict[tuple[str, str], resources.Resource]] = {kind: {} for kind in _MIRRORED}
+        self._children: dict[tuple[str, str], dict[str, resources.Resource]] = collections.defaultdict(dict)
+        self.revision = -1
+
+    async def refresh(self) -> Refreshed:
+        """Applies what was committed since the last call."""
+        async with self._lock:
+            if self.revision < 0:
+                return await self._reload()
+            touched: list[resources.Resource] = []
+            while True:
+                try:
+                    page = await self._store.changes(self.revision)
+                except errors.Expired:
+                    return await self._reload()
+                if not page:
+                    break
+                for change in page:
+                    if change.resource.kind in self._of_kind:
+                        self._apply(change)
+                        touched.append(change.resource)
+                self.revision = page[-1].revision
+            return _concerned(touched)
+
+    async def _reload(self) -> Refreshed:
+        # Listed one kind after the other: the oldest revision is where the change log has to go on.
+        listings = [await self._store.list(kind) for kind in _MIRRORED]
+        self._objects.clear()
+        self._children.clear()
+        for kind in _MIRRORED:
+            self._of_kind[kind].clear()
+        for listing in listings:
+            for item in listing.items:
+                self._put(item)
+        self.revision = min(listing.revision for listing in listings)
+        refreshed = _concerned(self._objects.values())
+        return dataclasses.replace(refreshed, everything=True)
+
+    def _apply(self, change: interface.Change) -> None:
+        resource = change.resource
+        if change.type is interface.ChangeType.DELETED:
+            known = self._objects.get(resource.key)
+            if known is not None and known.uid == resource.uid:
+                self._drop(known)
+            return
+        known = self._objects.get(resource.key)
+        if known is None or known.uid != resource.uid or known.resource_version <= resource.resource_version:
+            self._put(resource)
+
+    def _put(self, resource: resources.Resource) -> None:
+        known = self._objects.get(resource.key)
+        if known is not None and known.uid != resource.uid:
+            self._drop(known)
+        self._objects[resource.key] = resource
+        self._of_kind[resource.kind][(resource.namespace, resource.name)] = resource
+        if resource.owner is not None:
+            self._children[(resource.owner.uid, resource.kind)][resource.name] = resource
+
+    def _drop(self, resource: resources.Resource) -> None:
+        self._objects.pop(resource.key, None)
+        self._of_kind[resource.kind].pop((resource.namespace, resource.name), None)
+        if resource.owner is not None:
+            self._children[(resource.owner.uid, resource.kind)].pop(resource.name, None)
+
+    def get(self, kind: str, namespace: str, name: str) -> resources.Resource | None:
+        return self._of_kind[kind].get((namespace, name))
+
+    def all(self, kind: str) -> Iterable[resources.Resource]:
+        return self._of_kind[kind].values()
+
+    def children(self, owner_uid: str, kind: str) -> list[resources.Resource]:
+        """Sorted by name."""
+        return [resource for _, resource in sorted(self._children.get((owner_uid, kind), {}).items())]
+
+
+def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
+    keys: set[queue.Key] = set()
+    everything = False
+    for resource in touched:
+        if resource.kind == resources.MODEL_DEPLOYMENT:
+            keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
+        elif resource.kind in (resources.REPLICA, resources.REVISION) and resource.owner is not None:
+            keys.add(
+                queue.Key(kind=resource.owner.kind, namespace=resource.namespace, name=resource.owner.name)
+            )
+        elif resource.kind == resources.CLUSTER:
+            keys.add(queue.Key(kind=resource.kind, namespace="", name=resource.name))
+            everything = True
+        else:
+            everything = True
+    return Refreshed(keys=frozenset(keys), everything=everything)

@@ -1,0 +1,124 @@
+"""The directory that the controller and all nodes of a cluster see."""
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmop.domain import replica
+
+
+class SharedDirectory(Protocol):
+    """Everything raises OSError when the file system does not take it."""
+
+    async def prepare(self, name: str, config: Mapping[str, Any]) -> None:
+        """Makes the directory of a replica with its replica.json (0600)."""
+        ...
+
+    async def read_end(self, name: str) -> replica.End | None:
+        """The agent's own death record, None when there is none (yet) or it cannot be read."""
+        ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+class DiskDirectory:
+    """A SharedDirectory on a file system. File access runs in threads: a hanging network file system must not stop the loop."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def install(self, agent: bytes, simulator: Path) -> str:
+        """Makes the layout and puts the agent there by its content hash; returns the agent's path. Raises OSError."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in ("agent", "replicas", "claims", "images", "models"):
+            (self.root / part).mkdir(mode=0o700, exist_ok=True)
+        digest = hashlib.sha256(agent).hexdigest()[:16]
+        path = self.root / "agent" / f"{digest}.py"
+        if not path.exists():
+            _write(path, agent, 0o600)
+        self._install_simulator(simulator)
+        return str(path)
+
+    def _install_simulator(self, source: Path) -> None:
+        """The simulator runs inside containers, which see the shared directory but not this installation."""
+        files = sorted(source.glob("*.py"))
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+        target = self.root / "simulator"
+        mark = target / f".{digest}"
+        if mark.exists():
+            return
+        fresh = self.root / f".simulator-{secrets.token_hex(4)}"
+        fresh.mkdir(mode=0o700)
+        for file in files:
+            shutil.copyfile(file, fresh / file.name)
+        (fresh / mark.name).touch()
+        old = self.root / f".simulator-{secrets.token_hex(4)}"
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def publish(self, urls: Sequence[str]) -> None:
+        """Tells agents where the controller listens. Raises OSError."""
+        _write(self.root / "controllers.json", json.dumps({"version": 1, "urls": list(urls)}).encode(), 0o600)
+
+    async def prepare(self, name: str, config: Mapping[str, Any]) -> None:
+        await asyncio.to_thread(self._prepare, name, config)
+
+    def _prepare(self, name: str, config: Mapping[str, Any]) -> None:
+        directory = self.root / "replicas" / name
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
+
+    async def read_end(self, name: str) -> replica.End | None:
+        return await asyncio.to_thread(self._read_end, name)
+
+    def _read_end(self, name: str) -> replica.End | None:
+        try:
+            data = json.loads((self.root / "replicas" / name / "exit.json").read_bytes())
+            return end_of(data)
+        except (OSError, ValueError, KeyError, TypeError):
+            # A torn or foreign file says nothing; Slurm's own words are used instead.
+            return None
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.root / "replicas" / name, True)
+
+    def replica_names(self) -> list[str]:
+        try:
+            return sorted(entry.name for entry in (self.root / "replicas").iterdir())
+        except OSError:
+            return []
+
+
+def end_of(data: Mapping[str, Any]) -> replica.End:
+    """The End that an agent wrote or sent. Raises KeyError, ValueError or TypeError for anything else."""
+    return replica.End(
+        reason=replica.EndReason(data["reason"]),
+        at=float(data["endedAt"]),
+        message=str(data.get("message", ""))[:1000],
+        exit_code=data.get("exitCode"),
+        node=str(data.get("node", ""))[:100],
+        log_tail=tuple(str(line)[:500] for line in list(data.get("logTail", ()))[-20:]),
+    )
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Atomic and durable: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
