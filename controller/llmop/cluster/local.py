@@ -1,0 +1,245 @@
+"""The local driver: jobs are processes of this machine, and outlive the controller.
+
+Each job has a directory and a runner (`local_runner`), which plays slurmstepd: it waits for the job's turn, starts the batch
+script, enforces limits, and writes down how it ended. The driver reads what the runners wrote and sends them signals.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmop.clock import Clock
+from llmop.cluster import local_runner
+from llmop.cluster.slurm.states import pending_row, state_row
+from llmop.domain.job import (
+    Capabilities,
+    History,
+    JobRequest,
+    JobState,
+    ObservedJob,
+    Refused,
+    Snapshot,
+    SubmitOutcome,
+    Submitted,
+    SubmitUnknown,
+)
+
+PARTITION = "local"
+_REGISTER_TIMEOUT_S = 30.0
+_UNREGISTERED_AGE_S = 120.0  # a job directory without a runner for so long is the rest of a crash
+
+
+class LocalCluster:
+    """Implements `llmop.cluster.driver.Cluster` in `directory`, which is made when missing and belongs to it alone.
+
+    `slots` is how many jobs may run at a time, None = any number. `environ` is where the jobs' PATH and LANG come from;
+    nothing else of it reaches them. `min_job_age_s` is how long an ended job is remembered, `kill_wait_s` the time
+    between TERM and KILL.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        environ: Mapping[str, str],
+        slots: int | None = None,
+        min_job_age_s: int = 300,
+        kill_wait_s: int = 30,
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._slots = slots
+        self._min_job_age_s = min_job_age_s
+        self._kill_wait_s = kill_wait_s
+        account = pwd.getpwuid(os.geteuid())
+        self._environment = {
+            "PATH": environ.get("PATH") or os.defpath,
+            "LANG": environ.get("LANG") or "C.UTF-8",
+            "HOME": account.pw_dir,
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
+        }
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def submit(self, request: JobRequest) -> SubmitOutcome:
+        try:
+            job_id = self._write_down(request)
+        except OSError as error:
+            return Refused(message=f"{error.filename or self._directory}: {error.strerror}")
+        try:
+            # Isolated and in a session of its own: neither the controller's environment nor its end reach it.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", local_runner.__file__, str(self._directory / job_id)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=self._environment,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            shutil.rmtree(self._directory / job_id, ignore_errors=True)
+            return Refused(message=f"the runner cannot be started: {error.strerror}")
+        try:
+            async with asyncio.timeout(_REGISTER_TIMEOUT_S):
+                code = await process.wait()
+        except TimeoutError:
+            return SubmitUnknown(message=f"the runner of job {job_id} did not register in time")
+        if code != 0:
+            return SubmitUnknown(message=f"the runner of job {job_id} ended with code {code}")
+        return Submitted(job_id=job_id)
+
+    async def snapshot(self) -> Snapshot:
+        started_at = self._clock.now()
+        try:
+            jobs = tuple(job for job_id in self._job_ids() if (job := self._observe(job_id)) is not None)
+        except (OSError, ValueError) as error:
+            problem = f"the jobs in {self._directory} cannot be read: {error}"
+            return Snapshot(started_at=started_at, taken_at=self._clock.now(), problem=problem)
+        return Snapshot(started_at=started_at, taken_at=self._clock.now(), jobs=jobs)
+
+    async def history(self, names: Sequence[str], since: float) -> History:
+        return History(available=False, problem="a local cluster keeps no accounting")
+
+    async def cancel(self, job_ids: Sequence[str]) -> str:
+        for job_id in job_ids:
+            self._signal(job_id, signal.SIGTERM)
+        return ""
+
+    async def notify(self, job_id: str) -> str:
+        if not self._signal(job_id, signal.SIGUSR1):
+            return f"job {job_id} does not run"
+        return ""
+
+    async def capabilities(self) -> Capabilities | str:
+        return Capabilities(
+            version="local",
+            min_job_age_s=self._min_job_age_s,
+            kill_wait_s=self._kill_wait_s,
+            message_timeout_s=0,
+            accounting=False,
+            partitions=(PARTITION,),
+        )
+
+    def _write_down(self, request: JobRequest) -> str:
+        """Makes the job's directory, complete but for a runner; its id."""
+        options = dict(request.options)
+        with _locked(self._directory / "counter.lock"):
+            counter = self._directory / "counter.json"
+            number = (local_runner.read(counter) or {"last": 0})["last"] + 1
+            while (self._directory / str(number)).exists():
+                number += 1
+            local_runner.write(counter, {"last": number})
+        directory = self._directory / str(number)
+        directory.mkdir(mode=0o700)
+        try:
+            script = directory / "script"
+            script.touch(mode=0o600)
+            script.write_text(request.script, encoding="utf-8")
+            cpus = options.get("cpus-per-task", "")
+            local_runner.write(
+                directory / "job.json",
+                {
+                    "name": request.name,
+                    "directory": request.directory,
+                    "comment": options.get("comment", ""),
+                    "submittedAt": self._clock.now(),
+                    "timeLimit": request.time_limit_s,
+                    "signalBefore": request.signal_before_end_s,
+                    "killWait": self._kill_wait_s,
+                    "slots": self._slots,
+                    "environment": {**self._environment, **({"SLURM_CPUS_PER_TASK": cpus} if cpus else {})},
+                },
+            )
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return str(number)
+
+    def _job_ids(self) -> list[str]:
+        names = [path.name for path in self._directory.iterdir() if path.name.isdecimal()]
+        return sorted(names, key=int)
+
+    def _observe(self, job_id: str) -> ObservedJob | None:
+        """What the runner wrote; a job whose runner died without a word has failed. Forgets jobs that ended long ago."""
+        directory = self._directory / job_id
+        job = local_runner.read(directory / "job.json")
+        state = local_runner.read(directory / "state.json")
+        now = self._clock.now()
+        if job is None or state is None:  # being submitted, or the rest of a crash
+            with contextlib.suppress(FileNotFoundError):
+                if now - directory.stat().st_mtime > _UNREGISTERED_AGE_S:
+                    shutil.rmtree(directory, ignore_errors=True)
+            return None
+        if state["state"] in local_runner.LIVE and not local_runner.is_alive(state["runner"]):
+            state = (
+                local_runner.read(directory / "state.json") or state
+            )  # it may have ended in good order just now
+            if state["state"] in local_runner.LIVE:
+                state |= {
+                    "state": state.get("final", "NODE_FAIL"),
+                    "reason": "NodeDown",
+                    "endedAt": now,
+                    "status": signal.SIGKILL,  # the batch process dies with its runner
+                }
+                local_runner.write(directory / "state.json", state)
+        if state["state"] not in local_runner.LIVE and now - state["endedAt"] > self._min_job_age_s:
+            shutil.rmtree(directory, ignore_errors=True)
+            return None
+        return _observed(job_id, job, state)
+
+    def _signal(self, job_id: str, number: int) -> bool:
+        """False when there is no such job, or it is over."""
+        if not job_id.isdecimal():
+            return False
+        state = local_runner.read(self._directory / job_id / "state.json")
+        return (
+            state is not None
+            and state["state"] in local_runner.LIVE
+            and local_runner.send(state["runner"], number)
+        )
+
+
+def _observed(job_id: str, job: Mapping[str, Any], state: Mapping[str, Any]) -> ObservedJob:
+    word, reason = state["state"], "" if state["reason"] == "None" else state["reason"]
+    kind = state_row(word).state
+    waiting = pending_row(reason) if kind is JobState.PENDING else None
+    started = "startedAt" in state
+    status = state.get("status") if kind.is_terminal else None
+    node = local_runner.node_name() if started else ""
+    return ObservedJob(
+        job_id=job_id,
+        name=job["name"],
+        state=kind,
+        state_text=word,
+        reason=reason,
+        pending=waiting.pending_class if waiting else None,
+        explanation=waiting.sentence if waiting else "",
+        partition=PARTITION,
+        node=node,
+        node_list=node,
+        submitted_at=job["submittedAt"],
+        started_at=state.get("startedAt"),
+        ends_at=state["endedAt"] if kind.is_terminal else state.get("endsAt"),
+        time_limit_s=job["timeLimit"] or None,
+        exit_code=None if status is None else status >> 8 & 0xFF,
+        signal=None if status is None else status & 0x7F,
+        comment=job["comment"],
+        dependency="singleton(unfulfilled)" if reason == "Dependency" else "",
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
