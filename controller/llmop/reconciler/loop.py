@@ -300,9 +300,7 @@ class Reconciler:
                 return
             desired, seen = await self._gather(owner)
             plan = compute.plan(desired, seen, self._fresh_name)
-            writes, effects = execute.transaction(
-                plan, desired, owner, self._mirror, self._clock, self._ports.url
-            )
+            writes, effects = execute.transaction(plan, owner, self._mirror, self._clock, self._ports.url)
             if writes:
                 durable = any(
                     isinstance(write, interface.Create) and write.ledger is not None for write in writes
