@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from tests.rigs.fixtures import engine_sif, llmop_venv, postgres_rig, slurm_rig
 from tests.rigs.images import engine_image
-from tests.rigs.interpreter import copy_interpreter
+from tests.rigs.interpreter import copy_interpreter, own_python
+from tests.rigs.leftovers import end
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.processes import Identity, wait_for
-from tests.rigs.slurm import SlurmRig, end
+from tests.rigs.slurm import SlurmRig
 
 __all__ = ["engine_sif", "llmop_venv", "postgres_rig", "slurm_rig"]  # fixtures
 
@@ -203,14 +204,15 @@ def test_two_rigs_run_side_by_side_and_leave_no_process(slurm: SlurmRig) -> None
     with SlurmRig(nodes=2, overrides={"MinJobAge": "7", "SlurmctldTimeout": None}) as other:
         directory = other.directory
         # Everything a job can do to get away: its own session, no environment, its parent gone.
-        submit(other, "setsid env -i /bin/sleep 4321 & sleep 4322")
-        wait_for("the stray process", lambda: _running("/bin/sleep 4321"), timeout=30)
+        stray = f"/bin/sleep {100_000 + os.getpid()}"
+        submit(other, f"setsid env -i {stray} & sleep 600")
+        wait_for("the stray process", lambda: _running(stray), timeout=30)
         assert "in-the-first" not in {job.name for job in other.squeue()}
         assert (
             "7" in other.run_as_root(["scontrol", "show", "config"]).partition("MinJobAge")[2].splitlines()[0]
         )
     assert ([], False) == (processes_of(directory), directory.exists())
-    assert not _running("/bin/sleep 4321")
+    assert not _running(stray)
     assert "PENDING" == slurm.wait_for_state(ours, "PENDING")
 
 
@@ -237,6 +239,7 @@ def test_dev_slurm_outlives_its_shell_and_ends_also_what_lost_its_keeper(slurm_r
     directory = slurm_rig.shared / "dev"
     command = [str(ROOT / "hack/dev-slurm")]
     where = ["--dir", str(directory)]
+    sleep = f"sleep {200_000 + os.getpid()}"
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)
@@ -250,10 +253,10 @@ def test_dev_slurm_outlives_its_shell_and_ends_also_what_lost_its_keeper(slurm_r
         assert (0, True) == (status.returncode, "n[1-2]" in status.stdout)
         env = {"SLURM_CONF": f"{directory}/etc/slurm.conf"}
         sent = slurm_rig.run_as_user(
-            ["sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 4323"], env=env
+            ["sbatch", "--parsable", "--output=/dev/null", f"--wrap={sleep}"], env=env
         )
         assert 0 == sent.returncode, sent.stderr
-        wait_for("the job to start", lambda: _running("sleep 4323"), timeout=30)
+        wait_for("the job to start", lambda: _running(sleep), timeout=30)
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if (
@@ -265,7 +268,7 @@ def test_dev_slurm_outlives_its_shell_and_ends_also_what_lost_its_keeper(slurm_r
         down = call("down", *where)
     assert (0, "") == (down.returncode, down.stderr)
     assert ([], False) == (processes_of(directory), directory.exists())
-    assert not _running("sleep 4323")
+    assert not _running(sleep)
 
 
 def test_postgres_keeps_what_was_committed_before_it_was_killed(postgres_rig: PostgresRig) -> None:
@@ -286,7 +289,7 @@ def test_an_ordinary_account_runs_the_installed_programs(slurm: SlurmRig, llmop_
 
 
 def test_a_copied_interpreter_runs_without_the_home_it_came_from(slurm: SlurmRig) -> None:
-    copy = copy_interpreter(Path(sys._base_executable).resolve())
+    copy = copy_interpreter(own_python())
     script = "import ssl, sqlite3, sys; print(sys.version_info[:3])"
     done = slurm.run_as_user([str(copy), "-I", "-c", script])
     assert (f"{sys.version_info[:3]}\n", "") == (done.stdout, done.stderr)

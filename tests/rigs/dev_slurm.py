@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.rigs.errors import RigError
-from tests.rigs.slurm import PATH, SlurmRig, end, is_used
+from tests.rigs.leftovers import end, is_used
+from tests.rigs.slurm import PATH, SlurmRig
 
 DIRECTORY = Path("/var/tmp/llmop-dev-slurm")
 

@@ -39,7 +39,7 @@ def user_python(user: str = "llmoptest") -> Path:
     The tests' own one, the system's, or else a copy of the tests' own one under /var/tmp. Raises RigError.
     """
     account = need_account(user)
-    own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    own = own_python()
     for candidate in (own, Path("/usr/bin/python3"), Path("/usr/local/bin/python3")):
         # Run from / with a clean environment: a version manager's shims would find root's Python again.
         try:
@@ -59,6 +59,11 @@ def user_python(user: str = "llmoptest") -> Path:
         if done.returncode == 0:
             return candidate
     return copy_interpreter(own)
+
+
+def own_python() -> Path:
+    """The interpreter that runs this, not the virtual environment's link to it."""
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
 def copy_interpreter(executable: Path) -> Path:

@@ -173,7 +173,7 @@ def need_account(name: str) -> pwd.struct_passwd:
         need_root(f"making the account {name}")
     with machine_lock("accounts"):
         result = subprocess.run(
-            ["useradd", "--create-home", "--user-group", "--shell", "/bin/bash", name],
+            ["/usr/sbin/useradd", "--create-home", "--user-group", "--shell", "/bin/bash", name],
             capture_output=True,
             text=True,
             check=False,

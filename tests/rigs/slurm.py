@@ -28,7 +28,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.rigs import slurm_conf
 from tests.rigs.errors import RigError
+from tests.rigs.leftovers import MARK, PREFIX, end, is_used, remove_debris
 from tests.rigs.processes import (
     Identity,
     Kept,
@@ -36,22 +38,12 @@ from tests.rigs.processes import (
     machine_lock,
     need_account,
     need_root,
-    processes_with,
     tail,
     wait_for,
 )
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PREFIX = "llmop-slurm-"
-MARK = "LLMOP_RIG"  # in the environment of the daemons and, through slurmd, of slurmstepd; jobs don't get it
 PORTS = range(20000, 32000)  # below the ephemeral ports of Linux (32768)
-
-PARTITIONS: Mapping[str, Mapping[str, str]] = {
-    "gpu": {"Default": "YES", "PriorityTier": "10"},
-    "preempt": {"PriorityTier": "1", "PreemptMode": "CANCEL", "GraceTime": "20"},
-    "short": {"PriorityTier": "10", "MaxTime": "2", "DefaultTime": "1"},
-    "closed": {"State": "DOWN"},
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +62,7 @@ class SlurmRig:
     directory   where it lives; by default a fresh one in the temporary directory
     user        the ordinary account `run_as_user` uses; made when missing
     overrides   settings of slurm.conf to change; None drops a setting
-    partitions  partitions by name, with their settings, in place of `PARTITIONS`; each has all the nodes
+    partitions  partitions by name, with their settings, in place of `slurm_conf.PARTITIONS`; each has all the nodes
     detached    survives this process (hack/dev-slurm); otherwise it dies with this process, however that ends
     """
 
@@ -81,7 +73,7 @@ class SlurmRig:
         directory: Path | str | None = None,
         user: str = "llmoptest",
         overrides: Mapping[str, str | None] | None = None,
-        partitions: Mapping[str, Mapping[str, str]] = PARTITIONS,
+        partitions: Mapping[str, Mapping[str, str]] = slurm_conf.PARTITIONS,
         detached: bool = False,
     ) -> None:
         if nodes < 1:
@@ -374,85 +366,27 @@ class SlurmRig:
         partial.rename(self.directory / "rig.json")
 
     def _write_configuration(self, ports: Sequence[int]) -> None:
-        base, etc = self.directory, self.directory / "etc"
-        host = socket.gethostname().partition(".")[0]
         self._ctld_port, self._node_ports = ports[0], tuple(ports[1:])
-        settings: dict[str, str | None] = {
-            "ClusterName": "rig",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
-            "SlurmctldPort": str(self._ctld_port),
-            "SlurmUser": "root",
-            "SlurmdUser": "root",
-            "AuthType": "auth/munge",
-            "CredType": "cred/munge",
-            # A requeued job waits until its credential has expired; the default is two minutes.
-            "AuthInfo": f"socket={base}/run/munge.socket,cred_expire=10",
-            "StateSaveLocation": f"{base}/state",
-            "SlurmdSpoolDir": f"{base}/spool/%n",
-            "SlurmctldPidFile": f"{base}/run/slurmctld.pid",
-            "SlurmdPidFile": f"{base}/run/slurmd-%n.pid",
-            "SlurmdLogFile": f"{base}/log/slurmd-%n.log",  # for slurmstepd; the daemons also log to their output
-            "SlurmctldLogFile": f"{base}/log/slurmctld.log",
-            "SlurmdParameters": "config_overrides",  # nodes may claim more than this host has
-            "ReturnToService": "2",
-            "MpiDefault": "none",
-            "SwitchType": "switch/none",
-            "ProctrackType": "proctrack/linuxproc",
-            "TaskPlugin": "task/none",
-            "JobAcctGatherType": "jobacct_gather/none",
-            "PropagateResourceLimits": "NONE",
-            "SelectType": "select/cons_tres",
-            "SelectTypeParameters": "CR_Core_Memory",
-            "DefMemPerCPU": "1000",
-            "GresTypes": "gpu",
-            "SchedulerType": "sched/backfill",
-            "SchedulerParameters": "sched_interval=5,bf_interval=2,batch_sched_delay=1,bf_resolution=1",
-            "PreemptType": "preempt/partition_prio",
-            "PreemptMode": "REQUEUE",
-            "MinJobAge": "30",
-            "KillWait": "5",
-            "SlurmdTimeout": "15",
-            "SlurmctldTimeout": "10",
-            "MessageTimeout": "5",
-            "BatchStartTimeout": "10",
-            "UnkillableStepTimeout": "30",
-            "InactiveLimit": "0",
-            "CompleteWait": "0",
-            "AccountingStorageType": "accounting_storage/none",
-            "JobCompType": "jobcomp/none",
-        }
-        unknown = [name for name in self._overrides if not name.isalnum()]
-        if unknown:
-            raise RigError(f"overrides: {unknown[0]!r} is not the name of a slurm.conf setting")
-        settings.update(self._overrides)
-        lines = [f"{name}={value}" for name, value in settings.items() if value is not None]
-        for node, port in zip(self.nodes, self._node_ports, strict=True):
-            lines.append(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=32 RealMemory=256000"
-                " Gres=gpu:a100:4 Feature=a100,fake"
-            )
-        for name, options in self._partitions.items():
-            merged = {"MaxTime": "60", "DefaultTime": "10", "State": "UP", "OverSubscribe": "NO", **options}
-            words = " ".join(f"{key}={value}" for key, value in merged.items())
-            lines.append(f"PartitionName={name} Nodes={','.join(self.nodes)} {words}")
-        (etc / "slurm.conf").write_text("\n".join(lines) + "\n")
         # A GPU needs a device file each, or jobs get no CUDA_VISIBLE_DEVICES. Nothing opens it, since no cgroup
         # confines devices here; it is a second /dev/null.
         for number in range(4):
-            os.mknod(base / "dev" / f"fakegpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-        names = ",".join(self.nodes)
-        (etc / "gres.conf").write_text(
-            f"AutoDetect=off\nNodeName={names} Name=gpu Type=a100 File={base}/dev/fakegpu[0-3]\n"
-        )
-        # Cgroups stay out of it from 24.05 on; older releases refuse the setting.
-        release = subprocess.run(
-            ["slurmctld", "-V"], capture_output=True, text=True, check=True
-        ).stdout.split()[-1]
-        modern = tuple(int(part) for part in release.split(".")[:2]) >= (24, 5)
-        (etc / "cgroup.conf").write_text("CgroupPlugin=disabled\n" if modern else "")
-        key = etc / "munge.key"
+            os.mknod(self.directory / "dev" / f"fakegpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        key = self.directory / "etc" / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
+        version = subprocess.run(
+            ["slurmctld", "-V"], env=self.env, capture_output=True, text=True, check=True
+        )
+        files = slurm_conf.render(
+            self.directory,
+            release=version.stdout.split()[-1],
+            controller_port=self._ctld_port,
+            nodes=dict(zip(self.nodes, self._node_ports, strict=True)),
+            overrides=self._overrides,
+            partitions=self._partitions,
+        )
+        for name, text in files.items():
+            (self.directory / "etc" / name).write_text(text)
 
     def _keep(self, name: str, argv: Sequence[str]) -> None:
         kept = keep(
@@ -508,64 +442,6 @@ class SlurmRig:
 
     def _node_states(self) -> set[str]:
         return set(self.run_as_root(["sinfo", "--noheader", "--Node", "--format=%T"]).split())
-
-
-def end(directory: Path) -> None:
-    """Ends the rig in `directory`, whoever started it and however that one died, and removes the directory."""
-    need_root("ending a private Slurm")
-    try:
-        content = json.loads((directory / "rig.json").read_text())
-    except FileNotFoundError:
-        raise RigError(f"{directory} holds no private Slurm") from None
-    keepers = [Identity(**kept["keeper"]) for kept in content["kept"]]
-    daemons = [Identity(**kept["daemon"]) for kept in content["kept"]]
-    for identity in keepers:
-        identity.kill(signal.SIGTERM)
-    conf = str(directory / "etc" / "slurm.conf")
-
-    def none_left() -> bool:
-        # A keeper takes all its descendants along. Daemons and jobs whose keeper was killed with -9 are known by
-        # what they run with: the rig's mark, or a job of this Slurm. A shell that merely has SLURM_CONF is no job.
-        orphans = processes_with(
-            lambda env: (
-                env.get(MARK) == str(directory) or (env.get("SLURM_CONF") == conf and "SLURM_JOB_ID" in env)
-            )
-        )
-        lost = [identity for identity in (*daemons, *orphans) if identity not in keepers]
-        living = [identity for identity in keepers if identity.alive()]
-        for identity in lost if not living else ():
-            identity.kill()
-        return not living and not any(identity.alive() for identity in lost)
-
-    wait_for(f"the processes of {directory} to end", none_left, timeout=30)
-    # Not at once: a user's process may still be writing while the tree is walked.
-    shutil.rmtree(directory, ignore_errors=True)
-    wait_for(f"{directory} to be removed", lambda: _removed(directory), timeout=10)
-
-
-def remove_debris() -> None:
-    """Ends the rigs whose test run is gone (kill -9, power cut)."""
-    with machine_lock("debris"):
-        for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
-            try:
-                used = is_used(directory)
-            except FileNotFoundError:
-                continue  # being made or removed by its owner right now
-            if not used:
-                end(directory)
-
-
-def _removed(directory: Path) -> bool:
-    shutil.rmtree(directory, ignore_errors=True)
-    return not directory.exists()
-
-
-def is_used(directory: Path) -> bool:
-    """Whether the rig's owner lives or, for one that has none, any of its daemons does."""
-    content = json.loads((directory / "rig.json").read_text())
-    if content["owner"] is not None:
-        return Identity(**content["owner"]).alive()
-    return any(Identity(**kept["keeper"]).alive() for kept in content["kept"])
 
 
 def _free_ports(count: int) -> list[int]:
