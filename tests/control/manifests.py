@@ -33,6 +33,6 @@ def deployment(name: str = "chat", namespace: str | None = None, **spec: Any) ->
     return document(
         "ModelDeployment",
         name,
-        {"model": {}, "runtime": "simulator", "resourceProfile": "cpu", **spec},
+        {"model": {"name": name}, "runtime": "simulator", "resourceProfile": "cpu", **spec},
         **metadata,
     )

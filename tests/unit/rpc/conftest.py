@@ -1,24 +1,24 @@
 """Every test of the control API runs over both stores."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 from tests.control.rig import Rig, serving
 
+from llmop.store.sql import open_store
 from llmop.testing.memory_store import MemoryStore
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with serving(MemoryStore(), tmp_path) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def quiet_logs() -> Iterator[None]:
-    """Log lines are kept out of the output; tests that read them capture them."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    yield
-    structlog.reset_defaults()
+@pytest.fixture(params=["memory", "sqlite"])
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    store = (
+        MemoryStore()
+        if request.param == "memory"
+        else await open_store(f"sqlite+aiosqlite:///{tmp_path}/llmop.db")
+    )
+    try:
+        async with serving(store, tmp_path) as running:
+            yield running
+    finally:
+        await store.close()

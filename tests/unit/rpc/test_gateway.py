@@ -1,0 +1,52 @@
+"""What gateways hear and say."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from tests.control.rig import Rig
+
+from llmop.api.v1 import gateway_pb2
+from llmop.domain.endpoint import EndpointTable, RoutedModel
+
+
+async def read(call: Any) -> gateway_pb2.EndpointTable:
+    return await asyncio.wait_for(call.read(), 10)
+
+
+async def test_the_table_comes_at_once_and_after_every_change(rig: Rig) -> None:
+    call = rig.gateway.WatchEndpoints(gateway_pb2.WatchEndpointsRequest(gateway="g1"))
+    assert 1 == (await read(call)).version
+    model = RoutedModel(name="m", deployment="default/a", protocols=("tgi",), created_at=1.0)
+    rig.endpoints.publish(EndpointTable(version=2, models=(model,)))
+    table = await read(call)
+    assert (2, ["m"], await rig.store.installation()) == (
+        table.version,
+        [each.name for each in table.models],
+        table.installation,
+    )
+
+
+async def test_a_slow_gateway_gets_the_newest_table_only(rig: Rig) -> None:
+    call = rig.gateway.WatchEndpoints(gateway_pb2.WatchEndpointsRequest(gateway="g1"))
+    await read(call)
+    for version in (2, 3, 4):
+        rig.endpoints.publish(EndpointTable(version=version))
+    assert 4 == (await read(call)).version
+
+
+async def test_a_report_acknowledges_a_version_and_brings_the_load(rig: Rig) -> None:
+    load = gateway_pb2.DeploymentLoad(deployment="default/a", in_flight=3, queued=1)
+    request = gateway_pb2.ReportRequest(gateway="g1", table_version=7, load=[load])
+    assert 1000 == (await rig.gateway.Report(request)).period_ms
+    assert [("g1", 7, {"default/a": (3, 1)})] == rig.endpoints.acknowledged
+
+
+async def test_a_gateway_has_a_name(rig: Rig) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await rig.gateway.Report(gateway_pb2.ReportRequest())
+    assert grpc.StatusCode.INVALID_ARGUMENT is raised.value.code()
+    call = rig.gateway.WatchEndpoints(gateway_pb2.WatchEndpointsRequest())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call.read()
