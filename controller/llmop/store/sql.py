@@ -160,7 +160,9 @@ def _changes(connection: sa.Connection, after: int, limit: int) -> tuple[tuple[i
     if not state.compacted <= after <= state.revision:
         raise errors.Expired(after, state.compacted + 1)
     found = list(connection.execute(_CHANGES, {"after": after, "count": limit}))
-    if found and len(found) == limit:
+    if not found:
+        return (), int(state.revision)
+    if len(found) == limit:
         last = found[-1]
         rest = {"of_revision": last.revision, "after": last.position}
         found.extend(connection.execute(_REST_OF_REVISION, rest))
