@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from llmop.domain import errors, resources
 from llmop.manifest import limits, paths, suggest
 from llmop.manifest.schema_v1alpha1 import (
+    ATOMIC,
     LATER_KINDS,
     SPECS,
     Fields,
@@ -52,7 +53,8 @@ _MESSAGES = {
 
 
 def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
-    """The object that `data` asks for: its words as they were written, every default filled in.
+    """The object that `data` asks for: its words as they were written, every default filled in,
+    empty mappings left out.
 
     `namespace` is used where `data` names none ("" = default). Raises errors.Invalid with every violation.
     """
@@ -76,10 +78,10 @@ def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
     if found or parsed_metadata is None or parsed_spec is None:
         _refuse(label, found)
 
-    meta = _dump(parsed_metadata)
-    spec = _dump(parsed_spec)
+    meta = _dump(parsed_metadata, "metadata")
+    spec = _dump(parsed_spec, "spec")
     if info.name == resources.MODEL_DEPLOYMENT:
-        spec["model"].setdefault("name", meta["name"])
+        spec = {"model": {"name": meta["name"], **spec.pop("model", {})}, **spec}
     return resources.Resource(
         kind=info.name,
         name=meta["name"],
@@ -146,7 +148,7 @@ def _kind_violation(kind: Any) -> errors.Violation:
 
 
 def _null_violations(data: Any, path: str = "") -> Iterator[errors.Violation]:
-    if path == "spec.probes.warmup.body":  # JSON for the engine, where null means something
+    if path in ATOMIC:
         return
     if data is None:
         yield _violation(path, "InvalidValue", "has no value; give one, or remove the field")
@@ -164,27 +166,42 @@ def _parse(model: type[Fields], data: Any, root: str, found: list[errors.Violati
     except pydantic.ValidationError as error:
         known = {violation.path for violation in found}
         for detail in error.errors(include_url=False):
-            violation = _translate(detail, model, root)
-            if violation.path not in known:
-                found.append(violation)
+            found += [each for each in _translate(detail, model, root) if each.path not in known]
         return None
 
 
-def _dump(value: Fields) -> dict[str, Any]:
-    return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _dump(value: Fields, path: str) -> dict[str, Any]:
+    dumped = value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return _without_empty(dumped, path)
 
 
-def _translate(detail: ErrorDetails, root_model: type[Fields], root: str) -> errors.Violation:
+def _without_empty(value: dict[str, Any], path: str) -> dict[str, Any]:
+    """An empty mapping says nothing: with it and without it are the same object."""
+    kept = {}
+    for key, item in value.items():
+        below = paths.join(path, key)
+        if isinstance(item, dict) and below not in ATOMIC:
+            item = _without_empty(item, below)
+            if not item:
+                continue
+        kept[key] = item
+    return kept
+
+
+def _translate(detail: ErrorDetails, root_model: type[Fields], root: str) -> list[errors.Violation]:
     steps = tuple(step for step in detail["loc"] if step != "[key]")
     path = paths.build((root, *steps))
     kind = detail["type"]
     if kind in ("InvalidValue", "Unsupported"):
-        return _violation(path, kind, detail["msg"])
+        problems = detail.get("ctx", {}).get("problems", (("", detail["msg"]),))
+        return [
+            _violation(f"{path}.{below}" if below else path, kind, message) for below, message in problems
+        ]
     if kind == "missing":
-        return _violation(path, "Required", f"is required: {_description(root_model, steps)}")
+        return [_violation(path, "Required", f"is required: {_description(root_model, steps)}")]
     if kind == "extra_forbidden":
-        return _unknown(path, root_model, steps)
-    return _violation(path, "InvalidValue", _type_message(detail))
+        return [_unknown(path, root_model, steps)]
+    return [_violation(path, "InvalidValue", _type_message(detail))]
 
 
 def _unknown(path: str, root_model: type[Fields], steps: tuple[paths.Step, ...]) -> errors.Violation:
@@ -194,11 +211,29 @@ def _unknown(path: str, root_model: type[Fields], steps: tuple[paths.Step, ...])
     if root_model is InstallationMetadata and name == "namespace":
         return _violation(path, "Forbidden", "this kind belongs to no namespace; remove it")
     model = model_at(root_model, steps[:-1])
-    if model is None:
-        return _violation(path, "Unknown", "unknown field")
+    assert model is not None  # pydantic found the unknown field in one
     if name in model.unsupported:
         return _violation(path, "Unsupported", "is not supported in this version; remove it")
-    return _violation(path, "Unknown", f"unknown field{suggest.hint(name, field_names(model))}")
+    names = field_names(model)
+    elsewhere = [
+        found
+        for found in _places(root_model, str(paths.split(path)[0]))
+        if suggest.fold(found[1]) == suggest.fold(name)
+    ]
+    if elsewhere and not suggest.closest(name, names):
+        return _violation(
+            path, "Unknown", f'unknown field; did you mean "{elsewhere[0][0]}.{elsewhere[0][1]}"?'
+        )
+    return _violation(path, "Unknown", f"unknown field{suggest.hint(name, names)}")
+
+
+def _places(model: type[Fields], path: str) -> Iterator[tuple[str, str]]:
+    """(path of the mapping, name) of every field below `model`."""
+    for name, field in model.model_fields.items():
+        yield path, field.alias or name
+        below = _model_in(field.annotation)
+        if below is not None:
+            yield from _places(below, paths.join(path, field.alias or name))
 
 
 def field_names(model: type[Fields]) -> tuple[str, ...]:

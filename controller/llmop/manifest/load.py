@@ -160,7 +160,7 @@ class _Composer:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             position = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            self._report(position, _syntax_message(error))
+            self._report(position, self._syntax_message(error))
         except yaml.YAMLError as error:
             self._report((1, 1), f"not YAML: {error}")
         except _TooMuch:
@@ -168,6 +168,15 @@ class _Composer:
         if self._problems:
             raise ManifestError(tuple(self._problems))
         return documents
+
+    def _syntax_message(self, error: yaml.MarkedYAMLError) -> str:
+        text = f"not YAML: {error.problem or 'it cannot be read'}" + (
+            f" ({error.context})" if error.context else ""
+        )
+        mark = error.problem_mark
+        if mark is not None and self._text[mark.index : mark.index + 1] == "\t":
+            return f"{text}; indent with spaces, not with tabs"
+        return text
 
     def _report(self, position: Position, message: str) -> None:
         self._problems.append(
@@ -368,11 +377,3 @@ class _Reader:
 def _position(event: yaml.Event) -> Position:
     assert event.start_mark is not None  # every event of a parsed text has its marks
     return (event.start_mark.line + 1, event.start_mark.column + 1)
-
-
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "it cannot be read"
-    text = f"not YAML: {problem}" + (f" ({error.context})" if error.context else "")
-    if "\\t" in problem or "'\\t'" in problem or "tab" in problem:
-        return f"{text}; indent with spaces, not tabs"
-    return text

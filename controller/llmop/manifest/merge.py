@@ -13,11 +13,11 @@ from typing import Any
 
 from llmop.domain import errors, resources
 from llmop.manifest import admit, paths
+from llmop.manifest.schema_v1alpha1 import ATOMIC
 
 SCALE_MANAGER = "scale"
 REPLICAS = "spec.replicas"
 
-_ATOMIC = frozenset({"spec.probes.warmup.body"})
 _ROOTS = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
 
 Leaves = dict[str, Any]
@@ -123,7 +123,7 @@ def leaves(document: Mapping[str, Any]) -> Leaves:
 
 
 def _collect(value: Any, path: str, found: Leaves) -> None:
-    if isinstance(value, Mapping) and path not in _ATOMIC:
+    if isinstance(value, Mapping) and path not in ATOMIC:
         for key, item in value.items():
             _collect(item, paths.join(path, key), found)
     else:
@@ -170,7 +170,7 @@ def _merge(
 def _overlay(target: dict[str, Any], value: Mapping[str, Any], path: str) -> None:
     for key, item in value.items():
         below = paths.join(path, key)
-        if isinstance(item, Mapping) and below not in _ATOMIC:
+        if isinstance(item, Mapping) and below not in ATOMIC:
             if not isinstance(target.get(key), dict):
                 target[key] = {}
             _overlay(target[key], item, below)

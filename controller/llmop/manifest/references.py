@@ -3,11 +3,11 @@
 import posixpath
 from collections.abc import Iterator, Mapping
 
-from llmop.domain.deployment import Deployment, Template
+from llmop.domain.deployment import Deployment, SlurmOptions, Template
 from llmop.domain.errors import Violation
 from llmop.domain.profile import Profile
 from llmop.domain.runtime import Runtime
-from llmop.domain.site import Site
+from llmop.domain.site import DriverKind, Site
 from llmop.manifest import suggest
 
 DEFAULT_CLUSTER = "default"
@@ -18,7 +18,6 @@ _FORMATS = {"gguf": "a .gguf file", "directory": "a directory"}
 
 def check(
     deployment: Deployment,
-    *,
     runtimes: Mapping[str, Runtime],
     profiles: Mapping[str, Profile],
     sites: Mapping[str, Site],
@@ -155,6 +154,8 @@ def _site(template: Template, site: Site) -> Iterator[Violation]:
             reason="Forbidden",
             message=f"the cluster {site.name} has no secretRoot; set spec.allowed.secretRoot of the Cluster, or remove envFrom",
         )
+    if site.driver is DriverKind.LOCAL and template.slurm != SlurmOptions():
+        yield _invalid("spec.slurm", f"the cluster {site.name} has no Slurm (driver local); remove it")
     for index, argument in enumerate(template.args):
         flag = argument.partition("=")[0]
         if allowed.args is not None and argument.startswith("-") and flag not in allowed.args:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 def closest(word: str, known: Iterable[str]) -> str:
     """The one of `known` that was probably meant, or ""; case, `_` and `-` do not count."""
-    folded = {_fold(each): each for each in sorted(known)}
-    near = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.6)
+    folded = {fold(each): each for each in sorted(known)}
+    near = difflib.get_close_matches(fold(word), folded, n=1, cutoff=0.7)
     return folded[near[0]] if near else ""
 
 
@@ -22,5 +22,6 @@ def hint(word: str, known: Iterable[str]) -> str:
     return ""
 
 
-def _fold(word: str) -> str:
+def fold(word: str) -> str:
+    """`word` without what people get wrong first: max_surge and maxSurge are one."""
     return word.lower().replace("_", "").replace("-", "")

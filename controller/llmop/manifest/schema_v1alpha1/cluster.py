@@ -40,7 +40,7 @@ class SubmitRate(fields.Fields):
     """How fast jobs are submitted."""
 
     per_second: float = Field(
-        default=1.0, gt=0, le=1000, description="Submissions per second in the long run."
+        default=1.0, ge=0.001, le=1000, description="Submissions per second in the long run."
     )
     burst: int = Field(default=10, ge=1, le=10_000, description="Submissions that may come at once.")
 
@@ -54,7 +54,7 @@ class PollInterval(fields.Fields):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if quantity.seconds(self.min) > quantity.seconds(self.max):
-            raise fields.invalid(f"min {self.min!r} is longer than max {self.max!r}; shorten it")
+            raise fields.invalid_below(("min", f"{self.min!r} is longer than max {self.max!r}; shorten it"))
         return self
 
 

@@ -63,9 +63,7 @@ def _uri(value: str) -> str:
     if not value.startswith("file://"):
         raise fields.invalid(f"{value!r} is not a model's address; write file:///absolute/path")
     if problem := fields.path_problem(value.removeprefix("file://")):
-        raise fields.invalid(
-            f"{value!r}: {problem.partition(' ')[2]}" if value != "file://" else f"{value!r} names no path"
-        )
+        raise fields.invalid(f"{value!r} is not file:///absolute/path: {problem}")
     return value
 
 
@@ -149,8 +147,11 @@ class Slurm(fields.Fields):
             limit = quantity.whole_seconds(self.time_limit, slurm=True)
             least = quantity.whole_seconds(self.time_min, slurm=True)
             if least > limit:
-                raise fields.invalid(
-                    f"timeMin {self.time_min!r} is longer than timeLimit {self.time_limit!r}; shorten it"
+                raise fields.invalid_below(
+                    (
+                        "timeMin",
+                        f"{self.time_min!r} is longer than timeLimit {self.time_limit!r}; shorten it",
+                    )
                 )
         return self
 
@@ -276,9 +277,8 @@ class ModelDeploymentSpec(fields.Fields):
     @model_validator(mode="after")
     def _deadline_is_longer(self) -> Self:
         if quantity.seconds(self.progress_deadline) <= quantity.seconds(self.min_ready):
-            raise fields.invalid(
-                f"progressDeadline {self.progress_deadline!r} must be longer than minReady {self.min_ready!r}"
-            )
+            message = f"{self.min_ready!r} must be shorter than progressDeadline {self.progress_deadline!r}"
+            raise fields.invalid_below(("minReady", message))
         return self
 
     @model_validator(mode="after")
@@ -287,8 +287,9 @@ class ModelDeploymentSpec(fields.Fields):
             profile, count = split_profile(self.resource_profile)
             written = gres_count(self.slurm.gres)
             if written is not None and written != count:
-                raise fields.invalid(
-                    f"resourceProfile {self.resource_profile!r} and slurm.gres {self.slurm.gres!r} disagree about the GPUs;"
+                message = (
+                    f"{self.slurm.gres!r} and resourceProfile {self.resource_profile!r} disagree about the GPUs;"
                     f" write {profile}:{written}, or the gres without a count"
                 )
+                raise fields.invalid_below(("slurm.gres", message))
         return self

@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import pydantic
@@ -12,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from llmop.manifest import quantity
 
-ENGINE_ENV_RESERVED = ("LLMOP_", "SLURM_", "APPTAINER", "SINGULARITY")
+_RESERVED_ENV = ("SLURM_", "APPTAINER", "SINGULARITY")
 
 LATER_IMAGES = ("docker://", "oras://", "library://", "shub://", "docker-archive:", "oci:")
 
@@ -43,6 +42,12 @@ class Fields(pydantic.BaseModel):
 
 def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("InvalidValue", "{problem}", {"problem": message})
+
+
+def invalid_below(*problems: tuple[str, str]) -> PydanticCustomError:
+    """Several problems at once, each with the path of its field below the mapping that is checked ("" = the mapping)."""
+    text = "; ".join(message for _, message in problems)
+    return PydanticCustomError("InvalidValue", "{problem}", {"problem": text, "problems": problems})
 
 
 def unsupported(message: str) -> PydanticCustomError:
@@ -138,14 +143,13 @@ def _network(value: str) -> str:
     return value
 
 
-def _env(value: Mapping[str, str]) -> Mapping[str, str]:
-    for name in value:
-        if not _ENV_NAME.fullmatch(name):
-            raise invalid(
-                f"{name!r} is not the name of an environment variable: letters, digits and _, no digit first"
-            )
-        if name.startswith(ENGINE_ENV_RESERVED):
-            raise invalid(f"{name!r} is set by the scheduler, the container or llmop; choose another name")
+def _env_name(value: str) -> str:
+    if not _ENV_NAME.fullmatch(value):
+        raise invalid(
+            f"{value!r} is not the name of an environment variable: letters, digits and _, no digit first"
+        )
+    if value.startswith(_RESERVED_ENV):
+        raise invalid(f"{value!r} belongs to the scheduler or the container; choose another name")
     return value
 
 
@@ -190,7 +194,8 @@ BindablePath = Annotated[str, AfterValidator(_bindable)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 Image = Annotated[str, AfterValidator(_image)]
 Network = Annotated[str, AfterValidator(_network)]
-Env = Annotated[dict[str, str], AfterValidator(_env)]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+Env = dict[EnvName, str]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Gres = Annotated[str, AfterValidator(_gres)]
 GresType = Annotated[str, AfterValidator(_gres_type)]

@@ -17,24 +17,7 @@ _KEY = re.compile(
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
 
-def _check_keys(values: Mapping[str, str]) -> None:
-    for key in values:
-        if not _KEY.fullmatch(key):
-            raise fields.invalid(
-                f"the key {key!r} must be letters, digits and -_., at most 63, with an optional prefix/"
-            )
-
-
-def _labels(values: dict[str, str]) -> dict[str, str]:
-    _check_keys(values)
-    for key, value in values.items():
-        if not _VALUE.fullmatch(value):
-            raise fields.invalid(f"{key}: {value!r} must be letters, digits and -_., at most 63 characters")
-    return values
-
-
-def _annotations(values: dict[str, str]) -> dict[str, str]:
-    _check_keys(values)
+def _annotations(values: Mapping[str, str]) -> Mapping[str, str]:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in values.items())
     if size > MAX_ANNOTATIONS_BYTES:
         raise fields.invalid(
@@ -43,14 +26,22 @@ def _annotations(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+Key = Annotated[
+    str, fields.matching(_KEY, "a key: letters, digits and -_. , at most 63, with an optional prefix/")
+]
+LabelValue = Annotated[
+    str, fields.matching(_VALUE, "a label's value: letters, digits and -_. , at most 63 characters")
+]
+
+
 class InstallationMetadata(fields.Fields):
     """Metadata of a kind that exists once per installation."""
 
     name: fields.Name = Field(description="Name, unique within its kind; it cannot be changed.")
-    labels: Annotated[dict[str, str], AfterValidator(_labels)] | None = Field(
+    labels: dict[Key, LabelValue] | None = Field(
         default=None, description="Short values to select by. Keys without a prefix are yours."
     )
-    annotations: Annotated[dict[str, str], AfterValidator(_annotations)] | None = Field(
+    annotations: Annotated[dict[Key, str], AfterValidator(_annotations)] | None = Field(
         default=None, description="Notes for people and tools; nothing is selected by them."
     )
 

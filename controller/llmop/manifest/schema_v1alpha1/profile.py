@@ -73,7 +73,9 @@ class ResourceProfileSpec(fields.Fields):
         given = [name for name, value in wrong.items() if value is not None]
         if given:
             kind = "with" if self.gres else "without"
-            raise fields.invalid(f"{' and '.join(given)} cannot stand in a profile {kind} GPUs; {fix}")
+            raise fields.invalid_below(
+                *((name, f"cannot stand in a profile {kind} GPUs; {fix}") for name in given)
+            )
         return self
 
     @model_validator(mode="after")
@@ -81,7 +83,10 @@ class ResourceProfileSpec(fields.Fields):
         if self.time_limit and self.time_min:
             limit = quantity.whole_seconds(self.time_limit, slurm=True)
             if quantity.whole_seconds(self.time_min, slurm=True) > limit:
-                raise fields.invalid(
-                    f"timeMin {self.time_min!r} is longer than timeLimit {self.time_limit!r}; shorten it"
+                raise fields.invalid_below(
+                    (
+                        "timeMin",
+                        f"{self.time_min!r} is longer than timeLimit {self.time_limit!r}; shorten it",
+                    )
                 )
         return self

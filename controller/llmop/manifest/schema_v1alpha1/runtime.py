@@ -1,7 +1,7 @@
 """ServingRuntime: how an engine is started, probed and measured."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from llmop.manifest.schema_v1alpha1 import fields
 _PORT = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
 _SERIES = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,254}", re.ASCII)
 
+_KNOWN = placeholders.OURS | placeholders.AGENT
 _BIND_NAMES = frozenset({"sharedDir"})
 _BODY_NAMES = frozenset({"servedName"})
 
@@ -127,7 +128,7 @@ class ServingRuntimeSpec(fields.Fields):
         max_length=253,
         description='What the engine wants to read as "model"; empty: the name that clients send.',
     )
-    api_key_env: str | None = Field(
+    api_key_env: fields.EnvName | None = Field(
         default=None,
         description="Environment variable for engines that take their key from there only; the agent sets it.",
     )
@@ -145,43 +146,39 @@ class ServingRuntimeSpec(fields.Fields):
     )
 
     @model_validator(mode="after")
-    def _ports_are_unique(self) -> Self:
+    def _fits_together(self) -> Self:
+        problems = [*self._port_problems(), *self._template_problems(), *self._bind_problems()]
+        if problems:
+            raise fields.invalid_below(*problems)
+        return self
+
+    def _port_problems(self) -> Iterator[tuple[str, str]]:
         if "http" not in self.ports or len(set(self.ports)) != len(self.ports):
-            raise fields.invalid(f"ports {self.ports!r} must hold http, and each name once")
-        return self
+            yield "ports", f"{self.ports!r} must hold http, and each name once"
 
-    @model_validator(mode="after")
-    def _templates_are_filled(self) -> Self:
-        texts = [*self.command, *(self.args or ()), *(self.env or {}).values()]
-        known = placeholders.OURS | placeholders.AGENT
-        problems = [placeholders.problem(text, known=known, ports=tuple(self.ports)) for text in texts]
-        problems += [placeholders.problem(text, known=_BIND_NAMES) for text in self.binds or ()]
-        if self.probes.warmup is not None:
-            problems += [
-                placeholders.problem(text, known=_BODY_NAMES) for text in _strings(self.probes.warmup.body)
-            ]
-        found = [problem for problem in problems if problem]
-        if found:
-            raise fields.invalid("; ".join(found))
-        if not any("{port}" in text or "{port:http}" in text for text in texts):
-            raise fields.invalid(
-                "neither command, args nor env hold {port}: the engine would not know where to listen"
-            )
-        return self
+    def _template_problems(self) -> Iterator[tuple[str, str]]:
+        texts = {f"command[{index}]": text for index, text in enumerate(self.command)}
+        texts |= {f"args[{index}]": text for index, text in enumerate(self.args or ())}
+        texts |= {f"env.{name}": text for name, text in (self.env or {}).items()}
+        for path, text in texts.items():
+            if problem := placeholders.problem(text, known=_KNOWN, ports=tuple(self.ports)):
+                yield path, problem
+        if not any("{port}" in text or "{port:http}" in text for text in texts.values()):
+            yield "command", "holds no {port}, nor do args and env: the engine would not know where to listen"
+        for text in _strings(self.probes.warmup.body) if self.probes.warmup is not None else ():
+            if problem := placeholders.problem(text, known=_BODY_NAMES):
+                yield "probes.warmup.body", problem
 
-    @model_validator(mode="after")
-    def _binds_are_paths(self) -> Self:
-        for bind in self.binds or ():
-            path = bind.replace("{sharedDir}", "/shared", 1) if bind.startswith("{sharedDir}") else bind
-            if problem := fields.path_problem(path):
-                raise fields.invalid(f"binds: {problem}")
-            if any(character in path for character in ":,\\"):
-                raise fields.invalid(
-                    f"binds: {bind!r} has one of : , \\ in it, which a bind path cannot have"
-                )
+    def _bind_problems(self) -> Iterator[tuple[str, str]]:
         if self.binds and self.container == "none":
-            raise fields.invalid("binds are for containers, and container is 'none'; remove them")
-        return self
+            yield "binds", "is for containers, and container is 'none'; remove one of the two"
+        for index, bind in enumerate(self.binds or ()):
+            path = f"binds[{index}]"
+            mounted = bind.replace("{sharedDir}", "/shared", 1) if bind.startswith("{sharedDir}") else bind
+            if problem := placeholders.problem(bind, known=_BIND_NAMES) or fields.path_problem(mounted):
+                yield path, problem
+            elif any(character in mounted for character in ":,\\"):
+                yield path, f"{bind!r} has one of : , \\ in it, which a container's bind path cannot have"
 
 
 def _strings(value: Any) -> list[str]:

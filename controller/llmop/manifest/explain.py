@@ -1,0 +1,249 @@
+"""What the fields mean, out of the schema itself: text for one field, JSON Schema for editors, the reference page."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+import pydantic.json_schema
+from pydantic.fields import FieldInfo
+
+from llmop.domain import errors, resources
+from llmop.manifest import paths, suggest
+from llmop.manifest.schema_v1alpha1 import SPECS, Fields, InstallationMetadata, Metadata
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FieldHelp:
+    """One field. `type` is a word for people, `default` "" where there is none; `children` are the fields below it."""
+
+    path: str
+    type: str
+    required: bool
+    default: str
+    description: str
+    children: tuple["FieldHelp", ...] = ()
+    unsupported: tuple[str, ...] = ()  # fields below it that a later version will know
+
+
+def fields(kind: str) -> tuple[FieldHelp, ...]:
+    """`metadata` and `spec` of a kind that can be applied. Raises errors.NotFound."""
+    if kind not in SPECS:
+        raise errors.NotFound("kind", kind)
+    metadata = Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
+    return (
+        _branch("metadata", metadata, "Name and labels of the object."),
+        _branch("spec", SPECS[kind], inspect.cleandoc(SPECS[kind].__doc__ or "")),
+    )
+
+
+def explain(path: str) -> str:
+    """The text of `llmctl explain`: `path` is a kind in any of its words, and fields: `md.spec.model.uri`.
+
+    Raises errors.NotFound for a kind, errors.Invalid for a field that is not there.
+    """
+    word, _, rest = path.partition(".")
+    info = resources.find_kind(word)
+    if info is None:
+        raise errors.NotFound("kind", word)
+    head = f"KIND:     {info.name}\nVERSION:  {resources.API_VERSION}\n"
+    if info.name not in SPECS:
+        return f"{head}\nDESCRIPTION:\n  {info.description}. It is made by the controller and cannot be applied.\n"
+    if not rest:
+        return f"{head}\nDESCRIPTION:\n  {info.description}\n\nFIELDS:\n{_table(fields(info.name))}"
+    found = _find(info.name, rest)
+    text = f"{head}FIELD:    {found.path} <{found.type}>{' (required)' if found.required else ''}\n"
+    if found.default:
+        text += f"DEFAULT:  {found.default}\n"
+    text += f"\nDESCRIPTION:\n  {found.description}\n"
+    if found.children:
+        text += f"\nFIELDS:\n{_table(found.children)}"
+    if found.unsupported:
+        text += f"\nNOT IN THIS VERSION:\n  {', '.join(found.unsupported)}\n"
+    return text
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a kind that can be applied. Raises errors.NotFound."""
+    if kind not in SPECS:
+        raise errors.NotFound("kind", kind)
+    metadata = Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
+    references, shared = pydantic.json_schema.models_json_schema(
+        [(metadata, "validation"), (SPECS[kind], "validation")], by_alias=True
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind,
+        "description": resources.KINDS[kind].description,
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": {"const": resources.API_VERSION},
+            "kind": {"const": kind},
+            "metadata": references[(metadata, "validation")],
+            "spec": references[(SPECS[kind], "validation")],
+        },
+        **shared,
+    }
+
+
+def markdown() -> str:
+    """The reference page of all kinds."""
+    lines = [
+        "# Kinds",
+        "",
+        "<!-- Generated from controller/llmop/manifest/schema_v1alpha1 by hack/update-docs.sh; do not edit. -->",
+        "",
+        f"`apiVersion: {resources.API_VERSION}`. An object has `apiVersion`, `kind`, `metadata` and `spec`; the controller adds `status`.",
+        "Fields that are not listed here are refused. Durations are text: `90s`, `10m`, `1h30m`; where a walltime is meant, Slurm's",
+        "`HH:MM:SS` and `D-HH:MM:SS` too. Memory is text: `512Mi`, `64Gi`.",
+        "",
+        "| kind | short | lives in | made by | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    for info in resources.KINDS.values():
+        place = "namespace" if info.namespaced else "installation"
+        maker = "controller" if info.read_only else "you"
+        lines.append(
+            f"| {info.name} | {', '.join(info.short_names)} | {place} | {maker} | {info.description} |"
+        )
+    for kind in SPECS:
+        lines += ["", f"## {kind}", ""]
+        lines += [inspect.cleandoc(SPECS[kind].__doc__ or ""), ""]
+        lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
+        for found in _flat(fields(kind)):
+            default = "required" if found.required else (f"`{found.default}`" if found.default else "")
+            lines.append(f"| `{found.path}` | {_cell(found.type)} | {default} | {_cell(found.description)} |")
+        later = list(_later(fields(kind)))
+        if later:
+            lines += ["", "Not in this version: " + ", ".join(f"`{path}`" for path in later) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def _branch(path: str, model: type[Fields], description: str) -> FieldHelp:
+    children = tuple(_leaf(path, name, field) for name, field in model.model_fields.items())
+    return FieldHelp(
+        path=path,
+        type="mapping",
+        required=True,
+        default="",
+        description=description,
+        children=children,
+        unsupported=tuple(sorted(model.unsupported)),
+    )
+
+
+def _leaf(parent: str, name: str, field: FieldInfo) -> FieldHelp:
+    path = paths.join(parent, field.alias or name)
+    annotation = _without_none(field.annotation)
+    model, repeated = _model_of(annotation)
+    description = field.description or ""
+    if model is None:
+        return FieldHelp(
+            path=path,
+            type=_type_name(annotation),
+            required=field.is_required(),
+            default=_default(field),
+            description=description,
+        )
+    below = _branch(f"{path}[]" if repeated else path, model, description)
+    return dataclasses.replace(
+        below,
+        path=path,
+        type="list of mappings" if repeated else "mapping",
+        required=field.is_required(),
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    if type(None) in get_args(annotation) and len(options) == 1:
+        return options[0]
+    return annotation
+
+
+def _model_of(annotation: Any) -> tuple[type[Fields] | None, bool]:
+    """The model that `annotation` is, or is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, Fields):
+        return annotation, False
+    if get_origin(annotation) is list:
+        (item,) = get_args(annotation)
+        if isinstance(item, type) and issubclass(item, Fields):
+            return item, True
+    return None, False
+
+
+def _type_name(annotation: Any) -> str:
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        return _type_name(get_args(annotation)[0])
+    origin = get_origin(annotation)
+    if origin is list:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    if origin is dict:
+        return f"mapping of text to {_type_name(get_args(annotation)[1])}"
+    if origin is Literal:
+        return " | ".join(str(option) for option in get_args(annotation))
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(annotation, "any")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _find(kind: str, path: str) -> FieldHelp:
+    options = fields(kind)
+    found: FieldHelp | None = None
+    for step in path.split("."):
+        names = {paths.split(option.path)[-1]: option for option in options}
+        if step not in names:
+            hint = suggest.hint(step, [str(name) for name in names])
+            violation = errors.Violation(
+                path=path, reason="Unknown", message=f'there is no field "{step}"{hint}'
+            )
+            raise errors.Invalid(kind, path, (violation,))
+        found = names[step]
+        options = found.children
+    assert found is not None
+    return found
+
+
+def _table(options: tuple[FieldHelp, ...]) -> str:
+    names = [f"{paths.split(option.path)[-1]} <{option.type}>" for option in options]
+    width = max(map(len, names), default=0)
+    return "".join(
+        f"  {name:<{width}}  {option.description}{_suffix(option)}\n"
+        for name, option in zip(names, options, strict=True)
+    )
+
+
+def _suffix(option: FieldHelp) -> str:
+    if option.required and option.type != "mapping":
+        return " (required)"
+    return f" (default {option.default})" if option.default else ""
+
+
+def _flat(options: tuple[FieldHelp, ...]) -> Iterator[FieldHelp]:
+    for option in options:
+        if option.children:
+            yield from _flat(option.children)
+        else:
+            yield option
+
+
+def _later(options: tuple[FieldHelp, ...]) -> Iterator[str]:
+    for option in options:
+        yield from (paths.join(option.path, name) for name in option.unsupported)
+        yield from _later(option.children)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
