@@ -1,5 +1,6 @@
 """What people are told about a cluster."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,29 +12,13 @@ from llmop.store import interface
 def status(
     owner: resources.Resource, watch: observe.ClusterWatch, orphans: Sequence[str], now: float
 ) -> dict[str, Any]:
-    """The status of a Cluster: Reachable, what Slurm says about itself, and jobs of ours that nobody owns."""
-    if watch.problem:
-        reachable = _condition(conditions.Status.FALSE, "NotAnswering", watch.problem)
-    elif watch.braked:
-        reachable = _condition(conditions.Status.UNKNOWN, "MassVanish", watch.braked)
-    elif watch.is_current:
-        reachable = _condition(conditions.Status.TRUE, "Answers", "")
-    else:
-        reachable = _condition(conditions.Status.UNKNOWN, "NotLookedYet", "the cluster was not asked yet")
+    """The status of a Cluster: Reachable, SharedDirectory, what Slurm says about itself, and jobs of ours that nobody owns."""
     before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
-    shown = conditions.carry_over(
-        before,
-        (
-            conditions.Condition(
-                type=reachable.type,
-                status=reachable.status,
-                reason=reachable.reason,
-                message=reachable.message,
-                observed_generation=owner.generation,
-                changed_at=now,
-            ),
-        ),
+    now_true = tuple(
+        dataclasses.replace(each, observed_generation=owner.generation, changed_at=now)
+        for each in (_reachable(watch), _directory(watch))
     )
+    shown = conditions.carry_over(before, now_true)
     learned = watch.capabilities
     return {
         "observedGeneration": owner.generation,
@@ -48,6 +33,22 @@ def status(
     }
 
 
+def _reachable(watch: observe.ClusterWatch) -> conditions.Condition:
+    if watch.problem:
+        return _condition("Reachable", conditions.Status.FALSE, "NotAnswering", watch.problem)
+    if watch.braked:
+        return _condition("Reachable", conditions.Status.UNKNOWN, "MassVanish", watch.braked)
+    if watch.is_current:
+        return _condition("Reachable", conditions.Status.TRUE, "Answers", "")
+    return _condition("Reachable", conditions.Status.UNKNOWN, "NotLookedYet", "the cluster was not asked yet")
+
+
+def _directory(watch: observe.ClusterWatch) -> conditions.Condition:
+    if watch.directory_problem:
+        return _condition("SharedDirectory", conditions.Status.FALSE, "NotUsable", watch.directory_problem)
+    return _condition("SharedDirectory", conditions.Status.TRUE, "Usable", "")
+
+
 def write(owner: resources.Resource, shown: dict[str, Any]) -> interface.WriteStatus:
     return interface.WriteStatus(
         kind=owner.kind,
@@ -59,5 +60,5 @@ def write(owner: resources.Resource, shown: dict[str, Any]) -> interface.WriteSt
     )
 
 
-def _condition(word: conditions.Status, reason: str, message: str) -> conditions.Condition:
-    return conditions.Condition(type="Reachable", status=word, reason=reason, message=message)
+def _condition(kind: str, word: conditions.Status, reason: str, message: str) -> conditions.Condition:
+    return conditions.Condition(type=kind, status=word, reason=reason, message=message)

@@ -8,14 +8,14 @@ import asyncio
 import collections
 import dataclasses
 import types
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import structlog
 
 from llmop.clock import Clock
 from llmop.cluster import driver
-from llmop.domain import errors, replica, resources, site
+from llmop.domain import errors, job, replica, resources, site
 from llmop.manifest import convert
 from llmop.planner import compute, orphans, values
 from llmop.reconciler import (
@@ -81,7 +81,9 @@ class Ports:
     clock: Clock
     make_cluster: Callable[[site.Site], driver.Cluster]
     make_files: Callable[[site.Site], shared.SharedDirectory]
-    install: Callable[[site.Site], render.Installation]  # raises OSError
+    install: Callable[
+        [site.Site], Awaitable[render.Installation]
+    ]  # makes the shared directory usable; raises OSError
     jitter: Callable[[], float]  # 0..1
     url: str = ""  # what status.url shows: the gateway's address
 
@@ -436,7 +438,7 @@ class Reconciler:
 
     # Submissions
 
-    async def _prepare(self, each: replica.Replica) -> submit.Prepared | str:
+    async def _prepare(self, each: replica.Replica) -> submit.Prepared | job.Refused | str:
         """Renders the job of a replica from what is stored now; a text when it is not wanted any more."""
         await self.refresh()
         stored = self._mirror.get(resources.REPLICA, each.namespace, each.name)
@@ -454,7 +456,10 @@ class Reconciler:
         where = sites.get(each.cluster)
         if engine is None or where is None:
             return "its runtime or its cluster is gone"
-        installation = self._ports.install(where)
+        try:
+            installation = await self._ports.install(where)
+        except OSError as error:
+            return job.Refused(message=f"{where.shared_dir}: {error.strerror or error}")
         return render.prepared(installation, each, ledgers[0], template, engine, resource_profile, where)
 
     def _submitted(self, key: queue.Key, cluster: str) -> None:
@@ -485,6 +490,7 @@ class Reconciler:
         watch = self._watch(name)
         if watch is None:
             return
+        await self._announce(watch)
         replicas = await self._replicas_on(name)
         fresh_s = values.Timing.of_period(self._agents.period_s).unreachable_s
         changed = await watch.poll(
@@ -497,6 +503,14 @@ class Reconciler:
                 self.queue.add(queue.Key(kind=owner.kind, namespace=owner.namespace, name=owner.name))
         if changed or watch.is_current:
             self.queue.add(queue.Key(kind=resources.CLUSTER, namespace="", name=name))
+
+    async def _announce(self, watch: observe.ClusterWatch) -> None:
+        """Tells the agents of this cluster where this controller is; they may run since long before it."""
+        try:
+            await self._ports.install(watch.site)
+            watch.directory_problem = ""
+        except OSError as error:
+            watch.directory_problem = f"{watch.site.shared_dir}: {error.strerror or error}"
 
     async def _replicas_on(self, cluster: str) -> list[replica.Replica]:
         stored = [each for each in self._mirror.all(resources.REPLICA) if each.spec.get("cluster") == cluster]

@@ -32,6 +32,7 @@ class ClusterWatch:
         self.cluster = cluster
         self.capabilities: job.Capabilities | None = None
         self.orphan_passes = 0
+        self.directory_problem = ""  # why the shared directory cannot be used
         self._clock = clock
         self._installation = installation
         self._snapshot: job.Snapshot | None = None

@@ -78,7 +78,7 @@ def after(submission: replica.Submission, outcome: job.SubmitOutcome, now: float
 class Submitter:
     """Owns every sbatch of this process.
 
-    `prepare(replica uid)` renders the job when its turn comes, or says by None that it is not wanted any more.
+    `prepare(replica uid)` renders the job when its turn comes, says why it cannot be run now, or (a text) that it is not wanted any more.
     `locked(key)` is held while an attempt is written down, so that no pass removes the row in the meantime.
     """
 
@@ -87,7 +87,7 @@ class Submitter:
         store: interface.Store,
         clock: Clock,
         epoch: int,
-        prepare: Callable[[replica.Replica], Coroutine[None, None, Prepared | str]],
+        prepare: Callable[[replica.Replica], Coroutine[None, None, Prepared | job.Refused | str]],
         locked: Callable[[queue.Key], asyncio.Lock],
         done: Callable[[queue.Key, str], None],
         spawn: Callable[[Coroutine[None, None, None]], None],
@@ -170,6 +170,9 @@ class Submitter:
     ) -> None:
         prepared = await self._prepare(each)
         if isinstance(prepared, str):
+            return
+        if isinstance(prepared, job.Refused):
+            await self._record(each, after(each.submission, prepared, self._clock.now()))
             return
         begun = dataclasses.replace(
             each.submission,
