@@ -1618,7 +1618,7 @@ class Agent:
             raise EngineEnded("the engine closed its port after the warm-up")
         self.was_ready = True
         self.set_ready()
-        say("ready at {}:{}".format(self.addresses.host, self.port))
+        say("ready at {}:{}".format(self.addresses.host or self.addresses.bind, self.port))
 
     def engine_started(self) -> float:
         assert self.engine is not None

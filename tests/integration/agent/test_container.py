@@ -7,11 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.integration.agent.controller import FakeController, Json
+from tests.integration.agent.rig import ENGINE, KEY, Rig, eventually, processes_with
 from tests.rigs.errors import RigError
 from tests.rigs.images import engine_image
-
-from .conftest import ENGINE, KEY, Rig, eventually, processes_with
-from .controller import FakeController, Json
 
 HOSTILE = [
     "$(touch {marker})",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .conftest import TOKEN, Rig, eventually
-from .controller import Authority, FakeController, Json
+from tests.integration.agent.controller import Authority, FakeController, Json
+from tests.integration.agent.rig import TOKEN, Rig, eventually
 
 
 def holder(rig: Rig) -> Json:

@@ -8,9 +8,8 @@ import signal
 import socket
 
 import pytest
-
-from .conftest import KEY, Rig, eventually
-from .controller import FakeController, Json
+from tests.integration.agent.controller import FakeController, Json
+from tests.integration.agent.rig import KEY, Rig, eventually
 
 
 def listen(port: int = 0) -> socket.socket:

@@ -7,9 +7,8 @@ import signal
 import time
 
 import pytest
-
-from .conftest import KEY, TOKEN, Rig, eventually
-from .controller import FakeController
+from tests.integration.agent.controller import FakeController
+from tests.integration.agent.rig import KEY, TOKEN, Rig, eventually
 
 
 def test_the_engine_becomes_ready_and_is_drained_by_an_order(rig: Rig, controller: FakeController) -> None:

@@ -119,7 +119,7 @@ def start(options: Options) -> object:
         if in_use(options.host, options.port):
             raise StartError(f"--port {options.port}: Address already in use on {options.host}") from error
         raise StartError(
-            f"--model {options.model}: llama.cpp cannot load it; its reason is in the lines above"
+            f"--model {options.model}: llama.cpp cannot load it; its own lines in this log say why"
         ) from error
 
 

@@ -1,1 +1,0 @@
-"""The agent as a real process against a stand-in controller over real HTTPS, with real engines below it."""

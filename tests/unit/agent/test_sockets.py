@@ -1,0 +1,165 @@
+"""What the agent reads from /proc, checked with real sockets and processes of this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from llmop.agent.agent import (
+    FOREIGN,
+    NOBODY,
+    OURS,
+    End,
+    Ports,
+    candidates,
+    descendants,
+    endpoint,
+    hold,
+    listener,
+    outside_connections,
+)
+
+ONE_CHILD = """
+import socket, sys
+server = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+server.bind((sys.argv[1], 0))
+server.listen()
+print(server.getsockname()[1], flush=True)
+client = socket.create_connection(server.getsockname()[:2]) if 'inside' in sys.argv else None
+accepted = server.accept() if client else None
+print('up', flush=True)
+sys.stdin.read()
+"""
+
+
+class Child:
+    """A process below this one that listens; with `inside` it is connected to itself."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", ONE_CHILD, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        assert "up\n" == self.process.stdout.readline()
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0", "::1"])
+def host(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def child(host: str) -> Iterator[Child]:
+    child = Child(host)
+    yield child
+    child.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "address"),
+    [
+        ("0100007F:1F90", ("127.0.0.1", 8080)),
+        ("00000000:0016", ("0.0.0.0", 22)),
+        ("00000000000000000000000001000000:0050", ("::1", 80)),
+        ("0000000000000000FFFF00000100007F:0050", ("127.0.0.1", 80)),
+    ],
+)
+def test_the_kernels_addresses_are_read(field: str, address: tuple[str, int]) -> None:
+    assert address == endpoint(field)
+
+
+def test_a_listener_below_us_is_ours(child: Child, host: str) -> None:
+    assert OURS == listener(child.port, [host], os.getpid())
+    assert child.process.pid in descendants(os.getpid())
+
+
+def test_a_listener_elsewhere_is_foreign(child: Child, host: str) -> None:
+    assert FOREIGN == listener(child.port, [host], child.process.pid)
+
+
+def test_an_address_that_clients_do_not_reach_does_not_count() -> None:
+    child = Child("127.0.0.2")
+    assert NOBODY == listener(child.port, ["127.0.0.1"], os.getpid())
+    child.close()
+
+
+def test_a_port_without_a_listener_is_nobodys() -> None:
+    with hold("127.0.0.1", 0) as held:
+        assert NOBODY == listener(held.getsockname()[1], ["127.0.0.1"], os.getpid())
+
+
+def test_connections_from_outside_are_counted_and_those_from_inside_are_not() -> None:
+    child = Child("127.0.0.1", "inside")
+    pid = child.process.pid
+    with socket.create_connection(("127.0.0.1", child.port)):
+        # Seen from the child, this process is outside; seen from this process, both ends belong to us.
+        assert 1 == outside_connections(child.port, pid)
+        assert 0 == outside_connections(child.port, os.getpid())
+    child.close()
+    assert 0 == outside_connections(child.port, pid)
+
+
+def test_a_held_port_refuses_clients_and_cannot_be_bound_by_anybody() -> None:
+    with hold("0.0.0.0", 0) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        for option in (None, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            for address in ("127.0.0.1", "0.0.0.0"):
+                with socket.socket() as stranger:
+                    if option is not None:
+                        stranger.setsockopt(socket.SOL_SOCKET, option, 1)
+                    with pytest.raises(OSError) as taken:
+                        stranger.bind((address, port))
+                        stranger.listen()
+                    assert errno.EADDRINUSE == taken.value.errno
+
+
+def test_ports_come_from_the_sites_range_or_from_outside_the_kernels() -> None:
+    assert [9000, 9001, 9002] == candidates((9000, 9002), (32768, 60999))
+    free = set(candidates(None, (32768, 60999)))
+    assert {10000, 32767, 61000, 65535} <= free
+    assert not free & set(range(32768, 61000))
+    assert [0] == candidates(None, (1024, 65535))
+
+
+def test_every_name_gets_a_port_of_its_own_that_is_held() -> None:
+    ports = Ports(["http", "prometheus", "master"], "127.0.0.1", None)
+    ports.choose()
+    first = dict(ports.numbers)
+    assert ["http", "prometheus", "master"] == list(first)
+    assert 3 == len(set(first.values()))
+    for port in first.values():
+        with pytest.raises(OSError):
+            hold("127.0.0.1", port)
+
+    ports.choose()
+    assert not set(first.values()) & set(ports.numbers.values())
+    ports.release()
+    with hold("127.0.0.1", ports.numbers["http"]):
+        assert not ports.hold_again()
+        assert [] == ports.held
+    assert ports.hold_again()
+    ports.release()
+
+
+def test_a_range_without_a_free_port_is_worth_another_try_elsewhere() -> None:
+    with hold("127.0.0.1", 0) as held:
+        port = held.getsockname()[1]
+        ports = Ports(["http"], "127.0.0.1", (port, port))
+        with pytest.raises(End) as raised:
+            ports.choose()
+    assert ("Temporary", 75) == (raised.value.reason, raised.value.code)
