@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmop.domain import replica
+from llmop.domain import endings, replica
 
 
 class SharedDirectory(Protocol):
@@ -82,7 +82,7 @@ class DiskDirectory:
     def _read_end(self, name: str) -> replica.End | None:
         try:
             data = json.loads((self.root / "replicas" / name / "exit.json").read_bytes())
-            return end_of(data)
+            return endings.end_of(data)
         except (OSError, ValueError, KeyError, TypeError):
             # A torn or foreign file says nothing; Slurm's own words are used instead.
             return None
@@ -95,18 +95,6 @@ class DiskDirectory:
             return sorted(entry.name for entry in (self.root / "replicas").iterdir())
         except OSError:
             return []
-
-
-def end_of(data: Mapping[str, Any]) -> replica.End:
-    """The End that an agent wrote or sent. Raises KeyError, ValueError or TypeError for anything else."""
-    return replica.End(
-        reason=replica.EndReason(data["reason"]),
-        at=float(data["endedAt"]),
-        message=str(data.get("message", ""))[:1000],
-        exit_code=data.get("exitCode"),
-        node=str(data.get("node", ""))[:100],
-        log_tail=tuple(str(line)[:500] for line in list(data.get("logTail", ()))[-20:]),
-    )
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

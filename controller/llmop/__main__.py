@@ -1,0 +1,5 @@
+"""`python -m llmop`: the command `llmop`."""
+
+from llmop.main import main
+
+main()

@@ -1,0 +1,229 @@
+"""The composition root of the controller: what is put together, started, run periodically and stopped."""
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+import llmop.agent
+import llmop.simulator
+from llmop.channel import certificates, desk, listener
+from llmop.clock import Clock, SystemClock
+from llmop.cluster import driver
+from llmop.cluster.local import LocalCluster
+from llmop.cluster.slurm.commands import SlurmCommands
+from llmop.domain import errors, resources, site
+from llmop.manifest import load, merge
+from llmop.reconciler import loop, render, shared
+from llmop.rpc import server
+from llmop.runtimes import builtin
+from llmop.settings import ControllerSettings
+from llmop.store import interface, sql
+
+_log = structlog.get_logger()
+
+RESYNC_S = 300
+RETENTION_S = 3600
+CHANGES_KEPT = 10_000
+TOMBSTONES_KEPT_S = 7 * 86_400.0
+EVENTS_KEPT_S = 7 * 86_400.0
+BUILTIN_MANAGER = "builtin"
+
+
+async def run(
+    settings: ControllerSettings,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[str], None] = lambda address: None,
+    clock: Clock | None = None,
+) -> None:
+    """Runs a controller until `stop` is set; `ready` is called with the control API's address when it answers.
+
+    Raises NeedsUser for settings that cannot work, Deposed when another controller has taken over, Unavailable when the
+    store does not answer at the start.
+    """
+    clock = clock or SystemClock()
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await sql.open_store(settings.store_url)
+    try:
+        await bootstrap(store, clock, settings)
+        async with contextlib.AsyncExitStack() as stack:
+            await _serve(settings, store, clock, stop, ready, stack)
+    finally:
+        await store.close()
+
+
+async def _serve(
+    settings: ControllerSettings,
+    store: interface.Store,
+    clock: Clock,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
+    stack: contextlib.AsyncExitStack,
+) -> None:
+    ca, certificate, key = certificates.ensure(settings.state_dir / "tls", clock.now())
+    installation = await store.installation()
+    places = Places(installation, ca)
+    reconciler = await loop.Reconciler.start(
+        loop.Ports(
+            store=store,
+            clock=clock,
+            make_cluster=lambda where: make_cluster(where, clock),
+            make_files=lambda where: shared.DiskDirectory(Path(where.shared_dir)),
+            install=places.install,
+            jitter=random.random,
+            url=settings.gateway_url,
+        ),
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+    )
+    at = desk.Desk(store, clock, reconciler.epoch, reconciler.heard, reconciler.is_over)
+    reconciler.attach(at)
+    agents = listener.Listener(at, clock, certificate, key, settings.agent_host, settings.agent_port)
+    await agents.start()
+    stack.push_async_callback(agents.stop)
+    places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
+    control = server.build(
+        settings.socket, store=store, clock=clock, endpoints=reconciler.book, hint=reconciler.hint
+    )
+    await control.start()
+    stack.push_async_callback(control.stop)
+    scheduler = AsyncIOScheduler(
+        timezone=datetime.UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
+    scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock])
+    scheduler.start()
+    stack.callback(scheduler.shutdown, wait=False)
+    _log.info(
+        "controller started",
+        installation=installation,
+        epoch=reconciler.epoch,
+        api=settings.socket,
+        agents=places.urls[0],
+    )
+    ready(settings.socket)
+    work = asyncio.create_task(reconciler.run(), name="reconciler")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+
+
+class Places:
+    """Shared directories, made usable once per process and told where this controller listens."""
+
+    def __init__(self, installation: str, ca: str) -> None:
+        self.urls: tuple[str, ...] = ()
+        self._installation = installation
+        self._ca = ca
+        self._agent = Path(llmop.agent.__file__).with_name("agent.py").read_bytes()
+        self._simulator = Path(llmop.simulator.__file__).parent
+        self._known: dict[str, render.Installation] = {}
+
+    async def install(self, where: site.Site) -> render.Installation:
+        """Raises OSError."""
+        known = self._known.get(where.shared_dir)
+        if known is None:
+            directory = shared.DiskDirectory(Path(where.shared_dir))
+            agent = await asyncio.to_thread(self._install, directory)
+            known = self._known[where.shared_dir] = render.Installation(
+                id=self._installation, agent=agent, ca=self._ca
+            )
+        return known
+
+    def _install(self, directory: shared.DiskDirectory) -> str:
+        agent = directory.install(self._agent, self._simulator)
+        directory.publish(self.urls)
+        return agent
+
+
+def make_cluster(where: site.Site, clock: Clock) -> driver.Cluster:
+    if where.driver is site.DriverKind.LOCAL:
+        return LocalCluster(Path(where.shared_dir) / "jobs", clock, environ=os.environ)
+    return SlurmCommands(clock, environ=os.environ, submit_timeout_s=where.submit_timeout_s)
+
+
+def _advertised(settings: ControllerSettings) -> str:
+    """The address that nodes use. Connecting a datagram socket sends nothing; it only asks the routing table."""
+    host = settings.agent_advertise or settings.agent_host
+    if host not in ("0.0.0.0", "::"):
+        return f"[{host}]" if ":" in host else host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostbyname(socket.gethostname())
+
+
+async def bootstrap(store: interface.Store, clock: Clock, settings: ControllerSettings) -> None:
+    """Applies the built-in runtimes and profiles, each only over what nobody has changed, and the local cluster."""
+    for texts in (builtin.runtimes(), builtin.profiles()):
+        for name, text in texts.items():
+            for document in load.load(text, name):
+                await _apply_builtin(store, clock, document.data)
+    if settings.local_cluster and not (await store.list(resources.CLUSTER)).items:
+        await _apply_builtin(store, clock, local_cluster(settings.state_dir))
+
+
+def local_cluster(state_dir: Path) -> dict[str, object]:
+    """The manifest of the embedded default: this machine, under the name `default`."""
+    return {
+        "apiVersion": resources.API_VERSION,
+        "kind": resources.CLUSTER,
+        "metadata": {"name": "default"},
+        "spec": {
+            "driver": "local",
+            "sharedDir": str(state_dir / "shared"),
+            "python": sys.executable,
+            "submitRate": {"perSecond": 20, "burst": 40},
+            "pollInterval": {"min": "1s", "max": "10s"},
+        },
+    }
+
+
+async def _apply_builtin(store: interface.Store, clock: Clock, manifest: Mapping[str, Any]) -> None:
+    kind, name = str(manifest["kind"]), str(manifest["metadata"]["name"])
+    try:
+        live = await store.get(kind, "", name)
+    except errors.NotFound:
+        live = None
+    try:
+        applied = merge.apply(live, manifest, manager=BUILTIN_MANAGER)
+    except errors.Conflict as conflict:
+        _log.info(
+            "a built-in was changed by hand and stays as it is", kind=kind, name=name, reason=str(conflict)
+        )
+        return
+    if live is None:
+        made = dataclasses.replace(applied.resource, uid=clock.uid(), created_at=clock.now())
+        await store.commit([interface.Create(resource=made)])
+    elif applied.resource != live:
+        await store.commit(
+            [interface.Update(resource=applied.resource, expected_version=live.resource_version)]
+        )
+
+
+async def retain(store: interface.Store, clock: Clock) -> None:
+    """Drops history that nobody needs any more."""
+    now = clock.now()
+    await store.compact(
+        changes_before=await store.revision() - CHANGES_KEPT,
+        tombstones_before=now - TOMBSTONES_KEPT_S,
+        events_before=now - EVENTS_KEPT_S,
+    )

@@ -1,0 +1,211 @@
+"""The command `llmop`: the processes of an installation."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from llmop import __version__
+from llmop.domain.errors import LlmopError
+
+STATE_DIR = "~/.local/share/llmop"
+
+
+@click.group(help="Runs the processes of an llmop installation. People use llmctl.")
+@click.version_option(__version__, prog_name="llmop")
+def cli() -> None:
+    pass
+
+
+_state_dir = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=STATE_DIR,
+    show_default=True,
+    help="Private directory of this installation: database, sockets, certificates, keys.",
+)
+
+
+@cli.command(help="Runs the controller: the control API, the reconciler and the listener for agents.")
+@_state_dir
+@click.option(
+    "--store",
+    default="",
+    help="Database: sqlite:///path or postgresql://...  [default: SQLite in the state directory]",
+)
+@click.option(
+    "--agent-listen",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where agents reach the controller; on a cluster 0.0.0.0:PORT.",
+)
+@click.option(
+    "--agent-advertise",
+    default="",
+    help="Host name or address that nodes use.  [default: the address of this machine]",
+)
+@click.option("--gateway-url", default="", help="The gateway's public address, shown in statuses.")
+@click.option(
+    "--local",
+    "local_cluster",
+    is_flag=True,
+    help="Make this machine the Cluster `default` when there is no Cluster yet.",
+)
+def controller(
+    state_dir: Path,
+    store: str,
+    agent_listen: str,
+    agent_advertise: str,
+    gateway_url: str,
+    local_cluster: bool,
+) -> None:
+    from llmop import daemon
+    from llmop.settings import ControllerSettings
+    from llmop.telemetry import logs
+
+    logs.configure()
+    host, _, port = agent_listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.UsageError(f'--agent-listen "{agent_listen}": write host:port, for example 0.0.0.0:7443')
+    settings = ControllerSettings(
+        state_dir=_absolute(state_dir),
+        store=store,
+        agent_host=host.strip("[]"),
+        agent_port=int(port),
+        agent_advertise=agent_advertise,
+        gateway_url=gateway_url,
+        local_cluster=local_cluster,
+    )
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await daemon.run(settings, stop=stop)
+
+    asyncio.run(serve())
+
+
+@cli.command(help="Runs a gateway: one address for all models.")
+@_state_dir
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="host:port, or unix:/path in a private directory.",
+)
+@click.option(
+    "--controller",
+    "address",
+    default="",
+    help="The control API.  [default: the socket in the state directory]",
+)
+@click.option(
+    "--name", default="gateway", show_default=True, help="Unique among the gateways of an installation."
+)
+@click.option("--behind-proxy", is_flag=True, help="Something in front of it speaks TLS.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+@click.option(
+    "--body-limit", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes."
+)
+def gateway(
+    state_dir: Path,
+    listen: str,
+    address: str,
+    name: str,
+    behind_proxy: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    body_limit: int,
+) -> None:
+    from llmop.gateway import main
+    from llmop.gateway.settings import GatewaySettings
+    from llmop.settings import ControllerSettings
+    from llmop.telemetry import logs
+
+    logs.configure()
+    installation = ControllerSettings(state_dir=_absolute(state_dir))
+    installation.keys_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    main.serve(
+        GatewaySettings(
+            controller=address or installation.socket,
+            listen=listen,
+            keys_file=installation.keys_file,
+            state_dir=installation.keys_file.parent,
+            name=name,
+            behind_proxy=behind_proxy,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            body_limit=body_limit,
+        )
+    )
+
+
+@cli.command(help="Runs everything on this machine: controller, gateway, and deployments as local processes.")
+@_state_dir
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Address of the gateway; port 0 = any free one.",
+)
+@click.option(
+    "--store",
+    default="",
+    help="Database: sqlite:///path or postgresql://...  [default: SQLite in the state directory]",
+)
+@click.option(
+    "--ephemeral",
+    is_flag=True,
+    help="At the end stop all local replicas too, and delete the state directory.",
+)
+@click.option("--quiet", is_flag=True, help="Write the logs of the processes to the state directory only.")
+def up(state_dir: Path, listen: str, store: str, ephemeral: bool, quiet: bool) -> None:
+    from llmop import up as supervisor
+
+    sys.exit(
+        supervisor.run(_absolute(state_dir), listen=listen, store=store, ephemeral=ephemeral, quiet=quiet)
+    )
+
+
+@cli.group(help="Keys of the gateway's users.")
+def key() -> None:
+    pass
+
+
+@key.command(
+    "create", help="Makes a key and prints it: this is the only time it can be seen. Only its hash is kept."
+)
+@_state_dir
+@click.argument("name")
+def key_create(state_dir: Path, name: str) -> None:
+    from llmop.gateway import keys
+    from llmop.settings import ControllerSettings
+
+    file = ControllerSettings(state_dir=_absolute(state_dir)).keys_file
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    click.echo(keys.create(file, name))
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def main() -> None:
+    """Errors on purpose are one line; everything else is a fault of ours and shows its trace."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(202)
+    except click.Abort:
+        sys.exit(130)
+    except LlmopError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

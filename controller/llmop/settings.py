@@ -1,0 +1,34 @@
+"""What a controller process is told. Read once, by the command line; everything below gets values."""
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ControllerSettings:
+    """`state_dir` holds the socket, the certificates and, by default, the database; it is private to the account.
+
+    `agent_host` is what the agent listener binds, `agent_advertise` what nodes are told (default: the same, or this
+    machine's address when it binds all). `local_cluster` makes the Cluster `default` on this machine when there is none.
+    """
+
+    state_dir: Path
+    store: str = ""  # "" = SQLite in the state directory
+    agent_host: str = "127.0.0.1"
+    agent_port: int = 0
+    agent_advertise: str = ""
+    gateway_url: str = ""
+    local_cluster: bool = False
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"sqlite:///{self.state_dir / 'llmop.db'}"
+
+    @property
+    def socket(self) -> str:
+        """The control API's address."""
+        return f"unix://{self.state_dir / 'run' / 'controller.sock'}"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.state_dir / "gateway" / "keys"

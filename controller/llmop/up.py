@@ -1,0 +1,218 @@
+"""`llmop up`: controller and gateway of one machine as child processes, kept alive until this one is told to end."""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from llmop.cli import contexts
+from llmop.clock import SystemClock
+from llmop.cluster.local import LocalCluster
+from llmop.domain.errors import AlreadyExists, NeedsUser
+from llmop.gateway import keys
+from llmop.settings import ControllerSettings
+
+KEY_NAME = "up"
+START_S = 30.0
+STOP_S = 15.0
+KILL_WAIT_S = 5
+RESTART_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class _Child:
+    """A process that is started again when it ends by itself."""
+
+    def __init__(self, name: str, argv: Sequence[str], log: Path, *, quiet: bool) -> None:
+        self.name = name
+        self._argv = list(argv)
+        self._log = log
+        self._quiet = quiet
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self.quick_ends = 0
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "llmop", *self._argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log if self._quiet else None,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  (this process has one thread)
+            )
+        self._started_at = time.monotonic()
+
+    def has_ended(self) -> bool:
+        if self._process is None or self._process.poll() is None:
+            return False
+        self.quick_ends = self.quick_ends + 1 if time.monotonic() - self._started_at < 5.0 else 1
+        return True
+
+    def tail(self) -> str:
+        try:
+            return "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
+        except OSError:
+            return ""
+
+    def stop(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """Also after a kill -9 of this process nothing of it stays."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class _Stop(Exception):
+    """Somebody asked us to end."""
+
+
+def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: bool) -> int:
+    """Runs until SIGINT or SIGTERM; returns the exit code. Raises NeedsUser, OSError."""
+    settings = ControllerSettings(state_dir=state_dir, store=store)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if ephemeral and any(entry.name != "shared" for entry in state_dir.iterdir()):
+        raise NeedsUser(
+            "NotEmpty",
+            f"--ephemeral deletes {state_dir} at its end, and it is not empty: name a new directory",
+        )
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Stop
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    children: list[_Child] = []
+    try:
+        listen = _with_port(listen)
+        url = f"http://{listen}"
+        children = _children(settings, listen, url, store, quiet=quiet)
+        secret_file = _key(settings)
+        for child in children:
+            child.start()
+        _wait(settings, children)
+        context = contexts.Context(
+            name="local", controller=settings.socket, gateway=url, key_file=str(secret_file)
+        )
+        contexts.save(contexts.default_path(os.environ), context)
+        _greet(url, secret_file)
+        while True:
+            _restart(children)
+            time.sleep(RESTART_S)
+    except _Stop:
+        return 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        # The gateway last: requests that are under way get their answers as long as replicas live.
+        for child in children:
+            child.stop()
+        if ephemeral:
+            asyncio.run(_end_jobs(state_dir / "shared" / "jobs"))
+            shutil.rmtree(state_dir, ignore_errors=True)
+
+
+def _children(
+    settings: ControllerSettings, listen: str, url: str, store: str, *, quiet: bool
+) -> list[_Child]:
+    logs = settings.state_dir / "logs"
+    logs.mkdir(mode=0o700, exist_ok=True)
+    state = ["--state-dir", str(settings.state_dir)]
+    controller = [
+        "controller",
+        *state,
+        "--local",
+        "--gateway-url",
+        url,
+        *(["--store", store] if store else []),
+    ]
+    gateway = ["gateway", *state, "--listen", listen]
+    return [
+        _Child("controller", controller, logs / "controller.log", quiet=quiet),
+        _Child("gateway", gateway, logs / "gateway.log", quiet=quiet),
+    ]
+
+
+def _with_port(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    if port != "0":
+        return listen
+    with socket.create_server((host.strip("[]"), 0)) as probe:
+        return f"{host}:{probe.getsockname()[1]}"
+
+
+def _key(settings: ControllerSettings) -> Path:
+    """A key for the person who runs this, made once; its secret is in a 0600 file that llmctl reads."""
+    secret_file = settings.state_dir / "key"
+    settings.keys_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if secret_file.exists():
+        return secret_file
+    try:
+        secret = keys.create(settings.keys_file, KEY_NAME)
+    except AlreadyExists:
+        # The key is known but its secret was lost between two steps of an earlier start.
+        secret = keys.create(settings.keys_file, f"{KEY_NAME}-{SystemClock().suffix(5)}")
+    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    return secret_file
+
+
+def _wait(settings: ControllerSettings, children: Sequence[_Child]) -> None:
+    """Until the control API's socket is there. Raises NeedsUser when a process cannot start."""
+    path = Path(settings.socket.removeprefix("unix://"))
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        for child in children:
+            if child.has_ended():
+                raise NeedsUser("StartFailed", f"the {child.name} did not start:\n{child.tail()}")
+        if path.exists() and _answers(path):
+            return
+        time.sleep(0.05)
+    raise NeedsUser(
+        "StartFailed", f"the controller did not answer within {START_S:.0f} s:\n{children[0].tail()}"
+    )
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+            return True
+        except OSError:
+            return False
+
+
+def _restart(children: Sequence[_Child]) -> None:
+    for child in children:
+        if child.has_ended():
+            if child.quick_ends >= 5:
+                raise NeedsUser("KeepsEnding", f"the {child.name} ends again and again:\n{child.tail()}")
+            click.echo(f"the {child.name} has ended; starting it again", err=True)
+            child.start()
+
+
+def _greet(url: str, secret_file: Path) -> None:
+    click.echo(
+        f"llmop is up.\n  gateway  {url}\n  key      in {secret_file}\n  try      llmctl get md,rep", err=True
+    )
+    sys.stderr.flush()
