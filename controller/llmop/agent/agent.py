@@ -1100,7 +1100,7 @@ def ask_engine(port: int, method: str, path: str, body: Optional[bytes], key: st
         response = connection.getresponse()
         text = response.read(1 << 20).decode("utf-8", "replace")
         return Answer(response.status, text)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return Answer(0, "{}: {}".format(type(error).__name__, error))
     finally:
         connection.close()

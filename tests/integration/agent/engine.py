@@ -36,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             while fault("hang"):
                 time.sleep(0.05)
+            while fault("busy"):
+                pass
             self.answer(503 if fault("loading") else 200, b"")
         elif self.path == "/stream":
             self.stream()

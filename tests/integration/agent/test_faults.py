@@ -155,16 +155,30 @@ def test_a_stranger_on_the_port_never_sees_a_probe(rig: Rig, controller: FakeCon
             stranger.accept()
 
 
-def test_an_engine_that_hangs_is_reported_and_restarted(rig: Rig, controller: FakeController) -> None:
+def test_an_engine_that_hangs_is_restarted(rig: Rig, controller: FakeController) -> None:
     rig.engine["health"]["timeout"] = 0.2
-    rig.engine["env"] = {"PYTHONUNBUFFERED": "1"}
     rig.start()
     controller.wait_for_phase("ready")
     hang = rig.fault("hang")
-    controller.wait_for_phase("unhealthy")
-    controller.wait_for_beat(lambda beat: beat["engineRestarts"] == 1)
+    restart = controller.wait_for_beat(lambda beat: beat["engineRestarts"] == 1)
+    assert "the engine failed 2 probes: /health answers " in restart["detail"]
     hang.unlink()
     controller.wait_for_beat(lambda beat: beat["engineRestarts"] == 1 and beat["phase"] == "ready")
+
+
+def test_an_engine_that_works_too_hard_to_answer_is_unhealthy_but_left_alone(
+    rig: Rig, controller: FakeController
+) -> None:
+    rig.engine["health"].update(timeout=0.2, failureThreshold=4)
+    rig.start()
+    controller.wait_for_phase("ready")
+    busy = rig.fault("busy")
+    controller.wait_for_phase("unhealthy")
+    known = len(controller.beats)
+    busy.unlink()
+
+    ready = controller.wait_for_beat(lambda beat: beat["phase"] == "ready", after=known)
+    assert 0 == ready["engineRestarts"]
 
 
 def test_an_engine_that_refuses_its_warm_up_is_never_ready(rig: Rig, controller: FakeController) -> None:
