@@ -131,6 +131,18 @@ def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: boo
             shutil.rmtree(state_dir, ignore_errors=True)
 
 
+async def _end_jobs(directory: Path) -> None:
+    """Cancels every local job and waits until none is left."""
+    cluster = LocalCluster(directory, SystemClock(), environ=os.environ, kill_wait_s=KILL_WAIT_S)
+    deadline = time.monotonic() + STOP_S + KILL_WAIT_S
+    while time.monotonic() < deadline:
+        live = [seen.job_id for seen in (await cluster.snapshot()).jobs if seen.state.is_live]
+        if not live:
+            return
+        await cluster.cancel(live)
+        await asyncio.sleep(0.2)
+
+
 def _children(
     settings: ControllerSettings, listen: str, url: str, store: str, *, quiet: bool
 ) -> list[_Child]:

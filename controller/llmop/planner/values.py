@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from llmop.domain import conditions, deployment, endpoint, job, resources, runtime, site
+from llmop.domain import deployment, endpoint, job, resources, runtime, site
+from llmop.domain.conditions import Condition
 from llmop.domain.replica import Drain, End, Heartbeat, Phase, Replica
 
 
@@ -73,7 +74,7 @@ class Record:
     ready or since the window began. `stalled_until` blocks new replicas of `stalled_generation`.
     """
 
-    conditions: tuple[conditions.Condition, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     crashes: int = 0
     crash_revision: int = 0
     retry_at: float | None = None
