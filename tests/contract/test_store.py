@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.rigs.fixtures import postgres_rig  # noqa: F401
 
 from llmop.domain import errors, replica, resources
 from llmop.store import interface

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from llmop.domain import errors
 from llmop.store import database, filesystem, migrate
 
-_BUSY_MS = 10_000
+_PATIENCE = 10.0
 _READERS = 4
 _LOCAL = {"journal_mode": "WAL"}
 _SHARED = {"locking_mode": "EXCLUSIVE", "journal_mode": "DELETE"}  # in this order: WAL is never tried
@@ -37,20 +37,23 @@ class Sqlite:
     connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it.
     """
 
-    def __init__(self, path: Path, installation: str, lock: "ProcessLock", *, shared: bool) -> None:
+    def __init__(
+        self, path: Path, installation: str, lock: "ProcessLock", *, shared: bool, patience: float
+    ) -> None:
         self.installation = installation
         self._path = path
         self._lock = lock
+        waiting = {"busy_timeout": str(int(patience * 1000))}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         if shared:
             self._reader = self._writer
-            only = _engine(path, "BEGIN IMMEDIATE", 1, _SHARED | {"synchronous": "FULL"})
+            only = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _SHARED | {"synchronous": "FULL"})
             self._durable = self._write = self._read = only
         else:
             self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
-            self._read = _engine(path, "BEGIN", _READERS, _LOCAL)
-            self._write = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "NORMAL"})
-            self._durable = _engine(path, "BEGIN IMMEDIATE", 1, _LOCAL | {"synchronous": "FULL"})
+            self._read = _engine(path, "BEGIN", _READERS, waiting | _LOCAL)
+            self._write = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _LOCAL | {"synchronous": "NORMAL"})
+            self._durable = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _LOCAL | {"synchronous": "FULL"})
 
     async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
         return await self._run(self._reader, self._read, ask)
@@ -77,17 +80,21 @@ class Sqlite:
             with database.in_words(self._explain), engine.connect() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(executor, run)
+        try:
+            job = asyncio.get_running_loop().run_in_executor(executor, run)
+        except RuntimeError as error:  # the executor was shut down
+            raise errors.Unavailable(f"the store {self._path} is closed") from error
+        return await job
 
     def _explain(self, error: Exception) -> str:
         return explain(self._path, error)
 
 
-async def open_sqlite(path: Path, *, shared: bool | None = None) -> Sqlite:
+async def open_sqlite(path: Path, *, shared: bool | None = None, patience: float = _PATIENCE) -> Sqlite:
     """Opens or makes the database at `path`, a file that only its owner may read; a folder made for it is 0700.
 
-    `shared` says whether it lies on a shared file system; None = look. Raises Unavailable, and NeedsUser when another
-    process has it open.
+    `shared` says whether it lies on a shared file system; None = look. A lock that others hold (a backup) is waited for
+    `patience` seconds. Raises Unavailable, and NeedsUser when another process has it open.
     """
     path = path.absolute()
     try:
@@ -112,7 +119,7 @@ async def open_sqlite(path: Path, *, shared: bool | None = None) -> Sqlite:
             address = sa.URL.create("sqlite", database=str(path))
             pragmas = _SHARED if shared else _LOCAL
             installation = await asyncio.to_thread(migrate.upgrade, address, pragmas)
-        opened = Sqlite(path, installation, lock, shared=shared)
+        opened = Sqlite(path, installation, lock, shared=shared, patience=patience)
     except BaseException:
         lock.release()
         raise
@@ -158,7 +165,7 @@ class ProcessLock:
             self._descriptor = None
 
 
-def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]) -> sa.Engine:
+def _engine(path: Path, begin: str, connections: int, pragmas: dict[str, str]) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         poolclass=sa.QueuePool,
@@ -166,12 +173,7 @@ def _engine(path: Path, begin: str, connections: int, pragmas: Mapping[str, str]
         max_overflow=0,
         connect_args={"check_same_thread": False},
     )
-    settings = {
-        "busy_timeout": str(_BUSY_MS),
-        "foreign_keys": "ON",
-        "journal_size_limit": "67108864",
-        **pragmas,
-    }
+    settings = {"foreign_keys": "ON", "journal_size_limit": "67108864"} | pragmas
 
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
