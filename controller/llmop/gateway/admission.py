@@ -1,0 +1,85 @@
+"""Which model a request is for, and which bytes its engine gets. Pure."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import orjson
+
+from llmop.domain.endpoint import RoutedModel
+from llmop.gateway.errors import Dialect, Refusal, bad_request, unknown_model
+from llmop.gateway.routes import Route
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    model: str
+    body: bytes
+
+
+def admit(
+    route: Route, header_model: str | None, body: bytes, models: Mapping[str, RoutedModel]
+) -> Admission | Refusal:
+    """The client's own bytes are kept unless the engine has to read another name as "model"."""
+    if route.dialect is Dialect.TGI:
+        return _admit_tgi(route, header_model, body, models)
+    return _admit_openai(route, body, models)
+
+
+def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) -> Admission | Refusal:
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return bad_request(f"the body is not valid JSON: {error}")
+    if type(request) is not dict:
+        return bad_request("the body must be a JSON object")
+    asked = request.get("model")
+    name = asked if route.model is None else route.model
+    if name is None:
+        return bad_request("the field 'model' is missing: name one of GET /v1/models", "model_missing")
+    if type(name) is not str:
+        return bad_request("the field 'model' must be a string: name one of GET /v1/models", "model_missing")
+    model = models.get(name)
+    if model is None:
+        return unknown_model(name)
+    if Dialect.OPENAI not in model.protocols:
+        return _not_spoken(model, Dialect.OPENAI)
+    wanted = model.upstream_model or name
+    if asked != wanted:
+        request["model"] = wanted
+        body = orjson.dumps(request)
+    return Admission(model=name, body=body)
+
+
+def _admit_tgi(
+    route: Route, header_model: str | None, body: bytes, models: Mapping[str, RoutedModel]
+) -> Admission | Refusal:
+    name = route.model or header_model
+    if name is None:
+        speaking = [model.name for model in models.values() if Dialect.TGI in model.protocols]
+        if len(speaking) != 1:
+            return bad_request(
+                f"{len(speaking)} models speak this dialect, so one has to be named: "
+                "send the header X-Model or use /models/<name>/generate",
+                "model_missing",
+            )
+        name = speaking[0]
+    model = models.get(name)
+    if model is None:
+        return unknown_model(name)
+    if Dialect.TGI not in model.protocols:
+        return _not_spoken(model, Dialect.TGI)
+    return Admission(model=name, body=body)
+
+
+_ROUTES = {Dialect.OPENAI: "/v1/chat/completions", Dialect.TGI: "/generate"}
+
+
+def _not_spoken(model: RoutedModel, asked: Dialect) -> Refusal:
+    spoken = [dialect for dialect in Dialect if dialect in model.protocols]
+    instead = " or ".join(_ROUTES[dialect] for dialect in spoken) or "another model"
+    return Refusal(
+        status=422,
+        code="dialect_not_supported",
+        message=f"the model '{model.name}' does not speak the dialect '{asked}', and this version does not translate: "
+        f"use {instead}",
+    )

@@ -1,0 +1,125 @@
+"""The few routes beside the hot path, as an ASGI application. Keys were checked before a request gets here."""
+
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llmop.domain.endpoint import RoutedModel
+from llmop.gateway import errors
+from llmop.gateway.errors import Dialect, Refusal
+from llmop.gateway.metrics import CountsCollector, Gauges
+from llmop.gateway.routes import find_route
+from llmop.gateway.worker import Worker
+
+_HOT = "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /generate, /generate_stream, /"
+_COLD = "GET /v1/models, /healthz, /metrics"
+
+
+class Presence:
+    """Whether the controller answers, and when it last confirmed the table (epoch seconds, None: never)."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.confirmed_at: float | None = None
+
+
+class WorkerGauges(Gauges):
+    def __init__(self, worker: Worker, presence: Presence) -> None:
+        self._worker = worker
+        self._presence = presence
+
+    def endpoints(self) -> list[tuple[str, str, int]]:
+        states = self._worker.fleet.states(self._worker.loop.time())
+        return [(deployment, state, number) for (deployment, state), number in states.items()]
+
+    def table(self) -> tuple[int, float]:
+        received = self._worker.fleet.received
+        if received is None:
+            return -1, -1.0
+        confirmed_at = self._presence.confirmed_at or received.received_at
+        return received.table.version, max(0.0, self._worker.clock.now() - confirmed_at)
+
+    def connected(self) -> bool:
+        return self._presence.connected
+
+    def connections(self) -> int:
+        return len(self._worker.connections)
+
+
+def make_app(worker: Worker, presence: Presence) -> Starlette:
+    gauges = WorkerGauges(worker, presence)
+    registry = CollectorRegistry()
+    registry.register(CountsCollector(worker.counts, gauges))
+
+    async def models(_: Request) -> Response:
+        listed = [_describe(model) for model in worker.fleet.models.values()]
+        return _json({"object": "list", "data": listed})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        found = worker.fleet.models.get(name)
+        if found is None:
+            return _refuse(errors.unknown_model(name))
+        if request.url.path.startswith("/models/"):
+            return _json({"object": "list", "data": [_describe(found)]})
+        return _json(_describe(found))
+
+    async def healthz(_: Request) -> Response:
+        version, age = gauges.table()
+        state = {
+            "status": "ok" if version >= 0 else "no endpoint table yet",
+            "table_version": version,
+            "table_age_s": round(age, 1),
+            "controller": "connected" if presence.connected else "away",
+        }
+        return _json(state, 200 if version >= 0 else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    async def anything(request: Request) -> Response:
+        if find_route(request.url.path.encode()) is not None and request.url.path != "/":
+            refusal = Refusal(
+                status=405, code="method_not_allowed", message=f"{request.url.path} takes POST only"
+            )
+            return _refuse(refusal, {"allow": "POST"})
+        return _refuse(
+            Refusal(
+                status=404,
+                code="not_found",
+                message=f"{request.method} {request.url.path[:200]} is not served in this version; there are "
+                f"{_HOT} (each also below /models/<name>), and {_COLD}",
+            )
+        )
+
+    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return Starlette(
+        routes=[
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/models/{name:path}/v1/models", model),
+            Route("/healthz", healthz),
+            Route("/metrics", metrics),
+            Route("/{path:path}", anything, methods=every),
+        ]
+    )
+
+
+def _describe(model: RoutedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": int(model.created_at), "owned_by": "llmop"}
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def _refuse(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        errors.payload(refusal, Dialect.OPENAI), refusal.status, headers, media_type="application/json"
+    )

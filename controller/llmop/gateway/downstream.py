@@ -1,0 +1,451 @@
+"""A client's connection: uvicorn's own protocol, with the hot routes answered before ASGI.
+
+uvicorn keeps listening, TLS, shutdown and the few other routes. Here are the bounds (heads, bodies, slow clients), the order of
+pipelined requests, keys, and the handing over of hot requests to their exchanges.
+"""
+
+import asyncio
+import functools
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from llmop.gateway import errors
+from llmop.gateway.errors import Dialect, Refusal
+from llmop.gateway.exchange import Exchange
+from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
+from llmop.gateway.routes import Route, find_route
+from llmop.gateway.settings import HEAD_LIMIT
+from llmop.gateway.worker import Worker
+
+LOG = logging.getLogger(__name__)
+
+KEYLESS_PATH = b"/healthz"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SLOWEST_BODY = 1024  # bytes per second on average, after the first `body_idle` seconds
+_MOST_HELD = 64 * 1024  # bytes of pipelined requests kept while another one is answered
+
+# Where a connection is; the sweep measures how long.
+_IDLE, _HEAD, _BODY, _LINGER, _CLOSING = range(5)
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """`_busy` says that a request is being answered; `_waiting` holds, in order, what starts the answers of those behind it."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        worker: Worker,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._worker = worker
+        self._keyless = False
+        self._busy = False
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._held = bytearray()
+        self._exchange: Exchange | None = None
+        self._last = False  # no further request will be taken
+        self._stopping = False
+        self._phase = _HEAD
+        self._since = self._progress = self.loop.time()
+        self._quiet = 0
+        self._received = 0
+        # The request that is being read
+        self._head: RequestHead | None = None
+        self._route: Route | None = None
+        self._refusal: Refusal | None = None
+        self._cold = False
+        self._cold_open = False
+        self._continue_due = False
+        self._body: bytes | bytearray = b""
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.write: Callable[[bytes], None] = transport.write
+        self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
+        self._worker.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._worker.connections.discard(self)
+        self._last = True
+        self._waiting.clear()
+        self._held.clear()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._last:
+            return
+        if self._busy and not self._cold_open:
+            self._held += data
+            if len(self._held) > _MOST_HELD:
+                self.flow.pause_reading()
+            return
+        self._feed(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # Reading requests
+
+    def _feed(self, data: bytes) -> None:
+        self._quiet += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            LOG.exception("a request could not be read for a fault of the gateway")
+            self._reject(
+                Refusal(status=500, code="internal", message="the gateway failed to read the request")
+            )
+        except httptools.HttpParserError as error:
+            self._worker.counts.refused["malformed"] += 1
+            self._reject(errors.bad_request(f"the request is not valid HTTP/1.1: {error}", "malformed"))
+        except httptools.HttpParserUpgrade:
+            return  # refused when its head was complete
+        if self._quiet > HEAD_LIMIT and not self._last:
+            self._worker.counts.refused["head_too_large"] += 1
+            self._reject(errors.head_too_large(HEAD_LIMIT))
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self._phase = _HEAD
+        self._since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._last:
+            return
+        headers: Headers = self.headers
+        self.headers = []  # a chunked body's trailer must not look like headers
+        if self._quiet > HEAD_LIMIT and head_size(self.url, headers) > HEAD_LIMIT:
+            self._worker.counts.refused["head_too_large"] += 1
+            self._reject(errors.head_too_large(HEAD_LIMIT))
+            return
+        self._quiet = 0
+        head = read_request_head(headers, self.parser.get_http_version())
+        problem = head.problem
+        if problem is None and self.parser.should_upgrade():
+            problem = errors.bad_request(
+                "protocol upgrades are not supported: send the request without Upgrade", "upgrade"
+            )
+        if problem is not None:
+            self._reject(problem)
+            return
+        method = self.parser.get_method()
+        route = find_route(self.url) if method == b"POST" else None
+        self._head = head
+        self._route = route
+        self._body = b""
+        self._received = 0
+        self._refusal = None
+        self._phase = _BODY
+        self._progress = self._since
+        if not self._keyless and not self._worker.keys.knows(head.key) and self.url != KEYLESS_PATH:
+            self._refusal = errors.UNAUTHENTICATED
+        elif route is not None and head.length is not None and head.length > self._worker.body_limit:
+            self._body_too_large()
+            return
+        self._cold = route is None and self._refusal is None
+        if self._cold:
+            self._begin_cold(headers)
+        elif head.expects_continue:
+            if self._refusal is not None:
+                self._reject(self._refusal, route)
+            elif self._busy:
+                self._continue_due = True
+            else:
+                self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._quiet = 0
+        if self._last:
+            return
+        if self._cold:
+            if not self.cycle.response_complete:
+                super().on_body(body)
+            return
+        self._progress = self.loop.time()
+        self._received += len(body)
+        if self._received > self._worker.body_limit:
+            self._body_too_large()
+        elif self._refusal is None:
+            if not self._body:
+                self._body = body
+            else:
+                if type(self._body) is bytes:
+                    self._body = bytearray(self._body)
+                self._body += body
+
+    def on_message_complete(self) -> None:
+        self._quiet = 0
+        if self._last:
+            return
+        self._phase = _IDLE
+        if self._cold:
+            self._cold_open = False
+            super().on_message_complete()
+            return
+        self._continue_due = False
+        keep_alive = self.parser.should_keep_alive()
+        http11 = self.parser.get_http_version() == "1.1"
+        head, self._head = self._head, None
+        assert head is not None
+        refusal = self._refusal
+        route = self._route
+        if refusal is not None or route is None:
+            assert refusal is not None
+            self._enqueue(
+                functools.partial(
+                    self._answer_refusal,
+                    refusal,
+                    route,
+                    keep_alive and http11,
+                    head,
+                    body=self.parser.get_method() != b"HEAD",
+                )
+            )
+            return
+        body, self._body = self._body, b""
+        exchange = Exchange(
+            self._worker,
+            self,
+            route,
+            head,
+            body if type(body) is bytes else bytes(body),
+            keep_alive=keep_alive and http11,
+            http11=http11,
+        )
+        if self._busy:
+            self._waiting.append(functools.partial(self._start_exchange, exchange))
+        else:
+            self._busy = True
+            self._start_exchange(exchange)
+
+    def _begin_cold(self, headers: Headers) -> None:
+        """Hands a request to uvicorn, which builds its cycle; the order of the answers stays ours."""
+        self.headers = headers
+        self.expect_100_continue = self._head is not None and self._head.expects_continue
+        self.scope = {  # type: ignore[typeddict-item]  # uvicorn adds the rest
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": self.root_path,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        self.cycle = None  # type: ignore[assignment]  # else uvicorn would queue it behind a cycle of its own
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._enqueue(functools.partial(self._start_cold, cycle, app))
+
+    # Answering, in order
+
+    def _enqueue(self, start: Callable[[], None]) -> None:
+        if self._busy:
+            self._waiting.append(start)
+        else:
+            self._busy = True
+            start()
+
+    def _start_exchange(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        exchange.start()
+
+    def _start_cold(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._cold_open = cycle.more_body
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """uvicorn calls it after the answer to one of the other routes."""
+        self._cold_open = False
+        self.response_done(keep_alive=not self.transport.is_closing())
+
+    def response_done(self, keep_alive: bool) -> None:
+        self._exchange = None
+        self.server_state.total_requests += 1
+        if not keep_alive or self._stopping:
+            self._close()
+        elif self._waiting or self._held:
+            self.loop.call_soon(self._next)
+        else:
+            self._rest()
+
+    def _next(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._waiting:
+            self._waiting.popleft()()
+            return
+        self._rest()
+        held = bytes(self._held)
+        self._held.clear()
+        if held:
+            self._feed(held)
+
+    def _rest(self) -> None:
+        """Nothing is being answered: read on."""
+        self._busy = False
+        self._since = self._progress = self.loop.time()
+        self.flow.resume_reading()
+        if self._continue_due:
+            self._continue_due = False
+            self.write(_CONTINUE)
+
+    # Refusing
+
+    def refuse(self, refusal: Refusal, route: Route | None, keep_alive: bool, request_id: bytes) -> None:
+        self._write_refusal(refusal, route, keep_alive, request_id)
+        self.response_done(keep_alive)
+
+    def _answer_refusal(
+        self, refusal: Refusal, route: Route | None, keep_alive: bool, head: RequestHead, *, body: bool
+    ) -> None:
+        if route is not None:
+            self._worker.counts.unknown.answered(route.dialect, refusal.status)
+        request_id = head.request_id or self._worker.request_id()
+        self._write_refusal(refusal, route, keep_alive, request_id, body=body)
+        self.response_done(keep_alive)
+
+    def _write_refusal(
+        self,
+        refusal: Refusal,
+        route: Route | None,
+        keep_alive: bool,
+        request_id: bytes,
+        *,
+        body: bool = True,
+    ) -> None:
+        content = errors.payload(refusal, Dialect.OPENAI if route is None else route.dialect)
+        lines = [
+            status_line(refusal.status),
+            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(content),
+            b"x-request-id: ",
+            request_id,
+            b"\r\n",
+        ]
+        if refusal.status == 401:
+            lines.append(b"www-authenticate: Bearer\r\n")
+        if refusal.retry_after is not None:
+            lines.append(b"retry-after: %d\r\n" % refusal.retry_after)
+        if refusal.dropped:
+            lines.append(b"x-llmop-dropped-reason: " + refusal.dropped.encode() + b"\r\n")
+        if not keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if body:
+            lines.append(content)
+        self.write(b"".join(lines))
+
+    def _body_too_large(self) -> None:
+        self._worker.counts.refused["body_too_large"] += 1
+        self._reject(errors.body_too_large(self._worker.body_limit), self._route)
+
+    def _reject(self, refusal: Refusal, route: Route | None = None) -> None:
+        """The rest of what the client sends cannot be trusted, or is not wanted: its turn comes, it is told, and that is all."""
+        if not self._last:
+            self._last = True
+            self._enqueue(functools.partial(self._answer_last, refusal, route))
+
+    def _answer_last(self, refusal: Refusal, route: Route | None) -> None:
+        if route is not None:
+            self._worker.counts.unknown.answered(route.dialect, refusal.status)
+        self._write_refusal(refusal, route, False, self._worker.request_id())
+        # A close with unread data would reset the connection and could take the answer away from the client.
+        self._phase = _LINGER
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # Ending
+
+    def _close(self) -> None:
+        """What was written still goes out."""
+        self._last = True
+        self._phase = _CLOSING
+        self._since = self.loop.time()
+        self.transport.close()
+
+    def break_off(self, visible: bool) -> None:
+        self._exchange = None
+        if visible:
+            self._close()
+        else:
+            self._last = True
+            self.transport.abort()
+
+    def stalled(self) -> None:
+        self._worker.counts.refused["slow_reader"] += 1
+        self.transport.abort()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """uvicorn is stopping: what is being answered is finished, nothing else begins."""
+        self._stopping = True
+        if not self._busy:
+            self._close()
+
+    def reading_stalled(self) -> bool:
+        return self.flow.write_paused
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: whoever is too slow goes."""
+        timeouts = self._worker.timeouts
+        waited = now - self._since
+        if self._phase == _LINGER:
+            if waited > timeouts.linger:
+                self.transport.abort()
+        elif self._phase == _CLOSING:
+            if waited > timeouts.stream_idle:
+                self.stalled()
+        elif self._busy:
+            if self._exchange is not None:
+                self._exchange.sweep(now)
+        elif self._phase == _IDLE:
+            if waited > timeouts.keep_alive:
+                self.transport.abort()
+        elif self._phase == _HEAD:
+            if waited > timeouts.head:
+                self._too_slow("slow_head")
+        elif now - self._progress > timeouts.body_idle or (
+            waited > timeouts.body_idle and self._received < waited * _SLOWEST_BODY
+        ):
+            self._too_slow("slow_body")
+
+    def _too_slow(self, reason: str) -> None:
+        self._worker.counts.refused[reason] += 1
+        self._reject(
+            Refusal(status=408, code="request_timeout", message="the request did not arrive in time"),
+            self._route,
+        )

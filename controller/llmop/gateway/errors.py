@@ -1,0 +1,105 @@
+"""Refusals, in the form that each dialect's clients understand."""
+
+import dataclasses
+import enum
+
+import orjson
+
+
+class Dialect(enum.StrEnum):
+    OPENAI = "openai"
+    TGI = "tgi"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """`code` is a word for programs, `message` a sentence for people. `retry_after` is in seconds; `dropped` becomes
+    the header `x-llmop-dropped-reason`.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
+    dropped: str = ""
+
+
+_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_TGI_VALIDATION = frozenset((400, 413, 415, 422))
+
+
+def payload(refusal: Refusal, dialect: Dialect) -> bytes:
+    """The JSON of a refusal.
+
+    OpenAI: `{"error": {"message", "type", "param", "code"}}`. TGI: `{"error", "error_type"}` (`ErrorResponse` in
+    router/src/lib.rs); wrong input is `validation` there, which its client raises as ValidationError.
+    """
+    if dialect is Dialect.TGI:
+        error_type = "validation" if refusal.status in _TGI_VALIDATION else refusal.code
+        return orjson.dumps({"error": refusal.message, "error_type": error_type})
+    kind = _OPENAI_TYPES.get(
+        refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error"
+    )
+    return orjson.dumps(
+        {"error": {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}}
+    )
+
+
+def event(refusal: Refusal, dialect: Dialect) -> bytes:
+    """The same as one server-sent event, for streams whose status has gone out already."""
+    return b"data: " + payload(refusal, dialect) + b"\n\n"
+
+
+def bad_request(message: str, code: str = "invalid_request") -> Refusal:
+    return Refusal(status=400, code=code, message=message)
+
+
+UNAUTHENTICATED = Refusal(
+    status=401,
+    code="invalid_api_key",
+    message="a valid API key is required: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
+)
+
+
+def body_too_large(limit: int) -> Refusal:
+    return Refusal(
+        status=413,
+        code="body_too_large",
+        message=f"the request body is larger than the {limit} bytes that this gateway takes",
+    )
+
+
+def head_too_large(limit: int) -> Refusal:
+    return Refusal(
+        status=431, code="head_too_large", message=f"the request's head is larger than {limit} bytes"
+    )
+
+
+def unknown_model(name: str) -> Refusal:
+    return Refusal(status=404, code="model_not_found", message=f"the model '{name[:200]}' does not exist")
+
+
+def no_endpoint(model: str) -> Refusal:
+    return Refusal(
+        status=503,
+        code="no_endpoint",
+        message=f"no replica of the model '{model}' is ready at the moment",
+        retry_after=10,
+        dropped="no_endpoint",
+    )
+
+
+def upstream_failed(model: str, problem: str) -> Refusal:
+    return Refusal(
+        status=502,
+        code="upstream_failed",
+        message=f"the replica of the model '{model}' failed before it answered: {problem}",
+        retry_after=1,
+        dropped="upstream_failed",
+    )
+
+
+def stream_broken(problem: str) -> Refusal:
+    return Refusal(
+        status=502, code="stream_broken", message=f"the answer ends here, it is incomplete: {problem}"
+    )

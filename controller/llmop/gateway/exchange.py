@@ -1,0 +1,469 @@
+"""One request on the hot path, from the complete request to the last byte of the answer, over as many attempts as it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from llmop.gateway import errors, retry, routing
+from llmop.gateway.admission import admit
+from llmop.gateway.errors import Refusal
+from llmop.gateway.fleet import ModelRoute, Upstream
+from llmop.gateway.heads import RequestHead, status_line
+from llmop.gateway.retry import RETRYABLE_STATUSES, Failure
+from llmop.gateway.routes import Route
+from llmop.gateway.sse import FirstBlock, says_overloaded
+from llmop.gateway.upstream import UpstreamConnection
+from llmop.gateway.worker import Worker
+
+LOG = logging.getLogger(__name__)
+
+_LAST_CHUNK = b"0\r\n\r\n"
+_BODILESS = frozenset((204, 304))
+
+
+class Client(Protocol):
+    """The connection the request came from."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]: ...
+
+    def reading_stalled(self) -> bool:
+        """Whether the client takes less than it is sent."""
+        ...
+
+    def refuse(self, refusal: Refusal, route: Route, keep_alive: bool, request_id: bytes) -> None:
+        """Answers with an error of our own, and is done."""
+        ...
+
+    def response_done(self, keep_alive: bool) -> None: ...
+
+    def break_off(self, visible: bool) -> None:
+        """Ends the connection in the middle of an answer; `visible` says that its framing shows what is missing."""
+        ...
+
+    def stalled(self) -> None:
+        """Ends the connection of a client that has not read for too long."""
+        ...
+
+
+class Exchange:
+    """Until `committed`, nothing has gone to the client and the request may be made again elsewhere; afterwards bytes are copied
+    as they come.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_client",
+        "_connection",
+        "_first",
+        "_head",
+        "_held",
+        "_http11",
+        "_keep_alive",
+        "_model",
+        "_paused",
+        "_problem",
+        "_request_id",
+        "_retries",
+        "_route",
+        "_stale_spent",
+        "_started_at",
+        "_status",
+        "_stream_tail",
+        "_task",
+        "_timer",
+        "_tried",
+        "_upstream",
+        "_worker",
+        "committed",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        client: Client,
+        route: Route,
+        head: RequestHead,
+        body: bytes,
+        *,
+        keep_alive: bool,
+        http11: bool,
+    ) -> None:
+        self._worker = worker
+        self._client = client
+        self._route = route
+        self._head = head
+        self._body = body
+        self._keep_alive = keep_alive
+        self._http11 = http11
+        self._request_id = head.request_id or worker.request_id()
+        self._model: ModelRoute
+        self._upstream: Upstream | None = None
+        self._connection: UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tried: list[Upstream] = []
+        self._retries = 0
+        self._problem = ""
+        self._stale_spent = False
+        self._first: FirstBlock | None = None
+        self._held: list[bytes] = []
+        self._paused = False
+        self._chunked = False
+        self._stream_tail: bytes | None = None
+        self._status = 0
+        self._started_at = 0.0
+        self.committed = False
+
+    def start(self) -> None:
+        worker = self._worker
+        admission = admit(self._route, self._head.model, self._body, worker.fleet.models)
+        if isinstance(admission, Refusal):
+            worker.counts.unknown.answered(self._route.dialect, admission.status)
+            self._client.refuse(admission, self._route, self._keep_alive, self._request_id)
+            return
+        self._body = admission.body
+        self._model = worker.fleet.routes[admission.model]
+        self._started_at = worker.loop.time()
+        worker.budget.earn()
+        self._attempt()
+
+    # Attempts
+
+    def _attempt(self) -> None:
+        self._timer = None
+        worker = self._worker
+        model = self._model = worker.fleet.routes.get(self._model.model.name, self._model)
+        upstream = model.deployment.choose(self._tried, worker.loop.time(), worker.random())
+        if upstream is None:
+            name = model.model.name
+            self._refuse(
+                errors.upstream_failed(name, self._problem) if self._problem else errors.no_endpoint(name)
+            )
+            return
+        self._upstream = upstream
+        upstream.in_flight += 1
+        model.counts.in_flight += 1
+        connection = upstream.pool.take()
+        if connection is None:
+            self._connect(upstream)
+        else:
+            self._send(upstream, connection)
+
+    def _connect(self, upstream: Upstream) -> None:
+        self._task = self._worker.loop.create_task(self._connecting(upstream))
+
+    async def _connecting(self, upstream: Upstream) -> None:
+        try:
+            connection = await upstream.pool.connect(self._worker.timeouts.connect)
+        except (OSError, ValueError) as error:  # ValueError: a host name that is none
+            self._task = None
+            self._connect_failed(upstream, f"no connection ({error or type(error).__name__})")
+            return
+        self._task = None
+        if upstream.pool.draining:  # the table changed meanwhile: nothing new goes there
+            upstream.pool.give_back(connection)
+            self._let_go()
+            self._attempt()
+            return
+        self._send(upstream, connection)
+
+    def _send(self, upstream: Upstream, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        body = self._body
+        connection.send(
+            self,
+            b"".join(
+                (
+                    b"POST ",
+                    self._route.target,
+                    b" HTTP/1.1\r\n",
+                    upstream.head,
+                    self._head.forward,
+                    b"x-request-id: ",
+                    self._request_id,
+                    b"\r\ncontent-length: %d\r\n\r\n" % len(body),
+                    body,
+                )
+            ),
+        )
+
+    def _connect_failed(self, upstream: Upstream, problem: str) -> None:
+        self._blame(upstream)
+        self._fail(Failure.CONNECT, problem)
+
+    def _blame(self, upstream: Upstream) -> None:
+        worker = self._worker
+        before = upstream.breaker
+        upstream.breaker = routing.after_connect_failure(before, worker.loop.time(), worker.random())
+        self._model.deployment.look_again()
+        if upstream.breaker.ejections > before.ejections:
+            self._model.counts.ejections += 1
+            LOG.warning(
+                "replica %s left alone for a while: no connection %d times in a row",
+                upstream.endpoint.replica,
+                upstream.breaker.failures,
+            )
+
+    def _fail(self, failure: Failure, problem: str) -> None:
+        """Nothing has gone to the client yet."""
+        self._problem = problem
+        if self._may_retry(failure):
+            self._retry()
+        else:
+            self._let_go()
+            self._refuse(errors.upstream_failed(self._model.model.name, problem))
+
+    def _may_retry(self, failure: Failure) -> bool:
+        """Counts the failure; True has taken one retry out of the budget."""
+        assert self._upstream is not None
+        worker = self._worker
+        model = self._model
+        model.counts.failures[failure] += 1
+        now = worker.loop.time()
+        return (
+            self._retries < model.model.retry_attempts
+            and model.deployment.has_other((*self._tried, self._upstream), now)
+            and worker.budget.spend(now)
+        )
+
+    def _retry(self) -> None:
+        assert self._upstream is not None
+        self._tried.append(self._upstream)
+        self._let_go()
+        self._first = None
+        self._held = []
+        self._retries += 1
+        self._model.counts.retries += 1
+        worker = self._worker
+        self._timer = worker.loop.call_later(retry.pause(self._retries, worker.random()), self._attempt)
+
+    def _drop(self, connection: UpstreamConnection) -> None:
+        """Lets go of an answer that is not wanted."""
+        self._connection = None
+        if connection.complete and self._upstream is not None:
+            self._upstream.pool.give_back(connection)
+        else:
+            connection.close()
+
+    def _let_go(self) -> None:
+        upstream = self._upstream
+        if upstream is not None:
+            self._upstream = None
+            upstream.in_flight -= 1
+            self._model.counts.in_flight -= 1
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._model.counts.answered(self._route.dialect, refusal.status)
+        self._client.refuse(refusal, self._route, self._keep_alive, self._request_id)
+
+    # What the connection to the engine calls
+
+    def progress(self, connection: UpstreamConnection) -> None:
+        if self.committed:
+            self._forward(connection)
+        else:
+            self._judge(connection)
+
+    def failed(self, connection: UpstreamConnection, failure: Failure, problem: str) -> None:
+        self._connection = None
+        upstream = self._upstream
+        assert upstream is not None
+        if self.committed:
+            self._broken(failure, problem)
+            return
+        if failure is Failure.STALE and not self._stale_spent:
+            # It was closed while the request was on its way: says nothing about the engine.
+            self._stale_spent = True
+            self._model.counts.failures[Failure.STALE] += 1
+            if upstream.pool.draining:
+                self._let_go()
+                self._attempt()
+            else:
+                self._connect(upstream)
+            return
+        if upstream.breaker.probing:
+            self._blame(upstream)
+        self._fail(failure, problem)
+
+    def _judge(self, connection: UpstreamConnection) -> None:
+        """Nothing was committed: is this the answer, or is another attempt better?"""
+        upstream, head, status = self._upstream, connection.head, connection.status
+        assert upstream is not None and head is not None
+        if upstream.breaker is not routing.CLOSED:
+            upstream.breaker = routing.CLOSED
+            self._model.deployment.look_again()
+        if not 200 <= status <= 599:
+            self._drop(connection)
+            self._fail(Failure.GARBAGE, f"it answered with the status {status}")
+            return
+        if status in RETRYABLE_STATUSES:
+            if self._may_retry(Failure.STATUS):
+                self._problem = f"it answered with the status {status}"
+                self._drop(connection)
+                self._retry()
+                return
+            if status == 401:
+                self._drop(connection)
+                self._let_go()
+                self._refuse(
+                    errors.upstream_failed(self._model.model.name, "it did not take the gateway's key for it")
+                )
+                return
+        elif head.stream and status == 200 and not self._first_event_is_good(connection):
+            return
+        self._commit(connection)
+
+    def _first_event_is_good(self, connection: UpstreamConnection) -> bool:
+        """False: wait for more, or a retry is under way."""
+        first = self._first
+        if first is None:
+            first = self._first = FirstBlock()
+        pieces, connection.pieces = connection.pieces, []
+        self._held += pieces
+        found = any(first.feed(piece) for piece in pieces)
+        if not found and not connection.complete:
+            return False
+        if says_overloaded(first.so_far()) and self._may_retry(Failure.OVERLOADED):
+            self._problem = "it is overloaded"
+            self._drop(connection)
+            self._retry()
+            return False
+        connection.pieces = self._held
+        self._held = []
+        return True
+
+    # The answer
+
+    def _commit(self, connection: UpstreamConnection) -> None:
+        upstream, head, status = self._upstream, connection.head, connection.status
+        assert upstream is not None and head is not None
+        self.committed = True
+        self._status = status
+        body = b"".join(connection.pieces)
+        if status in _BODILESS:
+            framing = b""
+        elif head.length is not None:
+            framing = b"content-length: %d\r\n" % head.length
+        elif connection.complete:
+            framing = b"content-length: %d\r\n" % len(body)
+        elif self._http11:
+            framing = b"transfer-encoding: chunked\r\n"
+            self._chunked = True
+        else:
+            framing = b""
+            self._keep_alive = False
+        if status < 300:
+            self._model.counts.first_byte(self._worker.loop.time() - self._started_at)
+        parts = [
+            status_line(status),
+            head.forward,
+            framing,
+            b"" if self._keep_alive else b"connection: close\r\n",
+            b"x-request-id: ",
+            self._request_id,
+            b"\r\nx-llmop-replica: ",
+            upstream.replica,
+            b"\r\n\r\n",
+        ]
+        if head.stream:
+            self._stream_tail = body
+        connection.pieces = []
+        self._copy(connection, parts, body)
+
+    def _forward(self, connection: UpstreamConnection) -> None:
+        pieces, connection.pieces = connection.pieces, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._stream_tail is not None and body:
+            self._stream_tail = body
+        self._copy(connection, [], body)
+
+    def _copy(self, connection: UpstreamConnection, parts: list[bytes], body: bytes) -> None:
+        if not self._chunked:
+            parts.append(body)
+        elif body:
+            parts += (b"%x\r\n" % len(body), body, b"\r\n")
+        complete = connection.complete
+        if complete and self._chunked:
+            parts.append(_LAST_CHUNK)
+        data = b"".join(parts)
+        if data:
+            self._client.write(data)
+        if complete:
+            self._finish(connection)
+        elif self._client.reading_stalled():
+            self.pause()
+
+    def _finish(self, connection: UpstreamConnection) -> None:
+        assert self._upstream is not None
+        if self._paused:
+            self.resume()
+        self._connection = None
+        self._upstream.pool.give_back(connection)
+        self._let_go()
+        self._model.counts.answered(self._route.dialect, self._status)
+        self._client.response_done(self._keep_alive)
+
+    def _broken(self, failure: Failure, problem: str) -> None:
+        """The answer ends in the middle. A stream says so in its last event where that can be said; its framing always does."""
+        assert self._upstream is not None
+        LOG.warning(
+            "answer of replica %s broken off: %s (request %s)",
+            self._upstream.endpoint.replica,
+            problem,
+            self._request_id.decode(),
+        )
+        self._model.counts.failures[failure] += 1
+        self._model.counts.answered(self._route.dialect, self._status)
+        self._let_go()
+        tail = self._stream_tail
+        if self._chunked and tail is not None and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+            last = errors.event(errors.stream_broken(problem), self._route.dialect)
+            self._client.write(b"%x\r\n%b\r\n" % (len(last), last))
+        self._client.break_off(visible=self._http11)
+
+    # What the client's connection calls
+
+    def pause(self) -> None:
+        """The client reads slower than the engine writes."""
+        if self._connection is not None and self.committed and not self._paused:
+            self._paused = True
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._connection is not None and self._paused:
+            self._paused = False
+            self._connection.last_at = self._worker.loop.time()
+            self._connection.transport.resume_reading()
+
+    def cancel(self) -> None:
+        """The client is gone: the engine must not go on."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        upstream = self._upstream
+        if upstream is not None and upstream.breaker.probing:
+            upstream.breaker = routing.probe_abandoned(upstream.breaker)
+        self._let_go()
+        self._model.counts.left(self._route.dialect)
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second."""
+        connection = self._connection
+        if (
+            connection is None
+            or not self.committed
+            or now - connection.last_at <= self._worker.timeouts.stream_idle
+        ):
+            return
+        if self._paused:
+            self._client.stalled()
+            return
+        connection.close()
+        self.failed(connection, Failure.IDLE, f"silent for {self._worker.timeouts.stream_idle:.0f} s")

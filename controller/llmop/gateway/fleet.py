@@ -1,0 +1,181 @@
+"""What the gateway knows of models and endpoints while it runs: the table in force, load and health of each endpoint."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from llmop.domain.endpoint import Endpoint, EndpointState, RoutedModel
+from llmop.gateway import routing
+from llmop.gateway.metrics import Counts, ModelCounts
+from llmop.gateway.pool import Closing, Pool
+from llmop.gateway.table import ReceivedTable, replaces
+
+LOG = logging.getLogger(__name__)
+
+EndpointKey = tuple[str, str, int, str]
+
+
+class Upstream:
+    """An endpoint at work. `head` holds the lines of a request's head that are the endpoint's own."""
+
+    __slots__ = ("breaker", "endpoint", "head", "in_flight", "pool", "replica")
+
+    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+        """Raises ValueError for values that cannot stand in a head."""
+        self.endpoint = endpoint
+        self.pool = pool
+        self.in_flight = 0
+        self.breaker = routing.CLOSED
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        lines = f"host: {host}:{endpoint.port}\r\n"
+        if endpoint.api_key:
+            lines += f"authorization: Bearer {endpoint.api_key}\r\n"
+        if not f"{lines.replace(chr(13) + chr(10), '')}{endpoint.replica}".isprintable():
+            raise ValueError(f'endpoint of replica "{endpoint.replica!a}" holds control characters')
+        self.head = lines.encode("latin-1")
+        self.replica = endpoint.replica.encode("latin-1")
+
+
+class Deployment:
+    """`upstreams` are those that may get something new; `troubled` says that the breaker of one of them is not closed."""
+
+    __slots__ = ("name", "troubled", "upstreams")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.upstreams: list[Upstream] = []
+        self.troubled = False
+
+    def choose(self, tried: Sequence[Upstream], now: float, random: float) -> Upstream | None:
+        """Takes the choice of `routing` among those not tried yet."""
+        candidates = self.upstreams
+        if self.troubled:
+            breakers = [upstream.breaker for upstream in candidates]
+            candidates = [candidates[index] for index in routing.eligible(breakers, now)]
+        if tried:
+            candidates = [upstream for upstream in candidates if upstream not in tried]
+        if not candidates:
+            return None
+        if len(candidates) == 1:
+            chosen = candidates[0]
+        else:
+            chosen = candidates[
+                routing.least_outstanding([upstream.in_flight for upstream in candidates], random)
+            ]
+        if chosen.breaker.ejected_until and not chosen.breaker.probing:
+            chosen.breaker = routing.probe_started(chosen.breaker)
+        return chosen
+
+    def has_other(self, tried: Sequence[Upstream], now: float) -> bool:
+        breakers = [upstream.breaker for upstream in self.upstreams]
+        return any(self.upstreams[index] not in tried for index in routing.eligible(breakers, now))
+
+    def look_again(self) -> None:
+        self.troubled = any(upstream.breaker is not routing.CLOSED for upstream in self.upstreams)
+
+
+class ModelRoute:
+    __slots__ = ("counts", "deployment", "model")
+
+    def __init__(self, model: RoutedModel, deployment: Deployment, counts: ModelCounts) -> None:
+        self.model = model
+        self.deployment = deployment
+        self.counts = counts
+
+
+class Fleet:
+    """`models` is what requests are checked against; `routes` has the same names."""
+
+    def __init__(self, counts: Counts, loop: asyncio.AbstractEventLoop) -> None:
+        self._counts = counts
+        self._loop = loop
+        self._upstreams: dict[EndpointKey, Upstream] = {}
+        self._closing = Closing()
+        self.received: ReceivedTable | None = None
+        self.models: dict[str, RoutedModel] = {}
+        self.routes: dict[str, ModelRoute] = {}
+        self.deployments: dict[str, Deployment] = {}
+
+    def apply(self, received: ReceivedTable) -> bool:
+        """Puts a table in force, unless it is older than the one that is. Endpoints that may get nothing new lose their idle
+        connections here; `settled` says when those are gone.
+        """
+        if not replaces(received, self.received):
+            LOG.warning(
+                "table version %d ignored: version %d is in force",
+                received.table.version,
+                self.received.table.version if self.received else -1,
+            )
+            return False
+        self.received = received
+        self._counts.keep(model.name for model in received.table.models)
+        before = self._upstreams
+        self._upstreams = {}
+        deployments: dict[str, Deployment] = {}
+        for model in received.table.models:
+            deployments.setdefault(model.deployment, Deployment(model.deployment))
+        for endpoint in received.table.endpoints:
+            upstream = self._upstream(endpoint, before)
+            if upstream is not None and not upstream.pool.draining:
+                deployments.setdefault(endpoint.deployment, Deployment(endpoint.deployment))
+                deployments[endpoint.deployment].upstreams.append(upstream)
+        for upstream in before.values():
+            upstream.pool.draining = True
+            upstream.pool.close_idle()
+        for deployment in deployments.values():
+            deployment.look_again()
+        self.deployments = deployments
+        self.models = {model.name: model for model in received.table.models}
+        self.routes = {
+            name: ModelRoute(model, deployments[model.deployment], self._counts.models[name])
+            for name, model in self.models.items()
+        }
+        return True
+
+    def _upstream(self, endpoint: Endpoint, before: dict[EndpointKey, Upstream]) -> Upstream | None:
+        key = (endpoint.uid, endpoint.host, endpoint.port, endpoint.api_key)
+        upstream = before.pop(key, None)
+        if upstream is None:
+            pool = Pool(endpoint.host, endpoint.port, self._loop, self._closing)
+            try:
+                upstream = Upstream(endpoint, pool)
+            except ValueError as error:
+                LOG.error("not routed: %s", error)
+                return None
+        self._upstreams[key] = upstream
+        upstream.endpoint = endpoint
+        upstream.pool.draining = endpoint.state is EndpointState.DRAINING
+        if upstream.pool.draining:
+            upstream.pool.close_idle()
+        return upstream
+
+    async def settled(self) -> None:
+        """Returns once every connection that was told to close is closed."""
+        await self._closing.done()
+
+    def loads(self) -> dict[str, int]:
+        """Requests in flight per deployment; draining endpoints count too."""
+        loads = dict.fromkeys(self.deployments, 0)
+        for upstream in self._upstreams.values():
+            name = upstream.endpoint.deployment
+            loads[name] = loads.get(name, 0) + upstream.in_flight
+        return loads
+
+    def states(self, now: float) -> dict[tuple[str, str], int]:
+        """Number of endpoints per deployment and state, for people."""
+        words = (*(state.value for state in EndpointState), "Ejected")
+        states = {(name, word): 0 for name in self.deployments for word in words}
+        for upstream in self._upstreams.values():
+            word = "Ejected" if routing.is_ejected(upstream.breaker, now) else upstream.endpoint.state.value
+            place = (upstream.endpoint.deployment, word)
+            states[place] = states.get(place, 0) + 1
+        return states
+
+    def close_old_connections(self, before: float) -> None:
+        for upstream in self._upstreams.values():
+            upstream.pool.close_older(before)
+
+    def close(self) -> None:
+        for upstream in self._upstreams.values():
+            upstream.pool.draining = True
+            upstream.pool.close_idle()

@@ -1,0 +1,256 @@
+"""Heads of requests and answers: what is read from them, what is passed on. Pure.
+
+Header names are lower case here. Hop-by-hop fields (RFC 9110, 7.6.1) end at this hop, in both directions.
+"""
+
+import dataclasses
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from llmop.gateway.errors import Refusal, bad_request
+
+Headers = list[tuple[bytes, bytes]]
+
+(
+    _DROP,
+    _CONNECTION,
+    _AUTHORIZATION,
+    _API_KEY,
+    _MODEL,
+    _REQUEST_ID,
+    _EXPECT,
+    _ENCODING,
+    _TRANSFER,
+    _LENGTH,
+    _HOST,
+) = range(11)
+_REQUEST_ACTIONS = {
+    b"connection": _CONNECTION,
+    b"authorization": _AUTHORIZATION,
+    b"x-api-key": _API_KEY,
+    b"x-model": _MODEL,
+    b"x-request-id": _REQUEST_ID,
+    b"expect": _EXPECT,
+    b"content-encoding": _ENCODING,
+    b"transfer-encoding": _TRANSFER,
+    b"content-length": _LENGTH,
+    b"host": _HOST,
+} | dict.fromkeys(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+        b"cookie",
+        b"accept-encoding",  # engines answer us uncompressed: the first event of a stream is read
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    ),
+    _DROP,
+)
+_PLAIN_CONNECTION = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+_LONGEST_REQUEST_ID = 128
+
+
+@dataclasses.dataclass(slots=True)
+class RequestHead:
+    """`forward` holds the lines that go on to the engine; `length` is the announced size of the body in bytes, None when chunked
+    or absent.
+    """
+
+    forward: bytes
+    key: bytes | None
+    model: str | None
+    request_id: bytes | None
+    expects_continue: bool
+    length: int | None
+    problem: Refusal | None
+
+
+def read_request_head(headers: Headers, version: str) -> RequestHead:
+    """What a head says. `problem` is set where its framing or its meaning cannot be trusted.
+
+    The parser has refused already: both lengths, several lengths, folded lines, bare CR or LF, control characters, blanks before
+    the colon. Here follow the ambiguities that it lets through.
+    """
+    forward: list[bytes] = []
+    key = api_key = request_id = connection = None
+    model: str | None = None
+    expects_continue = False
+    length: int | None = None
+    problem: Refusal | None = None
+    hosts = 0
+    actions = _REQUEST_ACTIONS
+    for name, value in headers:
+        action = actions.get(name)
+        if action is None:
+            forward += (name, b": ", value, b"\r\n")
+        elif action == _DROP:
+            continue
+        elif action == _LENGTH:
+            length = int(value)
+        elif action == _HOST:
+            hosts += 1
+        elif action == _AUTHORIZATION:
+            key = bearer(value)
+        elif action == _API_KEY:
+            api_key = value
+        elif action == _CONNECTION:
+            if value not in _PLAIN_CONNECTION:
+                connection = value if connection is None else connection + b"," + value
+        elif action == _REQUEST_ID:
+            request_id = value if is_request_id(value) else None
+        elif action == _MODEL:
+            model = value.decode(errors="replace")
+        elif action == _EXPECT:
+            expects_continue = value.lower() == b"100-continue"
+            if not expects_continue:
+                problem = Refusal(
+                    status=417, code="expectation_failed", message="only 'Expect: 100-continue' is known"
+                )
+        else:
+            problem = _coding_problem(action, value, version) or problem
+    problem = _line_problem(version, hosts) or problem
+    joined = b"".join(forward) if connection is None else _without_listed(headers, connection)
+    return RequestHead(
+        forward=joined,
+        key=key or api_key,
+        model=model,
+        request_id=request_id,
+        expects_continue=expects_continue and version == "1.1",
+        length=length,
+        problem=problem,
+    )
+
+
+def _line_problem(version: str, hosts: int) -> Refusal | None:
+    if version not in ("1.1", "1.0"):
+        return Refusal(status=505, code="http_version", message="HTTP/1.1 and HTTP/1.0 are spoken here")
+    if hosts != 1 and (hosts or version == "1.1"):
+        return bad_request("the request must have exactly one Host header", "invalid_host")
+    return None
+
+
+def _coding_problem(action: int, value: bytes, version: str) -> Refusal | None:
+    if action == _TRANSFER:
+        if value.lower() != b"chunked":
+            return Refusal(
+                status=501,
+                code="transfer_coding",
+                message="the only transfer coding known here is 'chunked'",
+            )
+        if version != "1.1":
+            return bad_request("Transfer-Encoding needs HTTP/1.1", "transfer_coding")
+        return None
+    if value.lower() != b"identity":
+        return Refusal(status=415, code="content_coding", message="send the body without Content-Encoding")
+    return None
+
+
+def _without_listed(headers: Headers, connection: bytes) -> bytes:
+    listed = {token.strip().lower() for token in connection.split(b",")}
+    return b"".join(
+        name + b": " + value + b"\r\n"
+        for name, value in headers
+        if name not in _REQUEST_ACTIONS and name not in listed
+    )
+
+
+def bearer(value: bytes) -> bytes | None:
+    """The token of an Authorization value, or None for another scheme."""
+    if value[:7].lower() != b"bearer ":
+        return None
+    return value[7:].strip()
+
+
+def is_request_id(value: bytes) -> bool:
+    return (
+        0 < len(value) <= _LONGEST_REQUEST_ID and value.isascii() and b" " not in value and b"\t" not in value
+    )
+
+
+def head_size(url: bytes, headers: Headers) -> int:
+    """Bytes of a head, nearly: request line, names, values and what separates them."""
+    return len(url) + 20 + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+_RESPONSE_LENGTH, _RESPONSE_TYPE, _RESPONSE_CONNECTION, _RESPONSE_DROP, _RESPONSE_TRANSFER = range(5)
+_RESPONSE_ACTIONS = {
+    b"content-length": _RESPONSE_LENGTH,
+    b"content-type": _RESPONSE_TYPE,
+    b"connection": _RESPONSE_CONNECTION,
+    b"transfer-encoding": _RESPONSE_TRANSFER,
+} | dict.fromkeys(
+    (
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"set-cookie",
+        b"x-request-id",
+        b"x-llmop-replica",
+        b"x-llmop-dropped-reason",
+    ),
+    _RESPONSE_DROP,
+)
+
+
+@dataclasses.dataclass(slots=True)
+class ResponseHead:
+    """`framed` says whether the answer's end is known without the connection's end."""
+
+    forward: bytes
+    length: int | None
+    framed: bool
+    stream: bool
+
+
+def read_response_head(headers: Headers, status: int) -> ResponseHead:
+    """Header names may be in any case here: engines' heads are read once."""
+    forward: list[bytes] = []
+    length: int | None = None
+    chunked = stream = False
+    connection = b""
+    actions = _RESPONSE_ACTIONS
+    for name, value in headers:
+        name = name.lower()
+        action = actions.get(name)
+        if action is None:
+            forward += (name, b": ", value, b"\r\n")
+        elif action == _RESPONSE_LENGTH:
+            length = int(value)
+        elif action == _RESPONSE_TYPE:
+            forward += (b"content-type: ", value, b"\r\n")
+            stream = value[:17].lower() == b"text/event-stream"
+        elif action == _RESPONSE_TRANSFER:
+            chunked = value.lower().endswith(b"chunked")
+        elif action == _RESPONSE_CONNECTION:
+            connection += b"," + value.lower()
+    listed = {token.strip() for token in connection.split(b",")} - {b"", b"close", b"keep-alive"}
+    if listed:
+        forward = [
+            name + b": " + value + b"\r\n"
+            for name, value in headers
+            if name.lower() not in _RESPONSE_ACTIONS and name.lower() not in listed
+        ]
+    bodiless = status in (204, 304)
+    return ResponseHead(
+        forward=b"".join(forward),
+        length=length,
+        framed=bodiless or chunked or length is not None,
+        stream=stream,
+    )
+
+
+def status_line(status: int) -> bytes:
+    """With CRLF."""
+    return STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status

@@ -1,0 +1,186 @@
+"""One connection to an engine: sends a request, reads its answer, tells the exchange once per read what has come."""
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+from llmop.gateway.heads import Headers, ResponseHead, head_size, read_response_head
+from llmop.gateway.retry import Failure
+from llmop.gateway.settings import HEAD_LIMIT
+
+
+class Owner(Protocol):
+    """Where a connection belongs when it carries no request."""
+
+    def closed(self, connection: "UpstreamConnection") -> None: ...
+
+
+class Reader(Protocol):
+    """Who the answer is for."""
+
+    def progress(self, connection: "UpstreamConnection") -> None:
+        """Something of the answer has come: see `head`, `pieces`, `complete`."""
+        ...
+
+    def failed(self, connection: "UpstreamConnection", failure: Failure, problem: str) -> None:
+        """No more of the answer will come, and it is not complete."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """`pieces` are the parts of the body since the reader last looked; `served` counts complete answers."""
+
+    __slots__ = (
+        "_headers",
+        "_informational",
+        "_loop",
+        "_owner",
+        "_parser",
+        "_quiet",
+        "_surplus",
+        "complete",
+        "connected",
+        "head",
+        "last_at",
+        "pieces",
+        "reader",
+        "reusable",
+        "served",
+        "started",
+        "status",
+        "transport",
+    )
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: Headers = []
+        self._informational = False
+        self._surplus = False
+        self._quiet = 0
+        self.transport: asyncio.Transport
+        self.connected = False
+        self.reader: Reader | None = None
+        self.status = 0
+        self.head: ResponseHead | None = None
+        self.pieces: list[bytes] = []
+        self.complete = False
+        self.started = False
+        self.reusable = False
+        self.served = 0
+        self.last_at = loop.time()
+
+    def send(self, reader: Reader, request: bytes) -> None:
+        """The connection must be idle."""
+        self.reader = reader
+        self.head = None
+        self.complete = self.started = self.reusable = False
+        self._quiet = 0
+        self.last_at = self._loop.time()
+        self.transport.write(request)
+
+    def release(self) -> None:
+        """After a complete answer, or to let go of one that is not wanted."""
+        self.reader = None
+        self.pieces = []
+
+    def close(self) -> None:
+        """Ends the connection at once; an engine that still generates sees it."""
+        self.reader = None
+        self.pieces = []
+        self.transport.abort()
+
+    def abandon(self) -> None:
+        """For whoever gave up while it was being made: closes it if it came to exist all the same."""
+        if self.connected:
+            self.transport.abort()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its base class
+        self.connected = True
+
+    def data_received(self, data: bytes) -> None:
+        reader = self.reader
+        if reader is None:
+            self.close()  # nothing was asked: whatever this is must not become the next answer
+            return
+        self.started = True
+        self._quiet += len(data)
+        problem = ""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            problem = f"not an HTTP answer ({error})"
+        except httptools.HttpParserUpgrade:
+            problem = "it switched protocols unasked"
+        if self._quiet > HEAD_LIMIT and not self.complete:
+            problem = f"head or trailer of its answer is longer than {HEAD_LIMIT} bytes"
+        if self._surplus or problem:
+            self.reusable = False
+        if problem and not self.complete:
+            self._fail(Failure.GARBAGE, problem)
+        elif self.head is not None:
+            self.last_at = self._loop.time()
+            reader.progress(self)
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.closed(self)
+        reader = self.reader
+        if reader is None:
+            return
+        if self.head is not None and not self.head.framed and exc is None:
+            self.complete = True
+            self.reusable = False
+            reader.progress(self)
+            return
+        if self.started:
+            failure = Failure.CUT if self.head is not None else Failure.RESET
+        else:
+            failure = Failure.STALE if self.served else Failure.RESET
+        self._fail(failure, f"it closed the connection ({exc or 'end of file'})")
+
+    def _fail(self, failure: Failure, problem: str) -> None:
+        reader = self.reader
+        self.close()
+        if reader is not None:
+            reader.failed(self, failure, problem)
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._surplus = True
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._surplus:
+            return
+        status = self._parser.get_status_code()
+        self._informational = 100 <= status < 200
+        if self._informational:
+            return
+        self.status = status
+        self._quiet = max(0, self._quiet - head_size(b"", self._headers))
+        self.head = read_response_head(self._headers, status)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._surplus:
+            self._quiet = 0
+            self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._informational or self._surplus:
+            return
+        self.complete = True
+        self.served += 1
+        self.reusable = self._parser.should_keep_alive()

@@ -1,0 +1,43 @@
+"""What all connections of a gateway process share."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from llmop.clock import Clock
+from llmop.gateway.fleet import Fleet
+from llmop.gateway.keys import KeyRing
+from llmop.gateway.metrics import Counts
+from llmop.gateway.retry import Budget
+from llmop.gateway.settings import Timeouts
+
+
+class Swept(Protocol):
+    """A client connection, looked at once a second so that no timer has to be set per request."""
+
+    def sweep(self, now: float) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Worker:
+    """`random` gives numbers in [0, 1); `prefix` makes request ids unique over processes and restarts."""
+
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    random: Callable[[], float]
+    fleet: Fleet
+    keys: KeyRing
+    counts: Counts
+    timeouts: Timeouts
+    body_limit: int
+    prefix: str
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    connections: set[Swept] = dataclasses.field(default_factory=set)
+    requests: int = 0
+
+    def request_id(self) -> bytes:
+        self.requests += 1
+        return f"{self.prefix}-{self.requests:x}".encode()
