@@ -21,6 +21,7 @@ The table of phases, first match wins:
 import dataclasses
 
 from llmop.domain import job, replica
+from llmop.domain.job import ObservedJob
 from llmop.planner import classify, values
 
 _Phase = replica.Phase
@@ -38,7 +39,7 @@ class Assessment:
     reason: str = ""
     message: str = ""
     is_routed: bool = False
-    job: job.ObservedJob | None = None
+    job: ObservedJob | None = None
     heartbeat: replica.Heartbeat | None = None
     end: replica.End | None = None
     is_replaced: bool = False  # silent past T3: another one shall take its place
