@@ -10,7 +10,7 @@ import pydantic.json_schema
 from pydantic.fields import FieldInfo
 
 from llmop.domain import errors, resources
-from llmop.manifest import paths, suggest
+from llmop.manifest import suggest
 from llmop.manifest.schema_v1alpha1 import SPECS, Fields, InstallationMetadata, Metadata
 
 
@@ -18,7 +18,8 @@ from llmop.manifest.schema_v1alpha1 import SPECS, Fields, InstallationMetadata, 
 class FieldHelp:
     """One field. `type` is a word for people, `default` "" where there is none; `children` are the fields below it."""
 
-    path: str
+    name: str
+    path: str  # `[]` stands behind the name of a list of mappings
     type: str
     required: bool
     default: str
@@ -33,8 +34,8 @@ def fields(kind: str) -> tuple[FieldHelp, ...]:
         raise errors.NotFound("kind", kind)
     metadata = Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
     return (
-        _branch("metadata", metadata, "Name and labels of the object."),
-        _branch("spec", SPECS[kind], inspect.cleandoc(SPECS[kind].__doc__ or "")),
+        _branch("metadata", "metadata", metadata, "Name and labels of the object."),
+        _branch("spec", "spec", SPECS[kind], inspect.cleandoc(SPECS[kind].__doc__ or "")),
     )
 
 
@@ -122,9 +123,10 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _branch(path: str, model: type[Fields], description: str) -> FieldHelp:
-    children = tuple(_leaf(path, name, field) for name, field in model.model_fields.items())
+def _branch(name: str, path: str, model: type[Fields], description: str) -> FieldHelp:
+    children = tuple(_leaf(path, field_name, field) for field_name, field in model.model_fields.items())
     return FieldHelp(
+        name=name,
         path=path,
         type="mapping",
         required=True,
@@ -136,19 +138,21 @@ def _branch(path: str, model: type[Fields], description: str) -> FieldHelp:
 
 
 def _leaf(parent: str, name: str, field: FieldInfo) -> FieldHelp:
-    path = paths.join(parent, field.alias or name)
+    alias = field.alias or name
+    path = f"{parent}.{alias}"
     annotation = _without_none(field.annotation)
     model, repeated = _model_of(annotation)
     description = field.description or ""
     if model is None:
         return FieldHelp(
+            name=alias,
             path=path,
             type=_type_name(annotation),
             required=field.is_required(),
             default=_default(field),
             description=description,
         )
-    below = _branch(f"{path}[]" if repeated else path, model, description)
+    below = _branch(alias, f"{path}[]" if repeated else path, model, description)
     return dataclasses.replace(
         below,
         path=path,
@@ -203,9 +207,9 @@ def _find(kind: str, path: str) -> FieldHelp:
     options = fields(kind)
     found: FieldHelp | None = None
     for step in path.split("."):
-        names = {paths.split(option.path)[-1]: option for option in options}
+        names = {option.name: option for option in options}
         if step not in names:
-            hint = suggest.hint(step, [str(name) for name in names])
+            hint = suggest.hint(step, names)
             violation = errors.Violation(
                 path=path, reason="Unknown", message=f'there is no field "{step}"{hint}'
             )
@@ -217,7 +221,7 @@ def _find(kind: str, path: str) -> FieldHelp:
 
 
 def _table(options: tuple[FieldHelp, ...]) -> str:
-    names = [f"{paths.split(option.path)[-1]} <{option.type}>" for option in options]
+    names = [f"{option.name} <{option.type}>" for option in options]
     width = max(map(len, names), default=0)
     return "".join(
         f"  {name:<{width}}  {option.description}{_suffix(option)}\n"
@@ -241,7 +245,7 @@ def _flat(options: tuple[FieldHelp, ...]) -> Iterator[FieldHelp]:
 
 def _later(options: tuple[FieldHelp, ...]) -> Iterator[str]:
     for option in options:
-        yield from (paths.join(option.path, name) for name in option.unsupported)
+        yield from (f"{option.path}.{name}" for name in option.unsupported)
         yield from _later(option.children)
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from llmop.domain import errors
 from llmop.manifest import limits, load
 
-
 STEADY = settings(deadline=None, derandomize=True)
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\x7f")  # raw DEL is JSON and no YAML
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from llmop.manifest import paths
 
-
 STEADY = settings(deadline=None, derandomize=True)
 
 

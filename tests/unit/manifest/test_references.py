@@ -1,0 +1,183 @@
+"""What a deployment may say about its runtime, profile and cluster."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from llmop.domain.deployment import Deployment, DeploymentSpec, SlurmOptions, Template
+from llmop.domain.profile import Profile
+from llmop.domain.runtime import Runtime
+from llmop.domain.site import Allowed, DriverKind, Site
+from llmop.manifest import references
+
+FREE = Runtime(name="free", engine="e", command=("run",), model_required=False, container="optional")
+GGUF = Runtime(name="gguf", engine="e", command=("run",), model_formats=("gguf",))
+BOXED = Runtime(
+    name="boxed", engine="e", command=("run",), container="apptainer", model_formats=("directory",)
+)
+CPU = Profile(name="cpu")
+A100 = Profile(name="a100", gres="gpu:a100", gpus_per_node=4, max_replicas=8, time_limit_s=7200)
+FAR = Profile(name="far", cluster="far")
+SITE = Site(name="default", driver=DriverKind.SLURM, shared_dir="/shared")
+
+
+def check(*, site: Site = SITE, replicas: int = 1, **template: Any) -> dict[str, tuple[str, str]]:
+    given = {"model_uri": "", "model_name": "m", "runtime": "free", "profile": "cpu", **template}
+    deployment = Deployment(
+        name="x",
+        namespace="default",
+        uid="",
+        generation=1,
+        resource_version=1,
+        created_at=0.0,
+        deleted_at=None,
+        spec=DeploymentSpec(template=Template(**given), replicas=replicas),
+    )
+    found = references.check(
+        deployment,
+        runtimes={each.name: each for each in (FREE, GGUF, BOXED)},
+        profiles={each.name: each for each in (CPU, A100, FAR)},
+        sites={site.name: site},
+    )
+    return {each.path: (each.reason, each.message) for each in found}
+
+
+def allowing(**allowed: Any) -> Site:
+    return dataclasses.replace(SITE, allowed=Allowed(**allowed))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"profile": "a100", "gpus": 4},
+        {"profile": ""},
+        {"runtime": "gguf", "model_uri": "file:///m/x.GGUF"},
+        {"runtime": "boxed", "model_uri": "file:///m/x", "image": "/i.sif"},
+        {"image": "/i.sif"},
+        {"cluster": "default"},
+        {"profile": "", "gpus": 2, "slurm": SlurmOptions(gres="gpu:2")},
+    ],
+)
+def test_what_fits_is_let_through(template: dict[str, Any]) -> None:
+    assert {} == check(**template)
+
+
+def test_names_that_do_not_exist_are_told_with_what_was_meant() -> None:
+    assert {
+        "spec.runtime": ("NotFound", 'there is no ServingRuntime "boxd"; did you mean "boxed"?'),
+        "spec.resourceProfile": ("NotFound", 'there is no ResourceProfile "a10"; did you mean "a100"?'),
+    } == check(runtime="boxd", profile="a10", gpus=1)
+    assert {
+        "spec.cluster": ("NotFound", 'there is no Cluster "defualt"; did you mean "default"?'),
+    } == check(profile="", cluster="defualt")
+    assert {
+        "spec.resourceProfile": ("NotFound", 'there is no Cluster "far"; known: default'),
+    } == check(profile="far")
+
+
+@pytest.mark.parametrize(
+    ("profile", "gpus", "message"),
+    [
+        ("a100", 0, "'a100' names no GPUs; write a100:1, or more per replica"),
+        ("cpu", 1, "'cpu:1' asks for GPUs, and this profile has none; write cpu"),
+        ("a100", 5, "'a100:5' asks for more GPUs than one node of this profile has; write a100:4 or less"),
+    ],
+)
+def test_the_gpus_fit_the_profile(profile: str, gpus: int, message: str) -> None:
+    assert {"spec.resourceProfile": ("InvalidValue", message)} == check(profile=profile, gpus=gpus)
+
+
+def test_limits_of_the_profile_hold() -> None:
+    assert {
+        "spec.replicas": ("InvalidValue", "9 is more than the profile a100 allows; write 8 or less")
+    } == check(profile="a100", gpus=1, replicas=9)
+    assert ["spec.slurm.timeMin"] == list(check(profile="a100", gpus=1, slurm=SlurmOptions(time_min_s=7201)))
+    assert ["spec.slurm.gres"] == list(check(slurm=SlurmOptions(gres="gpu:1")))
+
+
+def test_a_cluster_other_than_the_profiles_is_refused() -> None:
+    other = dataclasses.replace(SITE, name="other")
+
+    message = "'other' is not the cluster of the profile cpu, which is 'default'; leave cluster out, or take another profile"
+    assert {"spec.cluster": ("InvalidValue", message)} == check(cluster="other", site=other)
+
+
+def test_the_runtime_gets_the_model_it_needs() -> None:
+    assert {
+        "spec.model.uri": ("Required", "the runtime gguf needs a model; write file:///absolute/path")
+    } == check(runtime="gguf")
+    assert {
+        "spec.model.uri": ("InvalidValue", "'file:///m/x': the runtime gguf needs a .gguf file")
+    } == check(runtime="gguf", model_uri="file:///m/x")
+    assert {
+        "spec.model.uri": ("InvalidValue", "'file:///m/x.gguf': the runtime boxed needs a directory")
+    } == check(runtime="boxed", model_uri="file:///m/x.gguf", image="/i.sif")
+
+
+def test_images_are_where_containers_are() -> None:
+    assert ("Required", "the runtime boxed runs in a container; write the absolute path of a .sif") == check(
+        runtime="boxed", model_uri="file:///m/x"
+    )["spec.image"]
+    assert ("InvalidValue", "'/i.sif': the runtime gguf runs without a container; remove it") == check(
+        runtime="gguf", model_uri="file:///m/x.gguf", image="/i.sif"
+    )["spec.image"]
+
+
+def test_a_models_path_can_be_mounted_where_there_is_a_container() -> None:
+    assert ["spec.model.uri"] == list(check(model_uri="file:///m/a:b", image="/i.sif"))
+    assert [] == list(check(model_uri="file:///m/a:b"))
+
+
+def test_the_admin_narrows_what_may_be_named() -> None:
+    narrow = allowing(
+        images=("/images",), model_roots=("/models",), args=("--ok",), extra_args=("--exclusive",)
+    )
+
+    assert {
+        "spec.image": (
+            "Forbidden",
+            "'/other/i.sif' is not allowed on the cluster default; allowed images: /images",
+        ),
+        "spec.model.uri": (
+            "Forbidden",
+            "'file:///models2/x' is not allowed on the cluster default; allowed models below: /models",
+        ),
+        "spec.envFrom": (
+            "Forbidden",
+            "the cluster default has no secretRoot; set spec.allowed.secretRoot of the Cluster, or remove envFrom",
+        ),
+        "spec.args[1]": ("Forbidden", "'--bad=1' is not allowed on the cluster default; allowed flags: --ok"),
+        "spec.slurm.extraArgs[1]": (
+            "Forbidden",
+            "'--licenses=x' is not allowed on the cluster default; allowed options: --exclusive",
+        ),
+    } == check(
+        site=narrow,
+        image="/other/i.sif",
+        model_uri="file:///models2/x",
+        env_files=("hf.env",),
+        args=("--ok=1", "--bad=1", "value"),
+        slurm=SlurmOptions(extra_args=("--exclusive", "--licenses=x")),
+    )
+
+
+def test_what_lies_below_an_allowed_place_is_allowed() -> None:
+    narrow = allowing(images=("/images/",), model_roots=("/", "/models"), secret_root="/secrets", args=())
+
+    assert {} == check(site=narrow, image="/images/a/i.sif", model_uri="file:///models/x", env_files=("a",))
+
+
+def test_an_empty_list_allows_nothing() -> None:
+    assert {"spec.image", "spec.model.uri"} == set(
+        check(site=allowing(images=(), model_roots=()), image="/i.sif", model_uri="file:///x")
+    )
+
+
+def test_options_of_slurm_have_no_meaning_without_slurm() -> None:
+    local = dataclasses.replace(SITE, driver=DriverKind.LOCAL)
+
+    assert {
+        "spec.slurm": ("InvalidValue", "the cluster default has no Slurm (driver local); remove it")
+    } == check(site=local, slurm=SlurmOptions(partition="gpu"))
