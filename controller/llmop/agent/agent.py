@@ -1945,6 +1945,13 @@ def run_agent(path: str) -> int:
     return verdict.code
 
 
+def speak_utf8() -> None:
+    """Python 3.6 takes the C locale of a batch job for ASCII, and then cannot pass on other names and values."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("LC_ALL") != "C.UTF-8":
+        command = [sys.executable, "-I", os.path.abspath(__file__), *sys.argv[1:]]
+        os.execve(sys.executable, command, dict(os.environ, LC_ALL="C.UTF-8"))
+
+
 def main(argv: Sequence[str]) -> int:
     if list(argv) == ["--guard"]:
         return Guard().run()
@@ -1954,6 +1961,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    speak_utf8()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
