@@ -1,0 +1,1 @@
+"""One module per command of llmctl, imported when the command is called."""

@@ -1,0 +1,111 @@
+"""llmctl wait."""
+
+from typing import Any
+
+import click
+
+from llmop.cli.errors import UsageError
+from llmop.cli.session import Duration, Session, common_options
+
+
+@click.command("wait")
+@click.argument("arguments", nargs=-1, metavar="TYPE NAME... | TYPE/NAME...")
+@click.option(
+    "--for",
+    "wanted",
+    multiple=True,
+    required=True,
+    metavar="WHAT",
+    help="condition=TYPE[=STATUS], create or delete; may be repeated, then all are waited for.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default="30s",
+    metavar="DURATION",
+    help="30s by default; 0 looks once, a negative one waits a week.",
+)
+@common_options
+@click.pass_obj
+def command(session: Session, arguments: tuple[str, ...], wanted: tuple[str, ...], timeout: float) -> None:
+    """Wait for a condition, a creation or a deletion.
+
+    An object that does not exist yet is waited for. A condition counts only when it is about the newest version of the
+    object. The exit code is 208 when the time is over and 217 when the deployment stalls.
+    """
+    from llmop.cli import targets, waiting
+
+    found = targets.parse(arguments)
+    if not all(target.name for target in found):
+        raise UsageError("name what to wait for: TYPE NAME or TYPE/NAME")
+    for what in wanted:
+        goals = []
+        for target in found:
+            namespace = session.effective_namespace if target.kind.namespaced else ""
+            goals.append(_goal(what, target.kind.name, namespace, target.name))
+        waiting.wait(session, goals, timeout)
+
+
+def _goal(what: str, kind: str, namespace: str, name: str) -> Any:
+    from llmop.cli import targets, waiting
+
+    label = targets.label(kind, name)
+    word, _, rest = what.partition("=")
+    if what == "create":
+        return waiting.Goal(
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            met=lambda item: item is not None,
+            done=f"{label} condition met",
+            text="its creation",
+        )
+    if what == "delete":
+        return waiting.Goal(
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            met=lambda item: item is None,
+            done=f"{label} condition met",
+            text="its deletion",
+            progress=lambda item, extra: waiting.blocking(item, extra) if _is_going(item) else "",
+        )
+    if word == "condition" and rest:
+        return _condition(rest, kind, namespace, name)
+    raise UsageError(f'--for "{what}": write condition=TYPE, condition=TYPE=STATUS, create or delete')
+
+
+def _is_going(item: Any | None) -> bool:
+    return item is not None and item.metadata.HasField("deletion_time")
+
+
+def _condition(text: str, kind: str, namespace: str, name: str) -> Any:
+    from llmop.cli import conditions, targets, waiting
+
+    condition_type, _, value = text.partition("=")
+    status = (value or "True").lower()
+
+    def met(item: Any | None) -> bool:
+        if item is None:
+            return False
+        return str(conditions.state(item).condition(condition_type).get("status", "")).lower() == status
+
+    def hopeless(item: Any | None) -> str:
+        if item is None or condition_type.lower() == "stalled":
+            return ""
+        state = conditions.state(item)
+        return "\n".join([f"stalled: {state.stalled}", *state.failure()]) if state.stalled else ""
+
+    def progress(item: Any | None, extra: Any) -> str:
+        return "does not exist yet" if item is None else conditions.state(item).progress()
+
+    return waiting.Goal(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        met=met,
+        hopeless=hopeless,
+        progress=progress,
+        done=f"{targets.label(kind, name)} condition met",
+        text=f"the condition {condition_type}",
+    )

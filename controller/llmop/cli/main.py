@@ -1,0 +1,107 @@
+"""The llmctl program: finds the command, runs it, and turns every way of ending into an exit code."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from llmop.cli.errors import CliError, ExitCode
+from llmop.cli.session import Session, common_options, say
+from llmop.clock import Clock, SystemClock
+
+COMMANDS = {
+    "apply": "Create or change objects from manifests",
+    "delete": "Delete objects",
+    "describe": "Show an object with its conditions, replicas and events",
+    "diff": "Show what apply would change",
+    "events": "List what happened",
+    "explain": "Describe the fields of a kind",
+    "get": "List objects",
+    "logs": "Print the log of a replica",
+    "scale": "Set the number of replicas of a deployment",
+    "version": "Print the versions of llmctl and of the controller",
+    "wait": "Wait for a condition, a creation or a deletion",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is called; the list above is all that --help needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"llmop.cli.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@common_options
+def llmctl() -> None:
+    """Controls llmop: declares model deployments and shows how they are.
+
+    Kinds may be written as kind, plural or short name (modeldeployment, modeldeployments, md), objects as TYPE NAME or TYPE/NAME.
+    """
+
+
+def run(arguments: Sequence[str], clock: Clock) -> int:
+    """One command from its arguments to its exit code; never a traceback for what can go wrong outside of llmctl."""
+    session = Session(clock)
+    try:
+        with llmctl.make_context("llmctl", list(arguments), obj=session) as context:
+            llmctl.invoke(context)
+        sys.stdout.flush()
+        return ExitCode.OK
+    except (click.exceptions.Exit, SystemExit) as end:
+        code: Any = getattr(end, "exit_code", getattr(end, "code", 0))
+        return int(code or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        say(f"error: {error.format_message()}")
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            say(f"See '{error.ctx.command_path} --help'.")
+        return ExitCode.USAGE
+    except CliError as error:
+        say(str(error))
+        return error.code
+    except BrokenPipeError:
+        # The descriptor is replaced, or the interpreter would complain when it flushes at its end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.INTERRUPTED
+    except Exception as error  # people get a sentence; LLMCTL_DEBUG gets the traceback
+        if os.environ.get("LLMCTL_DEBUG"):
+            raise
+        say(f"error: {type(error).__name__}: {error} (this is a bug in llmctl; LLMCTL_DEBUG=1 shows where)")
+        return ExitCode.UNKNOWN
+    finally:
+        with contextlib.suppress(KeyboardInterrupt):
+            session.close()
+
+
+def main() -> None:
+    """The entry point. Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once."""
+    code = run(sys.argv[1:], SystemClock())
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What every command shares: where the controller is, the namespace, the clock, and the options that say so."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from llmop.cli import contexts
+from llmop.cli.errors import ConfigError
+from llmop.clock import Clock
+
+if TYPE_CHECKING:
+    from llmop.cli.client import Client
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of llmctl. The connection is made when a command first needs it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.context: str | None = None
+        self.controller: str | None = None
+        self.namespace: str | None = None
+        self.request_timeout: float = 30.0
+        self._client: Client | None = None
+
+    @property
+    def effective_namespace(self) -> str:
+        return self.namespace or "default"
+
+    @property
+    def client(self) -> "Client":
+        if self._client is None:
+            from llmop.cli.client import Client
+
+            self._client = Client(self.address(), self.request_timeout)
+        return self._client
+
+    def address(self) -> str:
+        """Flag --controller, then the context named by flag --context, by LLMOP_CONTEXT, by the context file itself."""
+        if self.controller:
+            return self.controller
+        path = contexts.default_path(os.environ)
+        known = contexts.load(path)
+        wanted = self.context or os.environ.get("LLMOP_CONTEXT") or known.current
+        if not wanted:
+            raise ConfigError(
+                'no controller is known: start one with "llmop up", or give --controller unix:///path'
+            )
+        found = known.find(wanted)
+        if found is None:
+            names = ", ".join(context.name for context in known.contexts) or "none"
+            raise ConfigError(f'context "{wanted}" does not exist in {path}; it has: {names}')
+        return found.controller
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def say(text: str) -> None:
+    """A message for people, to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def out(text: str) -> None:
+    """Data, to stdout."""
+    print(text, flush=True)
+
+
+class Duration(click.ParamType[float]):
+    """`90s`, `5m`, `1h30m`, or a bare number of seconds; negative ones are allowed."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        seconds = parse_duration(value)
+        if seconds is None:
+            self.fail(f'"{value}" is not a duration; write 90s, 5m or 1h30m', param, ctx)
+        return seconds
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds, or None for what is not a duration."""
+    import re
+
+    sign = -1 if text.startswith("-") else 1
+    text = text.removeprefix("-")
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return sign * float(text)
+    found = re.fullmatch(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?", text)
+    if found is None or not text:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return sign * (days * 86_400 + hours * 3600 + minutes * 60 + seconds)
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None and parameter.name is not None:
+        setattr(ctx.find_object(Session), parameter.name, value)
+
+
+_CONNECTION = (
+    click.option(
+        "--context",
+        metavar="NAME",
+        expose_value=False,
+        callback=_remember,
+        help="Context of ~/.config/llmop/contexts.yaml to use; default LLMOP_CONTEXT, then the current one.",
+    ),
+    click.option(
+        "--controller",
+        metavar="ADDRESS",
+        expose_value=False,
+        callback=_remember,
+        help="Address of the control API, unix:///path; instead of a context.",
+    ),
+    click.option(
+        "--request-timeout",
+        type=Duration(),
+        metavar="DURATION",
+        expose_value=False,
+        callback=_remember,
+        help="How long one call may take, 30s by default.",
+    ),
+)
+_NAMESPACE = click.option(
+    "-n",
+    "--namespace",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember,
+    help='Namespace; "default" where nothing names another one.',
+)
+
+
+def connection_options(command: _Command) -> _Command:
+    """--context, --controller and --request-timeout, accepted by llmctl and by every command alike."""
+    for option in reversed(_CONNECTION):
+        command = option(command)
+    return command
+
+
+def common_options(command: _Command) -> _Command:
+    """The connection's options and -n."""
+    return _NAMESPACE(connection_options(command))

@@ -1,0 +1,255 @@
+"""Waiting for objects: with a deadline, with progress for people, and not a moment longer than there is hope."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llmop.cli import conditions, targets
+from llmop.cli.client import Change
+from llmop.cli.errors import CliError, ExitCode
+from llmop.cli.session import Session, out, say
+from llmop.cli.watching import Feed, Interest
+from llmop.domain import resources
+
+WEEK_S = 7 * 86_400.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """What is waited for. `met` gets the object, or None while there is none; `done` is the text when it is met.
+
+    `hopeless` says why it can never come, "" while it may. `progress` is one line for people, and also gets the objects of
+    the extra interests.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    met: Callable[[Any | None], bool]
+    done: str
+    text: str  # what is waited for, in the sentence of a timeout
+    hopeless: Callable[[Any | None], str] = lambda item: ""
+    progress: Callable[[Any | None, Sequence[Any]], str] = lambda item, extra: ""
+
+    @property
+    def label(self) -> str:
+        return targets.label(self.kind, self.name)
+
+
+def wait(
+    session: Session, goals: Sequence[Goal], timeout_s: float, *, extra: Sequence[Interest] = ()
+) -> None:
+    """Returns when every goal is met. Raises CliError with TIMEOUT, or UNEXPECTED for what cannot come any more.
+
+    0 checks once; a negative timeout is a week. `extra` are watched too, for the progress lines of goals that look at them.
+    """
+    if not goals:
+        return
+    round_ = _Round(goals)
+    feed = Feed(session.client, [*round_.open, *extra])
+    deadline = time.monotonic() + (WEEK_S if timeout_s < 0 else timeout_s)
+    with _progress() as progress:
+        while round_.open:
+            left = deadline - time.monotonic()
+            if left <= 0 and (timeout_s != 0 or round_.all_seen):
+                raise round_.timeout()
+            found = feed.next(
+                None if left <= 0 else min(left, 3600)
+            )  # the first look is not bounded by a timeout of 0
+            if found is None:
+                continue
+            round_.take(*found)
+            for goal, item in round_.due(found[0]):
+                if goal.met(item):
+                    round_.close(goal)
+                    progress.clear()
+                    out(goal.done)
+                elif why := goal.hopeless(item):
+                    progress.clear()
+                    raise CliError(f"error: {goal.label}: {why}", ExitCode.UNEXPECTED)
+            progress.show(round_.lines())
+
+
+class _Round:
+    """What is known while waiting."""
+
+    def __init__(self, goals: Sequence[Goal]) -> None:
+        self.open = {
+            Interest(kind=goal.kind, namespace=goal.namespace, name=goal.name): goal for goal in goals
+        }
+        self._seen: set[Interest] = set()
+        self._items: dict[Interest, dict[tuple[str, str], Any]] = {}
+
+    @property
+    def all_seen(self) -> bool:
+        """Whether the first state of everything that is waited for is known."""
+        return not self.open.keys() - self._seen
+
+    def take(self, interest: Interest, change: Change) -> None:
+        items = self._items.setdefault(interest, {})
+        if change.type == "SYNCED":
+            self._seen.add(interest)
+            return
+        metadata = change.row.object.metadata
+        if change.type == "DELETED":
+            items.pop((metadata.namespace, metadata.name), None)
+        else:
+            items[(metadata.namespace, metadata.name)] = change.row.object
+
+    def due(self, interest: Interest) -> list[tuple[Goal, Any | None]]:
+        """The goal that a change of `interest` may have met, with its object."""
+        if interest not in self.open or interest not in self._seen:
+            return []
+        return [(self.open[interest], self._item(interest))]
+
+    def close(self, goal: Goal) -> None:
+        self.open = {interest: each for interest, each in self.open.items() if each is not goal}
+
+    def lines(self) -> dict[str, str]:
+        extra = [item for key, items in self._items.items() if not key.name for item in items.values()]
+        shown = {}
+        for interest, goal in self.open.items():
+            if interest in self._seen and (text := goal.progress(self._item(interest), extra)):
+                shown[goal.label] = text
+        return shown
+
+    def timeout(self) -> CliError:
+        known = self.lines()
+        lines = []
+        for goal in self.open.values():
+            now = f"; {known[goal.label]}" if goal.label in known else ""
+            lines.append(f"error: timed out waiting for {goal.text} on {goal.label}{now}")
+        return CliError("\n".join(lines), ExitCode.TIMEOUT)
+
+    def _item(self, interest: Interest) -> Any | None:
+        return next(iter(self._items.get(interest, {}).values()), None)
+
+
+class _Lines:
+    """Progress where nobody watches: one line on stderr whenever one changes."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.clear()
+
+    def show(self, lines: dict[str, str]) -> None:
+        for label, text in lines.items():
+            if self._shown.get(label) != text:
+                say(f"{label}: {text}")
+        self._shown.update(lines)
+
+    def clear(self) -> None:
+        """Takes away what should not stand among the lines that follow."""
+
+
+class _Live(_Lines):
+    """Progress on a terminal: lines that are rewritten in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        self._text = Text
+        self._live = Live(console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False)
+
+    def __enter__(self) -> "_Live":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def show(self, lines: dict[str, str]) -> None:
+        self._live.update(
+            self._text("\n".join(f"{label}: {text}" for label, text in lines.items())), refresh=True
+        )
+
+    def clear(self) -> None:
+        self._live.update(self._text(""), refresh=True)
+
+
+def _progress() -> _Lines:
+    return _Live() if sys.stderr.isatty() else _Lines()
+
+
+def ready(item: Any) -> Goal:
+    """The goal that an applied object works as it was asked for."""
+    applied = conditions.state(item)
+
+    def met(now: Any | None) -> bool:
+        return now is not None and _is_applied(now) and conditions.state(now).is_ready
+
+    def hopeless(now: Any | None) -> str:
+        if now is None:
+            return "it was deleted"
+        current = conditions.state(now)
+        if current.deleting:
+            return "it is being deleted"
+        if not current.stalled:
+            return ""
+        return "\n".join([f"stalled: {current.stalled}", *current.failure()])
+
+    def progress(now: Any | None, extra: Sequence[Any]) -> str:
+        return conditions.state(now).progress() if now is not None else ""
+
+    def _is_applied(now: Any) -> bool:
+        return bool(now.metadata.generation >= applied.generation)
+
+    return Goal(
+        kind=item.kind,
+        namespace=item.metadata.namespace,
+        name=item.metadata.name,
+        met=met,
+        hopeless=hopeless,
+        progress=progress,
+        done=f"{targets.label_of(item)} ready",
+        text="the condition Ready",
+    )
+
+
+def gone(item: Any, *, done: str) -> Goal:
+    """The goal that this very object does not exist any more."""
+
+    def met(now: Any | None) -> bool:
+        return now is None or bool(now.metadata.uid != item.metadata.uid)
+
+    def progress(now: Any | None, extra: Sequence[Any]) -> str:
+        return blocking(now, extra) if now is not None else ""
+
+    return Goal(
+        kind=item.kind,
+        namespace=item.metadata.namespace,
+        name=item.metadata.name,
+        met=met,
+        progress=progress,
+        done=done,
+        text="its deletion",
+    )
+
+
+def blocking(item: Any, replicas: Sequence[Any]) -> str:
+    """What a deletion still waits for."""
+    if item.kind == resources.REPLICA:
+        status = conditions.state(item).status
+        job = f" (job {status['jobId']})" if status.get("jobId") else ""
+        return f"{status.get('phase') or 'Unknown'}{job}"
+    held = []
+    for each in replicas:
+        state = conditions.state(each)
+        if state.spec.get("deployment") == item.metadata.name:
+            job = f", job {state.status['jobId']}" if state.status.get("jobId") else ""
+            held.append(f"{state.name} ({state.status.get('phase') or 'Unknown'}{job})")
+    if held:
+        return (
+            f"waiting for {len(held)} replica{'s' if len(held) > 1 else ''} to end: {', '.join(sorted(held))}"
+        )
+    return f"waiting for {', '.join(item.metadata.finalizers) or 'the controller'}"
