@@ -84,7 +84,7 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
         return ExitCode.BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
-    except Exception as error  # people get a sentence; LLMCTL_DEBUG gets the traceback
+    except Exception as error:  # people get a sentence; LLMCTL_DEBUG gets the traceback
         if os.environ.get("LLMCTL_DEBUG"):
             raise
         say(f"error: {type(error).__name__}: {error} (this is a bug in llmctl; LLMCTL_DEBUG=1 shows where)")
