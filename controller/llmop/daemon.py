@@ -91,6 +91,7 @@ async def _serve(
     agents = listener.Listener(at, clock, certificate, key, settings.agent_host, settings.agent_port)
     await agents.start()
     stack.push_async_callback(agents.stop)
+    stack.callback(at.close)
     places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
     control = server.build(
         settings.socket, store=store, clock=clock, endpoints=reconciler.book, hint=reconciler.hint

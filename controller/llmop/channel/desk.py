@@ -74,7 +74,14 @@ class Desk:
         self._orders: dict[str, Order] = {}
         self._acknowledged: dict[str, Order] = {}
         self._waiting: dict[str, _Waiting] = {}
+        self._is_closed = False
         self.heartbeats: dict[str, replica.Heartbeat] = {}
+
+    def close(self) -> None:
+        """The listener ends: held replies go out now."""
+        self._is_closed = True
+        for waiting in self._waiting.values():
+            waiting.event.set()
 
     @property
     def period_s(self) -> float:
@@ -162,7 +169,7 @@ class Desk:
 
     async def orders(self, uid: str, wait_s: float) -> list[dict[str, Any]]:
         """The orders of a replica; the reply is held back for up to `wait_s` seconds while there is none that it does not know."""
-        if self._orders.get(uid) == self._acknowledged.get(uid) and wait_s > 0:
+        if self._orders.get(uid) == self._acknowledged.get(uid) and wait_s > 0 and not self._is_closed:
             waiting = self._waiting.setdefault(uid, _Waiting())
             waiting.event.clear()
             try:
