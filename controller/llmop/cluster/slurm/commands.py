@@ -25,6 +25,7 @@ from llmop.domain.job import (
 
 _MOST_OUTPUT = 64 << 20  # bytes; 10,000 jobs print 3 MB
 _MOST_ERRORS = 64 << 10
+_PIPES_CLOSE_S = 5.0
 _IDS_PER_CALL = 50  # older scancel sends one request for each id
 _NAMES_PER_CALL = 50
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
@@ -247,20 +248,16 @@ class SlurmCommands:
         try:
             async with asyncio.timeout(timeout_s):
                 _, output, errors = await asyncio.gather(
-                    _feed(process, stdin), _read(process.stdout, _MOST_OUTPUT), _head(process.stderr)
+                    _feed(process, stdin), _read(process, _MOST_OUTPUT), _head(process.stderr)
                 )
                 code = await process.wait()
         except TimeoutError:
             return _Ended(problem=f"{argv[0]} did not end within {timeout_s:g} s and was killed")
-        except _TooMuch:
-            return _Ended(problem=f"{argv[0]} printed more than {_MOST_OUTPUT >> 20} MiB and was killed")
         finally:
-            await _end(process)
+            await asyncio.shield(_end(process))  # a cancelled caller must not leave a process
+        if output is None:
+            return _Ended(problem=f"{argv[0]} printed more than {_MOST_OUTPUT >> 20} MiB and was killed")
         return _Ended(code=code, output=output, errors=errors)
-
-
-class _TooMuch(Exception):
-    pass
 
 
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
@@ -272,17 +269,19 @@ async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     process.stdin.close()
 
 
-async def _read(stream: asyncio.StreamReader | None, at_most: int) -> str:
-    """All of it; _TooMuch when there are more than `at_most` bytes."""
-    assert stream is not None
+async def _read(process: asyncio.subprocess.Process, at_most: int) -> str | None:
+    """Its whole output; None, and the process is killed, when there are more than `at_most` bytes."""
+    assert process.stdout is not None
     chunks: list[bytes] = []
     left = at_most
-    while chunk := await stream.read(1 << 16):
+    while chunk := await process.stdout.read(1 << 16):
         left -= len(chunk)
-        if left < 0:
-            raise _TooMuch
-        chunks.append(chunk)
-    return b"".join(chunks).decode(errors="replace")
+        if left >= 0:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+            _kill(process)
+    return b"".join(chunks).decode(errors="replace") if left >= 0 else None
 
 
 async def _head(stream: asyncio.StreamReader | None) -> str:
@@ -294,10 +293,21 @@ async def _head(stream: asyncio.StreamReader | None) -> str:
     return kept.decode(errors="replace")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills what is left of the command's session, and waits for the command."""
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kills the command and what it started, unless it has been waited for already."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        # Shielded: a cancelled caller must not leave a zombie, and a killed process ends at once.
-        await asyncio.shield(process.wait())
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ends a command that did not end by itself."""
+    if process.returncode is not None:
+        return
+    _kill(process)
+    # asyncio tells of the end only when the pipes are read to their end, which a process that left the session can
+    # delay for ever.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PIPES_CLOSE_S):
+            await asyncio.gather(_head(process.stdout), _head(process.stderr))
+            await process.wait()

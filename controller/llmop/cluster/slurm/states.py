@@ -151,7 +151,6 @@ _PENDING: tuple[tuple[str, str, PendingClass, str], ...] = (
     ("QOSTimeLimit", "", _X, "The time limit is longer than the QOS allows."),
     ("AssocMaxWallDurationPerJobLimit", "", _X, "The time limit is longer than the account allows."),
     ("AssocMax", "PerJob", _X, "The job is larger than the account allows for one job."),
-    ("AssocMax", "MinutesPerJob", _X, "The job is larger than the account allows for one job."),
     ("AssocMax", "PerNode", _X, "The job wants more of one node than the account allows."),
     ("QOSMaxWallDurationPerJobLimit", "", _X, "The time limit is longer than the QOS allows."),
     ("QOSMax", "PerJob", _X, "The job is larger than the QOS allows for one job."),
@@ -277,7 +276,7 @@ _REJECTED_TEXTS: tuple[tuple[str, RejectClass], ...] = (
     ("sbatch: unrecognized option", RejectClass.INVALID_OPTION),
     ("sbatch: invalid option", RejectClass.INVALID_OPTION),
     ("sbatch: option '", RejectClass.INVALID_OPTION),  # getopt: needs an argument, allows none, is ambiguous
-    ("sbatch: error: Invalid --", RejectClass.INVALID_OPTION),
+    ("Invalid --", RejectClass.INVALID_OPTION),
 )
 
 SUBMIT_ROWS: tuple[SubmitRow, ...] = (
