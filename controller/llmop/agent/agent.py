@@ -766,6 +766,7 @@ class Guard:
     def __init__(self) -> None:
         self.wakeup = Wakeup()
         self.input = b""
+        self.alone = False  # the agent is gone
         self.engine = 0
         self.status = None  # type: Optional[int]
 
@@ -785,12 +786,15 @@ class Guard:
         order = self.next_line()
         if order is None:
             return 0
-        answer = self.start(json.loads(order))
+        document = json.loads(order)
+        answer = self.start(document)
         if answer is None:
             self.watch()
             kill_descendants(os.getpid(), 5.0)
             self.reap()
             answer = {"status": self.status}
+        if self.alone:
+            shutil.rmtree(document["scratch"], ignore_errors=True)  # it holds secrets
         try:
             os.write(1, json.dumps(answer).encode("utf-8") + b"\n")
         except OSError:
@@ -808,7 +812,8 @@ class Guard:
     def read(self) -> bool:
         chunk = os.read(0, 65536)
         self.input += chunk
-        return bool(chunk)
+        self.alone = not chunk
+        return not self.alone
 
     def start(self, order: Document) -> Optional[Document]:
         """Start the engine. Returns what went wrong, if anything did."""
@@ -922,10 +927,12 @@ class Launch:
             "TMPDIR": os.path.join(self.scratch, "tmp"),
         }
         if not self.engine.contained:
-            return {"argv": argv, "env": dict(own, **dict(passed, **given)), "cwd": cwd, "log": log}
+            variables = dict(own, **dict(passed, **given))
+            return {"argv": argv, "env": variables, "cwd": cwd, "log": log, "scratch": self.scratch}
         # The command `apptainer` gets nothing but `own`: variables such as APPTAINER_BIND would change what it does.
         argv = self.contained(argv, cwd, dict(passed, **given))
-        return {"argv": argv, "env": dict(own, LANG=passed["LANG"]), "cwd": self.scratch, "log": log}
+        variables = dict(own, LANG=passed["LANG"])
+        return {"argv": argv, "env": variables, "cwd": self.scratch, "log": log, "scratch": self.scratch}
 
     def given(self) -> Dict[str, str]:
         """The variables that the manifest and its secret files name."""
@@ -994,7 +1001,6 @@ class Engine:
             self.guard.stdin.close()
             # Only if the guard itself was killed is anything left; it was handed to us, the next subreaper.
             kill_descendants(os.getpid(), 5.0)
-            self.launch.remove()
             document = json.loads(answer.decode("utf-8")) if answer else {"status": -signal.SIGKILL}
             if "error" in document:
                 raise start_failure(document)
@@ -1500,7 +1506,11 @@ class Agent:
         except OSError as error:
             raise storage_end(error, self.config.directory) from error
         self.ports.release()
-        self.engine = Engine(launch, self.log.path)
+        try:
+            self.engine = Engine(launch, self.log.path)
+        except (End, OSError):
+            launch.remove()
+            raise
         self.set_phase("loading", "the engine was started on port {}".format(self.port))
         say("engine started on {}".format(self.ports.numbers))
 
@@ -1529,10 +1539,12 @@ class Agent:
         if self.engine is not None:
             if not self.engine.ended():
                 self.engine.stop(self.config.engine.stop_signal, after(self.config.engine.stop_timeout))
-            self.last_status = self.engine.status
-            self.engine = None
         if not self.ports.held and not self.ports.hold_again():
             say("port {} was taken at once by somebody else: it is given up".format(self.port))
+        if self.engine is not None:
+            self.last_status = self.engine.status
+            self.engine.launch.remove()
+            self.engine = None
 
     # Waiting: everything that may interrupt the engine's life goes through pause()
 

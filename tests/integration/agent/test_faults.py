@@ -34,6 +34,7 @@ def test_killing_the_agent_ends_the_engine_and_its_children(rig: Rig, controller
     agent.wait()
 
     eventually(lambda: not rig.engines(), what="the end of the engine")
+    eventually(lambda: not list((rig.directory / "scratch").iterdir()), what="the end of its files")
 
 
 def test_killing_the_guard_as_well_ends_everything(rig: Rig, controller: FakeController) -> None:
@@ -212,6 +213,18 @@ def test_a_program_that_is_not_there_is_a_missing_artifact(lonely: Rig) -> None:
     assert 78 == lonely.end(lonely.start())
 
     assert "/nowhere/llama-server: No such file or directory" in lonely.record()["message"]
+    assert [] == list((lonely.directory / "scratch").iterdir())
+
+
+def test_a_secret_file_that_others_may_read_is_refused_and_nothing_is_left(lonely: Rig) -> None:
+    secrets = lonely.shared / "hf.env"
+    secrets.write_text("A=b")
+    secrets.chmod(0o644)
+    lonely.engine["envFiles"] = [str(secrets)]
+    assert 64 == lonely.end(lonely.start())
+
+    assert f"engine.envFiles: {secrets} is open to others: chmod 600 {secrets}" == lonely.record()["message"]
+    assert [] == list((lonely.directory / "scratch").iterdir())
 
 
 @pytest.mark.parametrize(
