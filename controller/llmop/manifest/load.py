@@ -20,7 +20,7 @@ from llmop.manifest import limits, paths
 Position = tuple[int, int]
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _STRING_TAGS = ("tag:yaml.org,2002:str", "!")
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -86,10 +86,11 @@ class Document:
         return Problem(source=self.source, line=line, column=column, message=message)
 
 
-def load(text: str, source: str) -> list[Document]:
+def load(text: str, source: str, *, parser: Any = FASTEST) -> list[Document]:
     """The documents of `text`; empty ones are left out. `source` is the name of the text in messages.
 
-    Raises ManifestError.
+    `parser` is the PyYAML loader whose events are read: libyaml's where PyYAML was built with it, else the one in Python. Both
+    give the same data; only words of syntax errors differ. Raises ManifestError.
     """
     text = text.removeprefix("\ufeff")
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
@@ -102,7 +103,7 @@ def load(text: str, source: str) -> list[Document]:
             f"the character U+{ord(forbidden[0]):04X} is not allowed here; remove it"
             " or write it as an escape in double quotes",
         )
-    return _Composer(_plain_json(text), source).documents()
+    return _Composer(_plain_json(text), source, parser).documents()
 
 
 def _plain_json(text: str) -> str:
@@ -145,7 +146,8 @@ class _Frame:
 class _Composer:
     """Builds documents from the parser's events, without recursion."""
 
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, parser: Any) -> None:
+        self._parser = parser
         self._text = text
         self._source = source
         self._problems: list[Problem] = []
@@ -153,7 +155,7 @@ class _Composer:
     def documents(self) -> list[Document]:
         documents: list[Document] = []
         try:
-            events: Iterator[yaml.Event] = yaml.parse(self._text, Loader=_LOADER)
+            events: Iterator[yaml.Event] = yaml.parse(self._text, Loader=self._parser)
             for event in events:
                 if isinstance(event, yaml.DocumentStartEvent):
                     self._document(events, event, documents)

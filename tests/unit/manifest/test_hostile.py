@@ -5,8 +5,10 @@ A new file gets its `.expected` from `outcome` below: run the test, read what it
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from llmop.domain import errors
 from llmop.manifest import admit, load
@@ -15,10 +17,10 @@ FOLDER = Path(__file__).parents[2] / "data" / "manifests" / "hostile"
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix != ".expected")
 
 
-def outcome(path: Path) -> str:
+def outcome(path: Path, parser: Any = load.FASTEST) -> str:
     """What a user sees: one line for each problem, or the specs as they would be stored."""
     try:
-        documents = load.load(path.read_bytes().decode("utf-8", "surrogatepass"), path.name)
+        documents = load.load(path.read_bytes().decode("utf-8", "surrogatepass"), path.name, parser=parser)
     except load.ManifestError as error:
         return f"{error}\n"
     lines = []
@@ -37,6 +39,17 @@ def test_has_the_outcome_that_is_written_beside_it(path: Path) -> None:
     expected = path.with_suffix(".expected").read_text(encoding="utf-8")
 
     assert expected == outcome(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_parser_in_python_finds_the_same(path: Path) -> None:
+    """PyYAML has two; they may differ in the words of a syntax error."""
+    expected, found = outcome(path), outcome(path, yaml.SafeLoader)
+
+    if "not YAML: " not in expected:
+        assert expected == found
+    else:
+        assert not found.startswith("accepted: ")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

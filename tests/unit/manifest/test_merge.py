@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmop.domain import errors, resources
 from llmop.manifest import admit, merge
 
-STEADY = settings(deadline=None, derandomize=True)
+STEADY = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 def manifest(labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
