@@ -1,8 +1,8 @@
 """The engine part of replica.json: whole command lines against tests/golden/runtimes, and values that must arrive verbatim."""
 
-import argparse
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -144,28 +144,68 @@ def test_llamacpp_knows_every_flag_it_is_given(tmp_path: Path) -> None:
     )
 
 
-def test_tgi_gets_no_secret_and_no_name_that_its_launcher_would_read_as_a_flag() -> None:
+def test_tgi_gets_no_name_that_its_launcher_would_read_as_a_flag() -> None:
     result = command(CASES["tgi"], runtime("tgi"))
 
-    assert "API_KEY" == result.api_key_env
     assert (
         not {"PORT", "HOSTNAME", "MASTER_PORT", "MASTER_ADDR", "REVISION", "DTYPE", "API_KEY"}
         & result.env.keys()
     )
-    assert not any("apiKeyFile" in argument for argument in result.argv)
-    parser = argparse.ArgumentParser()
-    for flag in (
-        "--port",
-        "--prometheus-port",
-        "--master-port",
-        "--shard-uds-path",
-        "--huggingface-hub-cache",
-    ):
-        parser.add_argument(flag, required=True)
-    parsed, _ = parser.parse_known_args(result.argv[1:])
-    assert ["{port}", "{port:prometheus}", "{port:master}", "{scratch}/shard", "{scratch}/hub"] == list(
-        vars(parsed).values()
+    assert "" == result.api_key_env
+
+
+def test_tgis_router_gets_the_key_from_the_file_and_no_process_has_it_among_its_arguments(
+    tmp_path: Path,
+) -> None:
+    """TGI's launcher would hand a key of its own on as `--api-key`; here a launcher and a router that print what they get."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    _program(
+        programs / "text-generation-launcher",
+        'echo "launcher: ${API_KEY-none} $*"\nexec text-generation-router --port 1',
     )
+    _program(programs / "text-generation-router", 'echo "router: $API_KEY $*"')
+    node = {**NODE, "scratch": str(tmp_path / "scratch dir"), "apiKeyFile": str(_key(tmp_path))}
+    argv = [on_the_node(text, node) for text in command(CASES["tgi"], runtime("tgi")).argv]
+
+    done = subprocess.run(
+        argv,
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert (
+        "launcher: none --model-id=/models/Llama-3.1-8B-Instruct --num-shard=2 --hostname=10.0.0.1 --port=40001"
+        f" --prometheus-port=40002 --master-port=40003 --shard-uds-path={tmp_path}/scratch dir/shard"
+        f" --huggingface-hub-cache={tmp_path}/scratch dir/hub --graceful-termination-timeout=90"
+        " --usage-stats=off --json-output --max-concurrent-requests=256\n"
+        "router: secret --port 1\n"
+    ) == done.stdout
+
+
+def test_tgis_router_does_not_start_without_a_key(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    _program(programs / "text-generation-launcher", "exec text-generation-router")
+    _program(programs / "text-generation-router", "echo started")
+    empty = tmp_path / "empty"
+    empty.touch()
+    node = {**NODE, "scratch": str(tmp_path / "s"), "apiKeyFile": str(empty)}
+    argv = [on_the_node(text, node) for text in command(CASES["tgi"], runtime("tgi")).argv]
+
+    done = subprocess.run(
+        argv,
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (78, "") == (done.returncode, done.stdout)
 
 
 HOSTILE = [
@@ -293,6 +333,11 @@ def test_the_warm_up_speaks_of_the_model_as_the_engine_knows_it() -> None:
     assert {"model": "tgi", "n": [1, None, {"x": "{}"}]} == rendered(
         dataclasses.replace(engine, served_name="tgi")
     )
+
+
+def _program(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
 
 
 def _key(folder: Path) -> Path:
