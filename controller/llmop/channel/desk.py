@@ -156,6 +156,8 @@ class Desk:
         before = self.heartbeats.get(beat.replica_uid)
         if before is not None and before.restart_count > beat.restart_count:
             raise Refused(409, "a later start of this job holds the replica")
+        if before is not None and before.restart_count == beat.restart_count and beat.seq < before.seq:
+            return
         self.heartbeats[beat.replica_uid] = beat
         order = self._orders.get(beat.replica_uid)
         if order is not None and beat.phase in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):

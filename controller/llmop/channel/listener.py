@@ -77,6 +77,7 @@ def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
         restart_count=_number(body, "restartCount"),
         phase=phase,
         received_at=now,
+        seq=_number(body, "seq"),
         node=str(body.get("node", ""))[:100],
         host=_text(endpoint, "host") if endpoint is not None else "",
         port=port,

@@ -148,6 +148,7 @@ class Heartbeat:
     restart_count: int
     phase: AgentPhase
     received_at: float
+    seq: int = 0  # rises within a start of the agent: its two connections may overtake each other
     node: str = ""
     host: str = ""
     port: int = 0
