@@ -18,6 +18,8 @@ from llmop.manifest.schema_v1alpha1 import (
 )
 
 DEFAULT_NAMESPACE = "default"
+MAX_VIOLATIONS = 100
+MAX_MESSAGE_CHARACTERS = 500
 
 _TOP = ("apiVersion", "kind", "metadata", "spec")
 _READ_ONLY_METADATA = frozenset(
@@ -56,7 +58,8 @@ def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
     """The object that `data` asks for: its words as they were written, every default filled in,
     empty mappings left out.
 
-    `namespace` is used where `data` names none ("" = default). Raises errors.Invalid with every violation.
+    `namespace` is used where `data` names none ("" = default). Raises errors.Invalid with every violation (the first hundred, and
+    how many more). Reasons are Required, Unknown, InvalidValue, Unsupported (in this version), Forbidden and TooLong.
     """
     kind = data.get("kind")
     info = resources.KINDS.get(kind) if isinstance(kind, str) else None
@@ -66,7 +69,7 @@ def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
 
     found = list(limits.violations(data))
     if found:
-        raise errors.Invalid(*label, tuple(found))
+        _refuse(label, found)
     found += _top_violations(data)
     if info is None or info.read_only:
         found.append(_kind_violation(kind))
@@ -110,10 +113,16 @@ def document(resource: resources.Resource) -> dict[str, Any]:
 
 
 def _refuse(label: tuple[str, str], found: list[errors.Violation]) -> NoReturn:
-    raise errors.Invalid(*label, tuple(dict.fromkeys(found)))
+    unique = list(dict.fromkeys(found))
+    if len(unique) > MAX_VIOLATIONS:
+        more = f"{len(unique) - MAX_VIOLATIONS} more problems are not shown"
+        unique = [*unique[:MAX_VIOLATIONS], _violation("", "InvalidValue", more)]
+    raise errors.Invalid(*label, tuple(unique))
 
 
 def _violation(path: str, reason: str, message: str) -> errors.Violation:
+    if len(message) > MAX_MESSAGE_CHARACTERS:  # a long value stands in front, the fix at the end
+        message = f"{message[:200]} ... {message[-250:]}"
     return errors.Violation(path=path, reason=reason, message=message)
 
 

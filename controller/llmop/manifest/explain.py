@@ -98,7 +98,7 @@ def markdown() -> str:
         "<!-- Generated from controller/llmop/manifest/schema_v1alpha1 by hack/update-docs.sh; do not edit. -->",
         "",
         f"`apiVersion: {resources.API_VERSION}`. An object has `apiVersion`, `kind`, `metadata` and `spec`; the controller adds `status`.",
-        "Fields that are not listed here are refused. Durations are text: `90s`, `10m`, `1h30m`; where a walltime is meant, Slurm's",
+        "Fields that are not listed here are refused. Durations are text: `500ms`, `90s`, `10m`, `1h30m`; where a walltime is meant, Slurm's",
         "`HH:MM:SS` and `D-HH:MM:SS` too. Memory is text: `512Mi`, `64Gi`.",
         "",
         "| kind | short | lives in | made by | what it is |",

@@ -10,6 +10,7 @@ from llmop.manifest import paths
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 MAX_STRING_BYTES = 64 * 1024
+MAX_KEY_CHARACTERS = 512
 MAX_DEPTH = 32
 MAX_EXPANDED = 2 * MAX_DOCUMENT_BYTES  # scalars with their characters, aliases expanded
 MAX_INTEGER = 2**63 - 1
@@ -34,6 +35,9 @@ def violations(data: Mapping[str, Any]) -> tuple[errors.Violation, ...]:
             for key, item in value.items():
                 if not isinstance(key, str):
                     found.append(_violation(path, "InvalidValue", f"the key {key!r} is not text; quote it"))
+                elif len(key) > MAX_KEY_CHARACTERS:
+                    message = f"the key {key[:40]!r}... is longer than {MAX_KEY_CHARACTERS} characters"
+                    found.append(_violation(path, "TooLong", message))
                 elif problem := string_problem(key):
                     found.append(_violation(path, "InvalidValue", f"the key {key[:40]!r} {problem}"))
                 else:

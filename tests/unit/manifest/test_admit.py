@@ -263,6 +263,20 @@ def test_values_that_json_cannot_hold_are_refused() -> None:
     assert ["spec.replicas"] == list(violations(with_spec(replicas=2**80)))
 
 
+def test_what_is_told_about_a_manifest_is_bounded() -> None:
+    many = violations(with_spec(env={f"K{index}": index for index in range(5000)}))
+    assert 101 == len(many)
+    assert ("InvalidValue", "4900 more problems are not shown") == many[""]
+
+    (long,) = violations(with_spec(runtime="x" * 60_000)).values()
+    assert len(long[1]) < 600
+    assert long[1].endswith("is not a name: lower-case letters, digits and -, at most 63, no - at either end")
+
+    assert [("spec.env", "TooLong")] == [
+        (path, reason) for path, (reason, _) in violations(with_spec(env={"A" * 600: "b"})).items()
+    ]
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
