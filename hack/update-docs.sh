@@ -6,3 +6,4 @@ out=${1:-docs}
 python=${PYTHON:-.venv/bin/python}
 mkdir -p "$out/reference"
 "$python" hack/make-kinds-page >"$out/reference/kinds.md"
+"$python" hack/make-llmctl-page >"$out/reference/llmctl.md"

@@ -7,6 +7,11 @@ from typing import Any
 
 from llmop.domain import times
 
+# Numbers in YAML 1.2 (core schema, section 10.3.2); PyYAML quotes what is one in YAML 1.1, where 1e3 and 0o17 are text.
+_NUMBER = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
 
 def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> list[str]:
     """Lines of left-aligned columns, three spaces apart, as kubectl prints them; no column is narrower than `widths` says."""
@@ -60,9 +65,16 @@ def document(item: Any) -> dict[str, Any]:
         "apiVersion": item.api_version,
         "kind": item.kind,
         "metadata": metadata,
-        "spec": json.loads(item.spec_json),
-        "status": json.loads(item.status_json),
+        "spec": in_order(json.loads(item.spec_json)),
+        "status": in_order(json.loads(item.status_json)),
     }
+
+
+def in_order(value: Any) -> Any:
+    """JSON with the keys of every object sorted, so that two objects differ where their content does."""
+    if isinstance(value, dict):
+        return {key: in_order(value[key]) for key in sorted(value)}
+    return [in_order(each) for each in value] if isinstance(value, list) else value
 
 
 def manifest(item: Any) -> dict[str, Any]:
@@ -97,7 +109,7 @@ def to_yaml(value: Any) -> str:
         style = None
         if "\n" in value and re.fullmatch(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*", value):
             style = "|"
-        elif re.match(r"[-+.0-9]", value):  # 1e3 and 0o17 are text in YAML 1.1 and numbers in 1.2
+        elif _NUMBER.fullmatch(value):
             style = "'"
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 

@@ -29,7 +29,7 @@ class Goal:
     name: str
     met: Callable[[Any | None], bool]
     done: str
-    text: str  # what is waited for, in the sentence of a timeout
+    text: str  # what is waited for, in the sentence of a timeout, before the object's name
     hopeless: Callable[[Any | None], str] = lambda item: ""
     progress: Callable[[Any | None, Sequence[Any]], str] = lambda item, extra: ""
 
@@ -47,7 +47,7 @@ def wait(
     """
     if not goals:
         return
-    round_ = _Round(goals)
+    round_ = _Round(goals, extra)
     feed = Feed(session.client, [*round_.open, *extra])
     deadline = time.monotonic() + (WEEK_S if timeout_s < 0 else timeout_s)
     with _progress() as progress:
@@ -75,17 +75,18 @@ def wait(
 class _Round:
     """What is known while waiting."""
 
-    def __init__(self, goals: Sequence[Goal]) -> None:
+    def __init__(self, goals: Sequence[Goal], extra: Sequence[Interest]) -> None:
         self.open = {
             Interest(kind=goal.kind, namespace=goal.namespace, name=goal.name): goal for goal in goals
         }
+        self._extra = frozenset(extra)
         self._seen: set[Interest] = set()
         self._items: dict[Interest, dict[tuple[str, str], Any]] = {}
 
     @property
     def all_seen(self) -> bool:
-        """Whether the first state of everything that is waited for is known."""
-        return not self.open.keys() - self._seen
+        """Whether the first state of everything that is watched is known."""
+        return not (self.open.keys() | self._extra) - self._seen
 
     def take(self, interest: Interest, change: Change) -> None:
         items = self._items.setdefault(interest, {})
@@ -108,7 +109,10 @@ class _Round:
         self.open = {interest: each for interest, each in self.open.items() if each is not goal}
 
     def lines(self) -> dict[str, str]:
-        extra = [item for key, items in self._items.items() if not key.name for item in items.values()]
+        """Label to progress of every open goal; nothing before the extra interests are known."""
+        if self._extra - self._seen:
+            return {}
+        extra = [item for key in self._extra for item in self._items.get(key, {}).values()]
         shown = {}
         for interest, goal in self.open.items():
             if interest in self._seen and (text := goal.progress(self._item(interest), extra)):
@@ -120,7 +124,7 @@ class _Round:
         lines = []
         for goal in self.open.values():
             now = f"; {known[goal.label]}" if goal.label in known else ""
-            lines.append(f"error: timed out waiting for {goal.text} on {goal.label}{now}")
+            lines.append(f"error: timed out waiting for {goal.text} {goal.label}{now}")
         return CliError("\n".join(lines), ExitCode.TIMEOUT)
 
     def _item(self, interest: Interest) -> Any | None:
@@ -212,7 +216,7 @@ def ready(item: Any) -> Goal:
         hopeless=hopeless,
         progress=progress,
         done=f"{targets.label_of(item)} ready",
-        text="the condition Ready",
+        text="the condition Ready on",
     )
 
 
@@ -232,7 +236,7 @@ def gone(item: Any, *, done: str) -> Goal:
         met=met,
         progress=progress,
         done=done,
-        text="its deletion",
+        text="the deletion of",
     )
 
 

@@ -1,13 +1,17 @@
 """llmctl delete."""
 
+import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from llmop.cli.errors import CliError, ExitCode, UsageError
 from llmop.cli.session import Duration, Session, common_options, out, say
+
+if TYPE_CHECKING:
+    from llmop.cli.waiting import Goal
 
 
 @click.command("delete")
@@ -58,46 +62,56 @@ def command(
     A deployment is gone when its jobs are: delete waits for that and says what it still waits for. Deleting a replica drains it and lets a new one
     take its place.
     """
-    from llmop.cli import targets, waiting
-    from llmop.cli.client import ServerError
+    from llmop.cli import files, waiting
     from llmop.cli.watching import Interest
     from llmop.domain import resources
 
     chosen = _chosen(session, arguments, names, recursive=recursive, everything=everything)
     if everything and dry_run == "none" and not yes:
         _confirm(chosen)
-    goals = []
     problems: list[CliError] = []
-    for kind, namespace, name in chosen:
-        try:
-            item = _delete(session, kind, namespace, name, dry_run=dry_run == "server")
-        except ServerError as error:
-            if error.code is ExitCode.NOT_FOUND and ignore_not_found:
+    for _, same in itertools.groupby(
+        chosen, key=lambda each: files.rank(each[0])
+    ):  # what uses others is gone first
+        goals = []
+        for key in same:
+            try:
+                goal = _delete(session, *key, dry_run=dry_run == "server", wait=wait)
+            except CliError as error:
+                if error.code is ExitCode.NETWORK:
+                    raise
+                if not (error.code is ExitCode.NOT_FOUND and ignore_not_found):
+                    problems.append(error)
                 continue
-            if error.code is ExitCode.NETWORK:
-                raise
-            problems.append(error)
-            continue
-        where = f" from {namespace} namespace" if namespace else ""
-        label = targets.label(kind, name).replace("/", ' "') + '"'
-        if dry_run == "server":
-            out(f"{label} deleted{where} (server dry run)")
-        elif wait and (item.metadata.finalizers or kind == resources.REPLICA):
-            goals.append(waiting.gone(item, done=f"{label} deleted{where}"))
-        else:
-            out(f"{label} deleted{where}")
-    namespaces = {goal.namespace for goal in goals}
-    extra = [Interest(kind=resources.REPLICA, namespace=namespace) for namespace in sorted(namespaces)]
-    waiting.wait(session, goals, timeout, extra=extra)
+            if goal is not None:
+                goals.append(goal)
+        namespaces = {goal.namespace for goal in goals}
+        extra = [Interest(kind=resources.REPLICA, namespace=namespace) for namespace in sorted(namespaces)]
+        waiting.wait(session, goals, timeout, extra=extra)
     if problems:
         raise CliError("\n".join(str(each) for each in problems), problems[0].code)
 
 
-def _delete(session: Session, kind: str, namespace: str, name: str, *, dry_run: bool) -> Any:
+def _delete(
+    session: Session, kind: str, namespace: str, name: str, *, dry_run: bool, wait: bool
+) -> "Goal | None":
+    """Asks for the deletion; the goal to wait for when the object is not gone at once."""
     from llmop.api.v1 import resources_pb2
+    from llmop.cli import targets, waiting
+    from llmop.domain import resources
 
     request = resources_pb2.DeleteRequest(kind=kind, namespace=namespace, name=name, dry_run=dry_run)
-    return session.client.call(session.client.resources.Delete, request).object
+    item = session.client.call(session.client.resources.Delete, request).object
+    where = f" from {namespace} namespace" if namespace else ""
+    word, _, _ = targets.label(kind, name).partition("/")
+    text = f'{word} "{name}" deleted{where}'
+    if dry_run:
+        out(f"{text} (server dry run)")
+    elif wait and (item.metadata.finalizers or kind == resources.REPLICA):
+        return waiting.gone(item, done=text)
+    else:
+        out(text)
+    return None
 
 
 def _chosen(

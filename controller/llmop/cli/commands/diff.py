@@ -17,7 +17,11 @@ from llmop.cli.session import Session, common_options, out
 )
 @click.option("-R", "--recursive", is_flag=True, help="Look into the folders of a folder too.")
 @click.option(
-    "--force-conflicts", "force", is_flag=True, help="As if fields of other managers were taken over."
+    "--force-conflicts",
+    "--force",
+    "force",
+    is_flag=True,
+    help="As if fields of other managers were taken over.",
 )
 @click.option("--field-manager", default="llmctl", metavar="NAME", help="As whom, llmctl by default.")
 @common_options
@@ -29,7 +33,7 @@ def command(
 
     The exit code is 0 when nothing would change, 1 when something would, and more than 1 for errors.
     """
-    from llmop.cli import applying, files
+    from llmop.cli import applying, files, printing
     from llmop.cli.client import ServerError
 
     documents = files.read(names, recursive=recursive, namespace=session.namespace)
@@ -41,7 +45,7 @@ def command(
         except ServerError as error:
             if applying.waits_for_batch(error, documents):
                 kind, _, name = files.key(document, session.namespace)
-                lines += _lines(kind, name, "", _text(document.data))
+                lines += _lines(kind, name, "", _text(printing.in_order(document.data)))
             else:
                 problems.append((applying.explain(error, document), error.code))
             continue

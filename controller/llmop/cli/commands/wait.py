@@ -1,5 +1,6 @@
 """llmctl wait."""
 
+import time
 from typing import Any
 
 import click
@@ -38,12 +39,14 @@ def command(session: Session, arguments: tuple[str, ...], wanted: tuple[str, ...
     found = targets.parse(arguments)
     if not all(target.name for target in found):
         raise UsageError("name what to wait for: TYPE NAME or TYPE/NAME")
+    started = time.monotonic()
     for what in wanted:
         goals = []
         for target in found:
             namespace = session.effective_namespace if target.kind.namespaced else ""
             goals.append(_goal(what, target.kind.name, namespace, target.name))
-        waiting.wait(session, goals, timeout)
+        left = timeout if timeout <= 0 else max(0.0, timeout - (time.monotonic() - started))
+        waiting.wait(session, goals, left)
 
 
 def _goal(what: str, kind: str, namespace: str, name: str) -> Any:
@@ -58,7 +61,7 @@ def _goal(what: str, kind: str, namespace: str, name: str) -> Any:
             name=name,
             met=lambda item: item is not None,
             done=f"{label} condition met",
-            text="its creation",
+            text="the creation of",
         )
     if what == "delete":
         return waiting.Goal(
@@ -67,7 +70,7 @@ def _goal(what: str, kind: str, namespace: str, name: str) -> Any:
             name=name,
             met=lambda item: item is None,
             done=f"{label} condition met",
-            text="its deletion",
+            text="the deletion of",
             progress=lambda item, extra: waiting.blocking(item, extra) if _is_going(item) else "",
         )
     if word == "condition" and rest:
@@ -107,5 +110,5 @@ def _condition(text: str, kind: str, namespace: str, name: str) -> Any:
         hopeless=hopeless,
         progress=progress,
         done=f"{targets.label(kind, name)} condition met",
-        text=f"the condition {condition_type}",
+        text=f"the condition {condition_type} on",
     )

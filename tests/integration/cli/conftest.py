@@ -1,0 +1,237 @@
+"""llmctl against a real control server in this process: fixed clock, store in memory."""
+
+import asyncio
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import structlog
+from tests.control import manifests
+from tests.control.rig import Endpoints
+
+import llmop
+from llmop.cli import main
+from llmop.domain import resources
+from llmop.manifest import merge
+from llmop.rpc import server
+from llmop.store import interface
+from llmop.testing.clock import FakeClock
+from llmop.testing.memory_store import MemoryStore
+
+_Result = TypeVar("_Result")
+NOW = 1_760_000_000.0  # 2025-10-09T08:53:20Z
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one command left behind."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+class World:
+    """A control server in a thread, and what the tests put into its store."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.address = f"unix://{directory}/run/control.sock"
+        self.clock = FakeClock(seed=7, start=NOW)
+        self.store: MemoryStore
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._control: server.ControlServer
+
+    def start(self) -> None:
+        self._thread.start()
+        self.do(self._start())
+
+    def restart(self) -> None:
+        """The controller goes away and comes back; the store stays."""
+        self.do(self._control.stop(grace_s=0))
+        self.do(self._serve())
+
+    async def _start(self) -> None:
+        self.store = MemoryStore("k3v9qd")
+        await self._serve()
+
+    async def _serve(self) -> None:
+        self._control = server.build(
+            self.address,
+            store=self.store,
+            clock=self.clock,
+            endpoints=Endpoints(),
+            hint=lambda kind, namespace, name: None,
+            log_poll_s=0.01,
+        )
+        await self._control.start()
+
+    def stop(self) -> None:
+        self.do(self._control.stop(grace_s=0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def do(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def commit(self, *writes: interface.Write) -> None:
+        self.do(self.store.commit(writes))
+
+    def add(
+        self, document: Mapping[str, Any], *, uid: str, created_at: float = NOW - 600
+    ) -> resources.Resource:
+        """Stores what a manifest says, as if it had been applied."""
+        applied = merge.apply(None, document, manager="llmctl")
+        finalizers = ("llmop/jobs",) if applied.resource.kind == resources.MODEL_DEPLOYMENT else ()
+        resource = dataclasses.replace(
+            applied.resource, uid=uid, created_at=created_at, finalizers=finalizers
+        )
+        self.commit(interface.Create(resource=resource))
+        return self.get(resource.kind, resource.name, resource.namespace)
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> resources.Resource:
+        return self.do(self.store.get(kind, namespace, name))
+
+    def base(self) -> None:
+        """What the smallest deployment refers to."""
+        self.add(manifests.cluster(shared_dir=str(self.directory / "shared")), uid="uid-cluster")
+        self.add(manifests.runtime(), uid="uid-runtime")
+        self.add(manifests.profile(), uid="uid-profile")
+
+    def replica(self, name: str, deployment: str = "chat", **status: Any) -> None:
+        replica = resources.Resource(
+            kind=resources.REPLICA,
+            name=name,
+            namespace="default",
+            uid=f"uid-{name}",
+            created_at=NOW - 300,
+            owner=resources.Owner(kind="ModelDeployment", name=deployment, uid=f"uid-{deployment}"),
+            spec={"deployment": deployment, "revision": 1, "cluster": "default", "drain": None},
+            status=status,
+        )
+        self.commit(interface.Create(resource=replica))
+
+    def status(self, kind: str, name: str, **status: Any) -> None:
+        """Writes a status whose conditions are about the newest generation."""
+        live = self.get(kind, name)
+        for condition in status.get("conditions", ()):
+            condition.setdefault("observedGeneration", live.generation)
+            condition.setdefault("lastTransitionTime", "2025-10-09T08:50:00Z")
+        self.commit(
+            interface.WriteStatus(
+                kind=kind,
+                namespace=live.namespace,
+                name=name,
+                uid=live.uid,
+                expected_version=live.resource_version,
+                status={"observedGeneration": live.generation, **status},
+            )
+        )
+
+    def event(
+        self, kind: str, name: str, reason: str, message: str, *, ago: float, warning: bool = False
+    ) -> None:
+        self.commit(
+            interface.RecordEvent(
+                namespace="default",
+                regarding=resources.Owner(kind=kind, name=name, uid=f"uid-{name}"),
+                type="Warning" if warning else "Normal",
+                reason=reason,
+                message=message,
+                at=NOW - ago,
+            )
+        )
+
+    def llmctl(self, *arguments: str, stdin: str = "") -> Outcome:
+        """One command in this process."""
+        stdout, stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+        before = sys.stdin
+        sys.stdin = io.StringIO(stdin)
+        try:
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                code = main.run(["--controller", self.address, *arguments], self.clock)
+        finally:
+            sys.stdin = before
+        stdout.flush()
+        return Outcome(
+            stdout=self._plain(stdout.buffer.getvalue().decode()),  # type: ignore[attr-defined]
+            stderr=self._plain(stderr.getvalue()),
+            code=code,
+        )
+
+    def _plain(self, text: str) -> str:
+        return text.replace(str(self.directory), "/work").replace(llmop.__version__, "VERSION")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    running = World(tmp_path)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        structlog.reset_defaults()
+
+
+class Transcript:
+    """A session of commands that is compared with a file: stdout, stderr and exit code of each.
+
+    UPDATE_GOLDEN=1 writes the file instead.
+    """
+
+    def __init__(self, world: World, path: Path) -> None:
+        self.world = world
+        self._path = path
+        self._lines: list[str] = []
+
+    def run(self, *arguments: str, stdin: str = "") -> Outcome:
+        outcome = self.world.llmctl(*arguments, stdin=stdin)
+        shown = [f"'{each}'" if " " in each else each for each in arguments]
+        command = " ".join(shown).replace(str(self.world.directory), "/work")
+        self._lines.append(f"$ llmctl {command}\n")
+        self._lines += outcome.stdout.splitlines(keepends=True)
+        self._lines += [f"2| {line}" for line in outcome.stderr.splitlines(keepends=True)]
+        self._lines.append(f"= {outcome.code}\n\n")
+        return outcome
+
+    def compare(self) -> None:
+        text = "".join(self._lines)
+        if os.environ.get("UPDATE_GOLDEN"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(text)
+        assert self._path.read_text() == text
+
+    def write(self, name: str, text: str) -> str:
+        """A file whose name commands may use."""
+        path = self.world.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+
+@pytest.fixture
+def transcript(request: pytest.FixtureRequest, world: World) -> Iterator[Transcript]:
+    name = request.node.name.removeprefix("test_")
+    golden = Path(__file__).parents[2] / "golden" / "cli" / f"{name}.txt"
+    recorded = Transcript(world, golden)
+    yield recorded
+    recorded.compare()
+
+
+def conditions(**statuses: Sequence[str]) -> list[dict[str, str]]:
+    """`Ready=("False", "QueuePending", "why")` and so on."""
+    return [
+        {"type": kind, "status": words[0], "reason": words[1], "message": words[2] if len(words) > 2 else ""}
+        for kind, words in statuses.items()
+    ]

@@ -1,0 +1,443 @@
+"""What people see, word for word. The files are in tests/golden/cli; read them to see llmctl at work."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+from tests.control import manifests
+from tests.integration.cli.conftest import Transcript, World, conditions
+
+from llmop.domain import resources
+from llmop.store import interface
+
+MANIFEST = """\
+# a chat model
+apiVersion: llmop/v1alpha1
+kind: ModelDeployment
+metadata:
+  name: chat
+spec:
+  model: {name: chat}
+  runtime: simulator
+  resourceProfile: cpu
+  replicas: 2
+"""
+READY = conditions(Ready=("True", "AllReplicasReady"), Available=("True", "MinimumAvailable"))
+PENDING = conditions(
+    Ready=("False", "ReplicasNotReady", "1 of 2 replicas are ready"),
+    CapacityAvailable=("False", "Resources", "the job waits for free nodes"),
+)
+STALLED = conditions(
+    Ready=("False", "Stalled", "no replica can start"),
+    Stalled=("True", "EngineCrashed", "the engine ended by itself 5 times in a row"),
+)
+FAILURE = {
+    "reason": "EngineCrashed",
+    "exitCode": 70,
+    "message": "the engine ended with signal 9",
+    "node": "n1",
+    "time": "2025-10-09T08:52:00Z",
+    "logTail": ["loading weights", "CUDA out of memory"],
+}
+MD = resources.MODEL_DEPLOYMENT
+
+
+def running(world: World, name: str = "chat", **spec: object) -> None:
+    world.add(manifests.deployment(name, replicas=2, **spec), uid=f"uid-{name}")
+    world.status(
+        MD,
+        name,
+        conditions=READY,
+        replicas=2,
+        readyReplicas=2,
+        updatedReplicas=2,
+        availableReplicas=2,
+        currentRevision="chat-1",
+        url="http://127.0.0.1:8080/v1",
+    )
+    for suffix in ("aaaaa", "bbbbb"):
+        world.replica(
+            f"{name}-{suffix}",
+            name,
+            phase="Ready",
+            ready=True,
+            jobId="17",
+            node="n1",
+            restarts=0,
+            endsAt="2025-10-09T20:53:20Z",
+            endpoint="n1:40001",
+        )
+
+
+def later(action: Callable[[], None], when: Callable[[], bool]) -> threading.Thread:
+    """Runs `action` beside the test once `when` holds."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 20
+        while not when() and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        action()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def exists(world: World, kind: str, name: str) -> bool:
+    return any(item.name == name for item in world.do(world.store.list(kind)).items)
+
+
+def is_deleting(world: World, kind: str, name: str) -> bool:
+    return any(item.deleted_at for item in world.do(world.store.list(kind)).items if item.name == name)
+
+
+def remove(world: World, kind: str, name: str) -> None:
+    live = world.get(kind, name)
+    world.commit(
+        interface.Remove(kind=kind, namespace=live.namespace, name=name, uid=live.uid, tombstoned_at=1.0)
+    )
+
+
+def test_apply(transcript: Transcript) -> None:
+    transcript.world.base()
+    file = transcript.write("chat.yaml", MANIFEST)
+    transcript.run("apply", "-f", file, "--dry-run=server")
+    transcript.run("apply", "-f", file)
+    transcript.run("apply", "-f", file)
+    transcript.run("apply", "-f", "-", stdin=MANIFEST.replace("replicas: 2", "replicas: 3"))
+    transcript.run("apply", "-n", "lab", "-f", file)
+    transcript.run("get", "md", "-A")
+
+
+def test_apply_a_folder(transcript: Transcript) -> None:
+    """What others refer to comes first, whatever the files are called."""
+    transcript.write("all/a-chat.yaml", MANIFEST)
+    transcript.write("all/b-site.json", json.dumps(manifests.cluster()))
+    transcript.write(
+        "all/c.yml", "\n---\n".join(json.dumps(each) for each in (manifests.profile(), manifests.runtime()))
+    )
+    transcript.write("all/deep/d.yaml", MANIFEST.replace("name: chat\nspec", "name: deep\nspec"))
+    transcript.write("all/notes.txt", "no manifest")
+    folder = str(transcript.world.directory / "all")
+    transcript.run("diff", "-f", folder)
+    transcript.run("apply", "-f", folder, "--dry-run=server")
+    transcript.run("apply", "-f", folder)
+    transcript.run("apply", "-R", "-f", folder)
+    transcript.run("delete", "-R", "-f", folder, "--no-wait")
+
+
+def test_apply_what_is_wrong(transcript: Transcript) -> None:
+    transcript.world.base()
+    bad = MANIFEST.replace("replicas: 2", "replicas: -1\n  replcas: 2").replace(
+        "runtime: simulator", "runtime: simulater"
+    )
+    transcript.run("apply", "-f", transcript.write("bad.yaml", bad))
+    transcript.run(
+        "apply", "-f", transcript.write("nested.yaml", MANIFEST + "  probes:\n    startup: {timeout: soon}\n")
+    )
+    transcript.run(
+        "apply", "-f", transcript.write("missing.yaml", MANIFEST.replace("simulator", "simulater"))
+    )
+    transcript.run("apply", "-f", transcript.write("text.yaml", "a: [1\nb: 2\n"))
+    transcript.run("apply", "-f", transcript.write("twice.yaml", f"{MANIFEST}---\n{MANIFEST}"))
+    mixed = f"{MANIFEST}---\n{MANIFEST.replace('name: chat', 'name: other', 1).replace('replicas: 2', 'replicas: many')}"
+    transcript.run("apply", "-f", transcript.write("mixed.yaml", mixed))
+    transcript.run("get", "md")
+    transcript.run(
+        "apply",
+        "-n",
+        "lab",
+        "-f",
+        transcript.write(
+            "own.yaml", MANIFEST.replace("name: chat\nspec", "name: chat\n  namespace: own\nspec")
+        ),
+    )
+    transcript.run(
+        "apply", "-f", transcript.write("later.yaml", MANIFEST.replace("ModelDeployment", "Tribunal"))
+    )
+    transcript.run(
+        "apply", "-f", transcript.write("replica.yaml", MANIFEST.replace("ModelDeployment", "Replica"))
+    )
+    transcript.run("apply", "-f", str(transcript.world.directory / "absent.yaml"))
+    transcript.run("apply", "-f", transcript.write("empty.yaml", "# nothing\n"))
+    transcript.run("apply", "-f", "https://example.org/chat.yaml")
+    transcript.run("apply")
+
+
+def test_apply_and_wait(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    file = transcript.write("chat.yaml", MANIFEST)
+
+    def come_up() -> None:
+        world.status(MD, "chat", conditions=READY, readyReplicas=2)
+
+    thread = later(come_up, lambda: exists(world, MD, "chat"))
+    outcome = world.llmctl("apply", "-f", file, "--wait", "--timeout=20s")
+    thread.join()
+    expected = "modeldeployment.llmop/chat created\nmodeldeployment.llmop/chat ready\n"
+    assert (expected, 0) == (outcome.stdout, outcome.code)
+    world.status(MD, "chat", conditions=PENDING, readyReplicas=1, pendingReplicas=1,
+                 pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "scheduler"})  # fmt: skip
+    transcript.run("apply", "-f", file, "--wait", "--timeout=0")
+    world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
+    transcript.run("apply", "-f", file, "--wait", "--timeout=20s")
+
+
+def test_conflict(transcript: Transcript) -> None:
+    transcript.world.base()
+    file = transcript.write("chat.yaml", MANIFEST.replace("  replicas: 2\n", ""))
+    transcript.run("apply", "-f", file)
+    transcript.run("scale", "md", "chat", "--replicas=4")
+    transcript.run("apply", "-f", file)
+    full = transcript.write("full.yaml", MANIFEST)
+    transcript.run("apply", "-f", full)
+    transcript.run("diff", "-f", full)
+    transcript.run("apply", "-f", full, "--force-conflicts")
+    transcript.run("get", "md", "chat")
+
+
+def test_scale(transcript: Transcript) -> None:
+    running(transcript.world)
+    transcript.world.base()
+    transcript.run("scale", "md/chat", "--replicas", "3", "--current-replicas", "5")
+    transcript.run("scale", "md/chat", "--replicas", "3", "--current-replicas", "2")
+    transcript.run("scale", "md/chat", "--replicas", "4", "--resource-version", "1")
+    transcript.run("scale", "md", "nobody", "--replicas", "1")
+    transcript.run("scale", "md", "chat", "--replicas=-1")
+    transcript.run("scale", "rp", "cpu", "--replicas=1")
+    transcript.run("scale", "md", "chat")
+
+
+def test_diff(transcript: Transcript) -> None:
+    transcript.world.base()
+    file = transcript.write("chat.yaml", MANIFEST)
+    transcript.run("diff", "-f", file)
+    transcript.run("apply", "-f", file)
+    transcript.run("diff", "-f", file)
+    changed = MANIFEST.replace("replicas: 2", "replicas: 3\n  env: {MODE: fast, SWITCH: 'no', NUMBER: '1e3'}")
+    transcript.run("diff", "-f", "-", stdin=changed)
+    transcript.run("diff", "-f", "-", stdin=MANIFEST.replace("replicas: 2", "replicas: -2"))
+    transcript.run("diff", "--no-such-flag")
+
+
+def test_get(transcript: Transcript) -> None:
+    running(transcript.world)
+    transcript.world.base()
+    transcript.run("get", "md")
+    transcript.run("get", "md", "-o", "wide")
+    transcript.run("get", "md,rep")
+    transcript.run("get", "rep")
+    transcript.run("get", "rep", "chat-aaaaa", "-o", "wide")
+    transcript.run("get", "modeldeployment/chat", "rep/chat-bbbbb")
+    transcript.run("get", "md", "--no-headers")
+    transcript.run("get", "md", "chat", "-o", "yaml")
+    transcript.run("get", "rep", "chat-aaaaa", "-o", "json")
+    transcript.run("get", "md,rep", "-o", "name")
+    transcript.run("get", "sr,rp,cl")
+    transcript.run("get", "rp", "-o", "yaml")
+    transcript.run("get", "rev")
+
+
+def test_get_nothing(transcript: Transcript) -> None:
+    transcript.run("get", "md")
+    transcript.run("get", "md", "-n", "lab")
+    transcript.run("get", "md", "-A")
+    transcript.run("get", "cl")
+    transcript.run("get", "md", "-o", "json")
+    transcript.run("get", "md", "chat")
+    transcript.run("get", "md", "chat", "--ignore-not-found")
+    transcript.run("get", "md/a", "rep/b")
+
+
+def test_get_what_makes_no_sense(transcript: Transcript) -> None:
+    transcript.run("get")
+    transcript.run("get", "modeldeploymets")
+    transcript.run("get", "pods")
+    transcript.run("get", "md/a", "b")
+    transcript.run("get", "md", "a", "-l", "x=y")
+    transcript.run("get", "md", "-l", "a b")
+    transcript.run("get", "md", "a", "-A")
+    transcript.run("get", "md,rep", "-w")
+    transcript.run("get", "md", "-o", "xml")
+    transcript.run("frobnicate")
+
+
+def test_get_by_label(transcript: Transcript) -> None:
+    world = transcript.world
+    for name, team in (("a", "nlp"), ("b", "cv")):
+        document = manifests.deployment(name)
+        document["metadata"]["labels"] = {"team": team}
+        world.add(document, uid=f"uid-{name}")
+    transcript.run("get", "md", "-l", "team=nlp")
+    transcript.run("get", "md", "-l", "team in (nlp,cv)", "-o", "name")
+    transcript.run("get", "md", "-l", "team=none")
+
+
+def test_describe(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    running(world)
+    world.status(
+        MD, "chat", conditions=[*PENDING, *conditions(Stalled=("False", "Progressing"))], replicas=2,
+        readyReplicas=1, pendingReplicas=1, retryAt="2025-10-09T08:54:02Z", lastFailure=FAILURE,
+        pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "scheduler"},
+    )  # fmt: skip
+    for ago in (500, 60):
+        world.event(
+            "ModelDeployment",
+            "chat",
+            "ReplicaFailed",
+            "chat-ccccc: the engine crashed",
+            ago=ago,
+            warning=True,
+        )
+    world.event("Replica", "chat-aaaaa", "Ready", "the engine answers", ago=100)
+    transcript.run("describe", "md", "chat")
+    transcript.run("describe", "rep/chat-aaaaa")
+    transcript.run("describe", "cl")
+    transcript.run("describe", "md", "nobody")
+
+
+def test_events(transcript: Transcript) -> None:
+    world = transcript.world
+    transcript.run("events")
+    world.event("Replica", "chat-aaaaa", "Submitted", "job 17", ago=300)
+    world.event("ModelDeployment", "chat", "ScaledUp", "from 0 to 2", ago=400)
+    for ago in (200, 150, 30):
+        world.event("Replica", "chat-aaaaa", "Probe", "slow\x1b[31m answer", ago=ago, warning=True)
+    transcript.run("events")
+    transcript.run("events", "--for", "md/chat")
+    transcript.run("events", "--for", "rep/chat-aaaaa", "--no-headers")
+    transcript.run("events", "-n", "lab")
+    transcript.run("get", "ev")
+    transcript.run("events", "--for", "chat")
+
+
+def test_delete(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    running(world)
+    transcript.run("delete", "md", "chat", "--dry-run=server")
+    transcript.run("delete", "sr", "simulator")
+    transcript.run("delete", "md", "chat", "--timeout=0")
+    transcript.run("get", "md")
+    transcript.run("apply", "-f", "-", stdin=MANIFEST)
+
+    def finish() -> None:
+        for name in ("chat-aaaaa", "chat-bbbbb"):
+            remove(world, resources.REPLICA, name)
+        remove(world, MD, "chat")
+
+    finish()
+    transcript.run("delete", "md", "chat")
+    transcript.run("delete", "md", "chat", "--ignore-not-found")
+    transcript.run("delete", "sr/simulator", "rp/cpu", "cl/default")
+    transcript.run("delete", "rev", "x")
+    transcript.run("delete", "md")
+
+
+def test_delete_and_wait(transcript: Transcript) -> None:
+    world = transcript.world
+    running(world)
+    thread = later(lambda: remove(world, MD, "chat"), lambda: is_deleting(world, MD, "chat"))
+    outcome = world.llmctl("delete", "md", "chat", "--timeout=20s")
+    thread.join()
+    assert ('modeldeployment.llmop "chat" deleted from default namespace\n', 0) == (
+        outcome.stdout,
+        outcome.code,
+    )
+    thread = later(
+        lambda: remove(world, resources.REPLICA, "chat-aaaaa"),
+        lambda: is_deleting(world, resources.REPLICA, "chat-aaaaa"),
+    )
+    outcome = world.llmctl("delete", "rep", "chat-aaaaa", "--timeout=20s")
+    thread.join()
+    assert ('replica.llmop "chat-aaaaa" deleted from default namespace\n', 0) == (
+        outcome.stdout,
+        outcome.code,
+    )
+    transcript.run("get", "rep")
+
+
+def test_delete_all(transcript: Transcript) -> None:
+    world = transcript.world
+    for name in ("a", "b"):
+        world.add(manifests.runtime(name), uid=f"uid-{name}")
+    transcript.run("delete", "sr", "--all")
+    transcript.run("delete", "sr", "--all", "--yes")
+    transcript.run("delete", "sr", "--all", "--yes")
+
+
+def test_wait(transcript: Transcript) -> None:
+    world = transcript.world
+    running(world)
+    transcript.run("wait", "md/chat", "--for=condition=ready")
+    transcript.run("wait", "md", "chat", "--for=condition=Ready=False", "--timeout=0")
+    transcript.run("wait", "md/nobody", "--for=create", "--timeout=0")
+    transcript.run("wait", "md/nobody", "--for=delete")
+    transcript.run("wait", "md/chat", "--for=create", "--for=condition=Available")
+    world.status(MD, "chat", conditions=PENDING, readyReplicas=1, pendingReplicas=1)
+    transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
+    world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
+    transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=20s")
+    transcript.run("wait", "md/chat", "--for=condition=Stalled", "--timeout=20s")
+    transcript.run("wait", "md/chat", "--for=jsonpath={.x}")
+    transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=soon")
+
+
+def test_wait_for_what_comes(transcript: Transcript) -> None:
+    """The object, and then its condition, may come after the wait began."""
+    world = transcript.world
+
+    def come() -> None:
+        world.add(manifests.deployment(), uid="uid-chat")
+        world.status(MD, "chat", conditions=READY, readyReplicas=1)
+
+    threading.Timer(0.2, come).start()
+    outcome = world.llmctl("wait", "md/chat", "--for=condition=Ready", "--timeout=20s")
+    assert ("modeldeployment.llmop/chat condition met\n", 0) == (outcome.stdout, outcome.code)
+    threading.Timer(0.2, lambda: remove(world, MD, "chat")).start()
+    transcript.run("wait", "md/chat", "--for=delete", "--timeout=20s")
+
+
+def test_an_old_status_does_not_count(transcript: Transcript) -> None:
+    """A condition about an older version of the object says nothing about the new one."""
+    world = transcript.world
+    world.base()
+    running(world)
+    world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
+    transcript.run("scale", "md/chat", "--replicas=3")
+    transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
+
+
+def test_logs(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    running(world)
+    shared = "shared/replicas"
+    transcript.write(f"{shared}/chat-aaaaa/engine.log", "old\n")
+    transcript.write(f"{shared}/chat-bbbbb/engine.log", "one\ntwo\nthree\n")
+    transcript.write(f"{shared}/chat-bbbbb/job.log", "batch\n")
+    transcript.run("logs", "chat-aaaaa")
+    transcript.run("logs", "md/chat", "--tail", "2")
+    transcript.run("logs", "rep", "chat-bbbbb", "--source=job")
+    transcript.run("logs", "rep/nobody")
+    transcript.run("logs", "rep/chat-aaaaa", "--source=job")
+    transcript.run("logs", "cl/default")
+    transcript.run("logs")
+    world.add(manifests.deployment("idle"), uid="uid-idle")
+    transcript.run("logs", "md/idle")
+
+
+def test_version(transcript: Transcript) -> None:
+    transcript.run("version")
+    transcript.run("version", "--client")
+    transcript.run("version", "-o", "json")
+
+
+def test_explain(transcript: Transcript) -> None:
+    transcript.run("explain", "md.spec.replicas")
+    transcript.run("explain", "nothing")
+    transcript.run("explain", "md.spec.replcas")
