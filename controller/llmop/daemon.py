@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ async def _serve(
         timezone=datetime.UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
-    scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock])
+    scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock, places])
     scheduler.start()
     stack.callback(scheduler.shutdown, wait=False)
     _log.info(
@@ -146,6 +146,15 @@ class Places:
                 id=self._installation, agent=agent, ca=self._ca
             )
         return known
+
+    async def sweep(self, ledgers: Sequence[interface.Ledger]) -> None:
+        """Logs and claims live as long as the ledger remembers their replica."""
+        replicas = frozenset(ledger.replica_name for ledger in ledgers)
+        jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
+        for shared_dir in self._known:
+            await asyncio.to_thread(
+                shared.DiskDirectory(Path(shared_dir)).sweep, self._installation, replicas, jobs
+            )
 
     def _install(self, directory: shared.DiskDirectory) -> str:
         agent = directory.install(self._agent, self._simulator)
@@ -220,11 +229,17 @@ async def _apply_builtin(store: interface.Store, clock: Clock, manifest: Mapping
         )
 
 
-async def retain(store: interface.Store, clock: Clock) -> None:
-    """Drops history that nobody needs any more."""
+async def retain(store: interface.Store, clock: Clock, places: Places) -> None:
+    """Drops history that nobody needs any more, in the store and then in the shared directories."""
     now = clock.now()
-    await store.compact(
-        changes_before=await store.revision() - CHANGES_KEPT,
-        tombstones_before=now - TOMBSTONES_KEPT_S,
-        events_before=now - EVENTS_KEPT_S,
-    )
+    try:
+        await store.compact(
+            changes_before=await store.revision() - CHANGES_KEPT,
+            tombstones_before=now - TOMBSTONES_KEPT_S,
+            events_before=now - EVENTS_KEPT_S,
+        )
+        ledgers = await store.ledgers()
+    except errors.Unavailable as error:
+        _log.warning("nothing was cleaned up", error=str(error))
+        return
+    await places.sweep(ledgers)

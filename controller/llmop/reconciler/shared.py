@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmop.domain import endings, replica
+from llmop.domain import endings, ids, replica
 
 
 class SharedDirectory(Protocol):
@@ -23,8 +23,6 @@ class SharedDirectory(Protocol):
     async def read_end(self, name: str) -> replica.End | None:
         """The agent's own death record, None when there is none (yet) or it cannot be read."""
         ...
-
-    async def remove(self, name: str) -> None: ...
 
 
 class DiskDirectory:
@@ -87,14 +85,32 @@ class DiskDirectory:
             # A torn or foreign file says nothing; Slurm's own words are used instead.
             return None
 
-    async def remove(self, name: str) -> None:
-        await asyncio.to_thread(shutil.rmtree, self.root / "replicas" / name, True)
+    def sweep(self, installation: str, replicas: frozenset[str], jobs: frozenset[str]) -> None:
+        """Removes the directories of replicas and the claims of jobs that nobody remembers any more.
 
-    def replica_names(self) -> list[str]:
-        try:
-            return sorted(entry.name for entry in (self.root / "replicas").iterdir())
-        except OSError:
-            return []
+        What another installation has put here by mistake is left alone.
+        """
+        for directory in _entries(self.root / "replicas"):
+            if directory.name not in replicas and _installation_of(directory) == installation:
+                shutil.rmtree(directory, ignore_errors=True)
+        for link in _entries(self.root / "claims"):
+            parts = ids.parse_job_name(link.name)
+            if link.name not in jobs and parts is not None and parts.installation == installation:
+                link.unlink(missing_ok=True)
+
+
+def _installation_of(directory: Path) -> str:
+    try:
+        return str(json.loads((directory / "replica.json").read_bytes())["installation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
