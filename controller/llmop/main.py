@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from llmop import __version__
-from llmop.domain.errors import LlmopError
+from llmop.domain.errors import Deposed, LlmopError
+from llmop.settings import DEPOSED
 
 STATE_DIR = "~/.local/share/llmop"
 
@@ -203,6 +204,9 @@ def main() -> None:
         sys.exit(202)
     except click.Abort:
         sys.exit(130)
+    except Deposed as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(DEPOSED)
     except LlmopError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+DEPOSED = 3  # exit code of a controller whose installation another one has taken over: starting it again would only fight
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ControllerSettings:

@@ -20,7 +20,7 @@ from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway import keys
-from llmop.settings import ControllerSettings
+from llmop.settings import DEPOSED, ControllerSettings
 
 KEY_NAME = "up"
 START_S = 30.0
@@ -59,6 +59,10 @@ class _Child:
             return False
         self.quick_ends = self.quick_ends + 1 if time.monotonic() - self._started_at < 5.0 else 1
         return True
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode if self._process is not None else None
 
     def tail(self) -> str:
         try:
@@ -217,6 +221,8 @@ def _answers(path: Path) -> bool:
 def _restart(children: Sequence[_Child]) -> None:
     for child in children:
         if child.has_ended():
+            if child.exit_code == DEPOSED:
+                raise NeedsUser("Deposed", "another controller has taken over this installation's database")
             if child.quick_ends >= 5:
                 raise NeedsUser("KeepsEnding", f"the {child.name} ends again and again:\n{child.tail()}")
             click.echo(f"the {child.name} has ended; starting it again", err=True)
