@@ -7,7 +7,6 @@ but strings, no duplicates. And the work is bounded: size, depth, and what alias
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,19 +14,13 @@ from typing import Any
 import yaml
 
 from llmop.domain import errors
-from llmop.manifest import limits, paths
+from llmop.manifest import compose, limits, paths
 
-Position = tuple[int, int]
+Position = compose.Position
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_STRING_TAGS = ("tag:yaml.org,2002:str", "!")
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 # Neither allowed raw in JSON nor printable in YAML; the last three would be folded as line breaks by YAML 1.1 parsers.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ufeff\ufffe\uffff\ud800-\udfff\u2028\u2029]"
@@ -129,20 +122,6 @@ def _failure(source: str, position: Position, message: str) -> ManifestError:
     return ManifestError((Problem(source=source, line=position[0], column=position[1], message=message),))
 
 
-@dataclasses.dataclass(slots=True)
-class _Frame:
-    """A collection that is being read. `weight` is what it has cost so far, aliases expanded."""
-
-    value: dict[str, Any] | list[Any]
-    path: str
-    anchor: str | None
-    position: Position
-    weight: int = 1
-    key: str | None = None
-    expects_key: bool = True
-    ignored: int = 0
-
-
 class _Composer:
     """Builds documents from the parser's events, without recursion."""
 
@@ -165,7 +144,7 @@ class _Composer:
             self._report(position, self._syntax_message(error))
         except yaml.YAMLError as error:
             self._report((1, 1), f"not YAML: {error}")
-        except _TooMuch:
+        except compose.TooMuch:
             pass
         if self._problems:
             raise ManifestError(tuple(self._problems))
@@ -186,13 +165,13 @@ class _Composer:
         )
 
     def _document(self, events: Iterator[yaml.Event], start: yaml.Event, documents: list[Document]) -> None:
-        reader = _Reader(self._report)
+        reader = compose.Reader(self._report)
         first = next(events)
         event = first
         while not isinstance(event, yaml.DocumentEndEvent):
             reader.take(event)
             event = next(events)
-        where = _position(first)
+        where = compose.position_of(first)
         assert start.start_mark is not None and event.end_mark is not None
         size = len(self._text[start.start_mark.index : event.end_mark.index].encode("utf-8", "surrogatepass"))
         if size > limits.MAX_DOCUMENT_BYTES:
@@ -213,169 +192,3 @@ class _Composer:
                 positions={"": where, **reader.positions},
             )
         )
-
-
-class _TooMuch(Exception):
-    """A bound is passed: reading on would only cost. The problem is reported already."""
-
-
-class _Reader:
-    """The value of one document."""
-
-    def __init__(self, report: Any) -> None:
-        self._report = report
-        self._stack: list[_Frame] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
-        self._open_anchors: set[str] = set()
-        self._weight = 0
-        self.positions: dict[str, Position] = {}
-        self.result: Any = None
-
-    def take(self, event: yaml.Event) -> None:
-        if isinstance(event, yaml.ScalarEvent):
-            self._scalar(event)
-        elif isinstance(event, yaml.AliasEvent):
-            self._alias(event)
-        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            self._open(event)
-        else:
-            self._close(event)
-
-    def _expects_key(self) -> bool:
-        frame = self._stack[-1] if self._stack else None
-        return frame is not None and isinstance(frame.value, dict) and frame.expects_key
-
-    def _scalar(self, event: yaml.ScalarEvent) -> None:
-        position = _position(event)
-        if self._expects_key():
-            self._key(event, position)
-            return
-        value = self._resolve(event, position)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = (value, 1 + len(event.value))
-        self._place(value, 1 + len(event.value), position)
-
-    def _key(self, event: yaml.ScalarEvent, position: Position) -> None:
-        frame = self._stack[-1]
-        assert isinstance(frame.value, dict)
-        if event.implicit[0] and event.value == "<<":
-            self._report(position, "merge keys (<<) are not part of YAML 1.2; write the fields out")
-        key = event.value
-        if not isinstance(self._resolve(event, position), str):
-            self._report(position, f'the key {key} is not text; quote it: "{key}"')
-        path = paths.join(frame.path, key)
-        if key in frame.value:
-            first = self.positions[path]
-            self._report(
-                position,
-                f"{path}: duplicate key; it stands at line {first[0]}, column {first[1]} already, remove one",
-            )
-        else:
-            frame.value[key] = None
-            self.positions[path] = position
-        if event.anchor is not None:
-            self._anchors[event.anchor] = (key, 1 + len(key))
-        self._count(1 + len(key), position)
-        frame.key = key
-        frame.expects_key = False
-
-    def _resolve(self, event: yaml.ScalarEvent, position: Position) -> Any:
-        text = event.value
-        if event.tag is not None and event.tag not in _STRING_TAGS:
-            self._report(position, f"the tag {event.tag} is not supported; write the value without it")
-            return text
-        if event.tag is not None or not event.implicit[0]:
-            return text
-        return self._core(text, position)
-
-    def _core(self, text: str, position: Position) -> Any:
-        if text in _NULL:
-            return None
-        if text in _BOOLEANS:
-            return _BOOLEANS[text]
-        if _INTEGER.fullmatch(text):
-            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-            value = int(text, base) if len(text) <= limits.MAX_NUMBER_CHARACTERS else limits.MAX_INTEGER + 1
-            if abs(value) > limits.MAX_INTEGER:
-                self._report(position, f"{text[:40]} is too large for a number; quote it if it is text")
-            return value
-        if _FLOAT.fullmatch(text):
-            if not math.isfinite(float(text)):
-                self._report(position, f"{text[:40]} is too large for a number; quote it if it is text")
-                return text
-            return float(text)
-        if _NOT_FINITE.fullmatch(text):
-            self._report(position, f"{text} is not a number that can be stored; quote it if it is text")
-        return text
-
-    def _alias(self, event: yaml.AliasEvent) -> None:
-        position = _position(event)
-        if self._expects_key():
-            self._report(position, f"*{event.anchor} stands where a key is expected; write the key out")
-            raise _TooMuch
-        if event.anchor in self._open_anchors:
-            self._report(position, f"*{event.anchor} stands inside what it refers to; write the value out")
-            raise _TooMuch
-        if event.anchor not in self._anchors:
-            self._report(
-                position, f"*{event.anchor} refers to no anchor before it; write &{event.anchor} there"
-            )
-            self._place(None, 1, position)
-            return
-        value, weight = self._anchors[event.anchor]
-        self._place(value, weight, position)
-
-    def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        position = _position(event)
-        if self._expects_key():
-            self._report(position, "a key must be text, not a mapping or a list")
-            raise _TooMuch
-        if len(self._stack) >= limits.MAX_DEPTH:
-            self._report(position, f"nested deeper than {limits.MAX_DEPTH} levels")
-            raise _TooMuch
-        if event.tag is not None and event.tag != "!":
-            self._report(position, f"the tag {event.tag} is not supported; write the value without it")
-        value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        path = self._place(value, 1, position)
-        if event.anchor is not None:
-            self._anchors.pop(event.anchor, None)
-            self._open_anchors.add(event.anchor)
-        self._stack.append(_Frame(value=value, path=path, anchor=event.anchor, position=position))
-
-    def _close(self, event: yaml.Event) -> None:
-        frame = self._stack.pop()
-        if frame.anchor is not None:
-            self._open_anchors.discard(frame.anchor)
-            self._anchors[frame.anchor] = (frame.value, frame.weight)
-        if self._stack:
-            self._stack[-1].weight += frame.weight
-
-    def _place(self, value: Any, weight: int, position: Position) -> str:
-        """Puts `value` where the next one belongs and returns its path."""
-        self._count(weight, position)
-        if not self._stack:
-            self.result = value
-            return ""
-        frame = self._stack[-1]
-        if isinstance(frame.value, list):
-            path = paths.join(frame.path, len(frame.value))
-            frame.value.append(value)
-            self.positions[path] = position
-            return path
-        assert frame.key is not None
-        frame.value[frame.key] = value
-        frame.expects_key = True
-        return paths.join(frame.path, frame.key)
-
-    def _count(self, weight: int, position: Position) -> None:
-        self._weight += weight
-        if self._stack:
-            self._stack[-1].weight += weight
-        if self._weight > limits.MAX_EXPANDED:
-            self._report(position, "the aliases of this document expand to too much; write less")
-            raise _TooMuch
-
-
-def _position(event: yaml.Event) -> Position:
-    assert event.start_mark is not None  # every event of a parsed text has its marks
-    return (event.start_mark.line + 1, event.start_mark.column + 1)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmop.domain import errors, resources
-from llmop.manifest import admit, paths
+from llmop.manifest import admit, limits, paths
 from llmop.manifest.schema_v1alpha1 import ATOMIC
 
 SCALE_MANAGER = "scale"
@@ -60,7 +60,7 @@ def apply(
             verdict=Verdict.CREATED,
             changed_paths=tuple(sorted(leaves(admit.document(created)))),
         )
-    if not _has_shape(intent):
+    if limits.violations(intent) or not _has_shape(intent):
         admit.admit(intent, namespace=namespace)  # says what is wrong
     wanted = leaves(intent)
     current = leaves(admit.document(live))

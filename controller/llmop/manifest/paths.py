@@ -42,8 +42,3 @@ def split(path: str) -> tuple[Step, ...]:
             steps.append(json.loads(match["quoted"]))
         at = match.end()
     return tuple(steps)
-
-
-def parent(path: str) -> str:
-    """The path one step up; "" above the first step."""
-    return build(split(path)[:-1])

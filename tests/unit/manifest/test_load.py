@@ -138,13 +138,22 @@ def test_aliases_expand_to_a_bounded_size_only() -> None:
 
     (problem,) = problems("\n".join(lines))
 
-    assert problem.endswith("the aliases of this document expand to too much; write less")
+    assert problem.endswith("the document is too large, with its aliases expanded; split it")
 
 
 def test_nesting_is_bounded_however_deep_it_is() -> None:
     for depth in (limits.MAX_DEPTH + 1, 100_000):
         (problem,) = problems("a: " + "[" * depth + "]" * depth)
         assert problem.endswith(f"nested deeper than {limits.MAX_DEPTH} levels")
+
+
+def test_keys_are_bounded_so_that_paths_are() -> None:
+    assert ["m.yaml:1:1: a key is longer than 512 characters; shorten it"] == problems("k" * 513 + ": 1")
+
+    deep = "".join(" " * depth + "k" * 500 + ":\n" for depth in range(30))
+    wide = "".join(" " * 30 + f"k{index}: 1\n" for index in range(20_000))
+    (problem,) = problems(deep + wide)
+    assert problem.endswith("the document is too large, with its aliases expanded; split it")
 
 
 def test_a_document_may_have_a_mebibyte_and_no_byte_more() -> None:

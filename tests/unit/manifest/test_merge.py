@@ -203,6 +203,21 @@ def test_what_is_no_manifest_is_refused_for_what_it_is(intent: dict[str, Any]) -
         merge.apply(live, intent, manager="me")
 
 
+def test_an_intent_is_bounded_before_it_is_merged() -> None:
+    live = applied(None, manifest())
+    deep: dict[str, Any] = {}
+    for _ in range(30):
+        deep = {"k" * 500: deep}
+    wide: dict[str, Any] = {f"k{index}": 1 for index in range(20_000)}
+    inner = deep
+    while next(iter(inner.values())):
+        inner = next(iter(inner.values()))
+    inner["k" * 500] = wide
+
+    with pytest.raises(errors.Invalid, match="the document is too large; split it"):
+        merge.apply(live, manifest(model=deep), manager="me")
+
+
 NAMES = st.sampled_from(["A", "B", "C"])
 ENV = st.dictionaries(NAMES, st.sampled_from(["1", "2"]))
 LABELS = st.dictionaries(NAMES, st.sampled_from(["1", "2"]))
