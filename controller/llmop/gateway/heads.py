@@ -240,7 +240,8 @@ def read_response_head(headers: Headers, status: int) -> ResponseHead:
         forward = [
             name + b": " + value + b"\r\n"
             for name, value in headers
-            if name.lower() not in _RESPONSE_ACTIONS and name.lower() not in listed
+            if _RESPONSE_ACTIONS.get(name.lower(), _RESPONSE_TYPE) == _RESPONSE_TYPE
+            and name.lower() not in listed
         ]
     bodiless = status in (204, 304)
     return ResponseHead(

@@ -100,7 +100,7 @@ class UpstreamConnection(asyncio.Protocol):
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its base class
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         self.connected = True
 
     def data_received(self, data: bytes) -> None:

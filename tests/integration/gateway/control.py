@@ -1,0 +1,82 @@
+"""A controller as the gateway sees it: a real GatewayService on a Unix socket, whose table a test sets by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
+
+INSTALLATION = "abc123"
+
+
+class Control(gateway_pb2_grpc.GatewayServiceServicer):
+    """`reports` are all that came, in order."""
+
+    def __init__(self, socket: Path) -> None:
+        self.target = f"unix://{socket}"
+        self.reports: list[gateway_pb2.ReportRequest] = []
+        self._table: gateway_pb2.EndpointTable | None = None
+        self._version = 0
+        self._news = asyncio.Event()
+        self._reported = asyncio.Event()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server()
+        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_insecure_port(self.target)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(0)
+
+    def publish(
+        self,
+        endpoints: list[gateway_pb2.Endpoint],
+        models: list[gateway_pb2.Model],
+        version: int | None = None,
+    ) -> int:
+        """Sends a new table to all watchers; gives its version."""
+        self._version = self._version + 1 if version is None else version
+        self._table = gateway_pb2.EndpointTable(
+            version=self._version, installation=INSTALLATION, endpoints=endpoints, models=models
+        )
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+        return self._version
+
+    async def acknowledged(self, version: int) -> None:
+        """Returns once a gateway reported that it acts on `version`."""
+        async with asyncio.timeout(10):
+            while not any(report.table_version >= version for report in self.reports):
+                await self._reported.wait()
+
+    async def report(self) -> gateway_pb2.ReportRequest:
+        """The next report that comes."""
+        async with asyncio.timeout(10):
+            await self._reported.wait()
+        return self.reports[-1]
+
+    # What a gateway calls
+
+    async def WatchEndpoints(
+        self, request: gateway_pb2.WatchEndpointsRequest, context: Any
+    ) -> AsyncIterator[gateway_pb2.EndpointTable]:
+        while True:
+            news = self._news
+            if self._table is not None:
+                yield self._table
+            await news.wait()
+
+    async def Report(self, request: gateway_pb2.ReportRequest, context: Any) -> gateway_pb2.ReportResponse:
+        self.reports.append(request)
+        reported, self._reported = self._reported, asyncio.Event()
+        reported.set()
+        return gateway_pb2.ReportResponse(period_ms=200)

@@ -1,0 +1,128 @@
+"""The official clients are the judges: both dialects, through the gateway, from two simulated engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import openai
+import pytest
+import text_generation
+import text_generation.errors
+from tests.engines.simulator_process import SimulatorProcess, simulator_process
+from tests.integration.gateway.rig import Rig
+from tests.integration.gateway.upstreams import model
+
+from llmop.api.v1 import gateway_pb2
+
+KEY = "replica-key"
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SimulatorProcess]]:
+    key_file: Path = tmp_path_factory.mktemp("key") / "key"
+    key_file.touch(mode=0o600)
+    key_file.write_text(KEY)
+    flags = ("--api-key-file", str(key_file), "--max-concurrent-requests", "2")
+    with simulator_process(*flags) as one, simulator_process(*flags) as two:
+        yield [one, two]
+
+
+@pytest.fixture
+async def simulated(rig: Rig, engines: list[SimulatorProcess]) -> AsyncIterator[Rig]:
+    endpoints = [
+        gateway_pb2.Endpoint(
+            replica=f"sim-{number}",
+            uid=f"uid-{number}",
+            host="127.0.0.1",
+            port=engine.port,
+            api_key=KEY,
+            state=gateway_pb2.Endpoint.STATE_READY,
+            deployment="default/d",
+        )
+        for number, engine in enumerate(engines)
+    ]
+    await rig.control.acknowledged(rig.control.publish(endpoints, [model("org/sim", upstream_model="tgi")]))
+    yield rig
+
+
+@pytest.fixture
+async def client(simulated: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{simulated.address}/v1", api_key=simulated.key, max_retries=0
+    ) as client:
+        yield client
+
+
+async def test_openai_chat(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(model="org/sim", messages=MESSAGES, max_tokens=5)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content
+    assert 5 == (answer.usage.completion_tokens if answer.usage else None)
+
+
+async def test_openai_streams(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="org/sim",
+        messages=MESSAGES,
+        max_tokens=5,
+        stream=True,  # type: ignore[arg-type]
+    )
+    text = [chunk.choices[0].delta.content async for chunk in stream if chunk.choices]
+    assert len([piece for piece in text if piece]) > 1
+
+
+async def test_openai_models_and_errors(simulated: Rig, client: openai.AsyncOpenAI) -> None:
+    assert ["org/sim"] == [one.id async for one in client.models.list()]
+    with pytest.raises(openai.NotFoundError):
+        await client.completions.create(model="none", prompt="x")
+    async with openai.AsyncOpenAI(
+        base_url=f"{simulated.address}/v1", api_key="no", max_retries=0
+    ) as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.models.list()
+
+
+async def test_text_generation(simulated: Rig) -> None:
+    for address in (simulated.address, f"{simulated.address}/models/org/sim"):
+        client = text_generation.AsyncClient(address, headers={"Authorization": f"Bearer {simulated.key}"})
+        answer = await client.generate("Hello", max_new_tokens=4)
+        assert answer.generated_text
+        events = [event async for event in client.generate_stream("Hello", max_new_tokens=4)]
+        assert 4 == len(events)
+        assert events[-1].generated_text
+
+
+async def test_text_generation_errors(simulated: Rig) -> None:
+    client = text_generation.AsyncClient(
+        f"{simulated.address}/models/none", headers={"Authorization": f"Bearer {simulated.key}"}
+    )
+    with pytest.raises(text_generation.errors.NotFoundError):
+        await client.generate("Hello")
+
+
+async def test_a_full_engine_hands_its_stream_to_the_other_one(
+    simulated: Rig, engines: list[SimulatorProcess]
+) -> None:
+    full, _ = engines
+    body = b'{"inputs":"x","parameters":{"max_new_tokens":2000}}'
+    wires = [await asyncio.open_connection("127.0.0.1", full.port) for _ in range(2)]
+    for reader, writer in wires:  # as many as it takes
+        writer.write(
+            b"POST /generate_stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (KEY.encode(), len(body), body)
+        )
+        await reader.readuntil(b"data:")
+    small = b'{"inputs":"x","parameters":{"max_new_tokens":3}}'
+    headers = {"content-type": "application/json"}
+    for _ in range(6):
+        answer = await simulated.ask("/generate_stream", small, headers)
+        assert (200, "sim-1") == (answer.status, answer.headers["x-llmop-replica"])
+        assert b"overloaded" not in answer.body
+    assert (
+        await simulated.metric('llmop_gateway_upstream_errors_total{class="overloaded",model="org/sim"}') > 0
+    )
+    for _, writer in wires:
+        writer.close()

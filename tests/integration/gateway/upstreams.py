@@ -1,0 +1,165 @@
+"""Engines written by hand, byte by byte, so that they can misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from llmop.api.v1 import gateway_pb2
+
+
+@dataclasses.dataclass(kw_only=True)
+class Call:
+    """A request as an engine received it."""
+
+    line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int  # on its connection, from 1
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, body: bytes = b"{}", status: str = "200 OK", extra: bytes = b"") -> None:
+        await self.send(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (status.encode(), len(body), extra, body)
+        )
+
+    async def begin_stream(self) -> None:
+        await self.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+
+    async def chunk(self, data: bytes) -> None:
+        await self.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end_stream(self) -> None:
+        await self.send(b"0\r\n\r\n")
+
+    def close(self) -> None:
+        self.writer.close()
+
+    async def gone(self) -> None:
+        """Returns once the gateway has closed the connection."""
+        async with asyncio.timeout(10):
+            with contextlib.suppress(OSError):
+                while await self.reader.read(65536):
+                    pass
+
+
+Behaviour = Callable[[Call], Awaitable[None]]
+
+
+async def polite(call: Call) -> None:
+    await call.answer(b'{"ok":true}')
+
+
+class Engine:
+    """`calls` are all requests that came; `connections` counts those that are open."""
+
+    def __init__(self, name: str, behaviour: Behaviour = polite, key: str = "replica-key") -> None:
+        self.name = name
+        self.behaviour = behaviour
+        self.key = key
+        self.calls: list[Call] = []
+        self.connections = 0
+        self.opened = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def until(self, true: Callable[[Engine], bool]) -> None:
+        """Returns once something holds of this engine."""
+        async with asyncio.timeout(10):
+            while not true(self):
+                await self._changed.wait()
+
+    def endpoint(
+        self,
+        state: gateway_pb2.Endpoint.State.ValueType = gateway_pb2.Endpoint.STATE_READY,
+        deployment: str = "default/d",
+    ) -> gateway_pb2.Endpoint:
+        return gateway_pb2.Endpoint(
+            replica=self.name,
+            uid=f"uid-{self.name}",
+            host="127.0.0.1",
+            port=self.port,
+            api_key=self.key,
+            state=state,
+            deployment=deployment,
+        )
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.opened += 1
+        self._change()
+        try:
+            number = 0
+            while not writer.is_closing():
+                number += 1
+                call = await self._read(reader, writer, number)
+                self.calls.append(call)
+                self._change()
+                await self.behaviour(call)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self.connections -= 1
+            self._change()
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> Call:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        line, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
+        headers = [(name.lower(), value) for name, _, value in (field.partition(": ") for field in fields)]
+        call = Call(line=line, headers=headers, body=b"", reader=reader, writer=writer, number=number)
+        call.body = await reader.readexactly(int(call.header("content-length") or 0))
+        return call
+
+
+def model(
+    name: str = "m",
+    *protocols: str,
+    deployment: str = "default/d",
+    upstream_model: str = "",
+    retry_attempts: int = 2,
+) -> gateway_pb2.Model:
+    return gateway_pb2.Model(
+        name=name,
+        deployment=deployment,
+        protocols=protocols or ("openai", "tgi"),
+        strategy="LeastOutstanding",
+        created_at=1_700_000_000,
+        retry_attempts=retry_attempts,
+        upstream_model=upstream_model,
+    )

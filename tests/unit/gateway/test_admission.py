@@ -1,0 +1,83 @@
+"""Which model a request is for, and when the client's bytes are changed."""
+
+import json
+
+import pytest
+
+from llmop.domain.endpoint import RoutedModel
+from llmop.gateway.admission import Admission, admit
+from llmop.gateway.errors import Refusal
+from llmop.gateway.routes import find_route
+
+
+def model(name: str, *protocols: str, upstream: str = "") -> RoutedModel:
+    return RoutedModel(
+        name=name, deployment="default/d", protocols=protocols, created_at=0.0, upstream_model=upstream
+    )
+
+
+BOTH = model("both", "openai", "tgi")
+OPENAI = model("llama", "openai")
+RENAMED = model("public", "openai", upstream="tgi")
+MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED)}
+
+
+def ask(path: str, body: bytes, header: str | None = None) -> Admission | Refusal:
+    route = find_route(path.encode())
+    assert route is not None
+    return admit(route, header, body, MODELS)
+
+
+def test_the_clients_own_bytes_are_kept_when_nothing_has_to_change() -> None:
+    body = b'{ "model" : "llama", "n": 1.0, "x": [ ] }'
+    assert Admission(model="llama", body=body) == ask("/v1/chat/completions", body)
+
+
+def test_the_engine_reads_the_name_it_knows_and_everything_else_stays() -> None:
+    admission = ask(
+        "/v1/chat/completions", b'{"model":"public","temperature":0.25,"extra":{"model":"public"}}'
+    )
+    assert isinstance(admission, Admission)
+    assert {"model": "tgi", "temperature": 0.25, "extra": {"model": "public"}} == json.loads(admission.body)
+
+
+def test_the_path_decides_over_the_body() -> None:
+    admission = ask("/models/llama/v1/completions", b'{"model":"whatever","prompt":"a"}')
+    assert isinstance(admission, Admission)
+    assert "llama" == admission.model
+    assert {"model": "llama", "prompt": "a"} == json.loads(admission.body)
+
+
+def test_the_only_model_that_speaks_tgi_needs_no_name() -> None:
+    assert Admission(model="both", body=b"not looked at") == ask("/generate", b"not looked at")
+
+
+def test_the_header_names_a_model() -> None:
+    assert Admission(model="both", body=b"{}") == ask("/generate", b"{}", header="both")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "header", "status", "code"),
+    [
+        ("/v1/completions", b"{", None, 400, "invalid_request"),
+        ("/v1/completions", b"[]", None, 400, "invalid_request"),
+        ("/v1/completions", b"{}", None, 400, "model_missing"),
+        ("/v1/completions", b'{"model":7}', None, 400, "model_missing"),
+        ("/v1/completions", b'{"model":"none"}', None, 404, "model_not_found"),
+        ("/v1/completions", b"\xff", None, 400, "invalid_request"),
+        ("/generate", b"{}", "none", 404, "model_not_found"),
+        ("/models/llama/generate", b"{}", None, 422, "dialect_not_supported"),
+    ],
+)
+def test_refusals(path: str, body: bytes, header: str | None, status: int, code: str) -> None:
+    refusal = ask(path, body, header)
+    assert isinstance(refusal, Refusal)
+    assert (status, code) == (refusal.status, refusal.code)
+
+
+def test_several_tgi_models_need_a_name() -> None:
+    route = find_route(b"/generate")
+    assert route is not None
+    refusal = admit(route, None, b"{}", {"a": model("a", "tgi"), "b": model("b", "tgi")})
+    assert isinstance(refusal, Refusal)
+    assert "X-Model" in refusal.message
