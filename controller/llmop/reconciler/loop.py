@@ -86,6 +86,8 @@ class Ports:
     ]  # makes the shared directory usable; raises OSError
     jitter: Callable[[], float]  # 0..1
     url: str = ""  # what status.url shows: the gateway's address
+    # Called with what every pass over a deployment saw and decided, before it is carried out.
+    planned: Callable[[values.Desired, values.Observed, values.Plan], None] = lambda _desired, _seen, _plan: None
 
 
 class Reconciler:
@@ -108,7 +110,8 @@ class Reconciler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelled: dict[tuple[str, str], float] = {}
         self._exits: dict[str, replica.End] = {}
-        self._fatal: asyncio.Future[None] | None = None
+        # Gets the error of an effect that must stop this controller.
+        self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.book = routes.EndpointBook(epoch, ports.clock.now, self._on_drained)
         self._agents: Agents = _NoAgents()
         self.submitter = submit.Submitter(
@@ -189,8 +192,8 @@ class Reconciler:
         if isinstance(error, errors.Unavailable):
             _log.warning("effect not recorded", error=str(error))
             return
-        if self._fatal is not None and not self._fatal.done():
-            self._fatal.set_exception(error)
+        if not self.fatal.done():
+            self.fatal.set_exception(error)
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[None]]:
@@ -204,7 +207,6 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconciles until cancelled. Raises Deposed when another controller has taken over."""
-        self._fatal = asyncio.get_running_loop().create_future()
         await self.refresh()
         self.resync()
         workers = [
@@ -213,7 +215,7 @@ class Reconciler:
             asyncio.create_task(self._observe_for_ever(), name="observe"),
         ]
         try:
-            done, _ = await asyncio.wait([*workers, self._fatal], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*workers, self.fatal], return_when=asyncio.FIRST_COMPLETED)
             for finished in done:
                 finished.result()
         finally:
@@ -302,6 +304,7 @@ class Reconciler:
                 return
             desired, seen = await self._gather(owner)
             plan = compute.plan(desired, seen, self._fresh_name)
+            self._ports.planned(desired, seen, plan)
             writes, effects = execute.transaction(plan, owner, self._mirror, self._clock, self._ports.url)
             if writes:
                 durable = any(
@@ -482,8 +485,14 @@ class Reconciler:
                     task = None
                 watch = self._watch(each.name)
                 if task is None and watch is not None and watch.due_at <= self._clock.now():
-                    polling[each.name] = asyncio.create_task(self.poll(each.name))
+                    polling[each.name] = asyncio.create_task(self._poll_when_due(each.name))
             await asyncio.sleep(0.2)
+
+    async def _poll_when_due(self, name: str) -> None:
+        try:
+            await self.poll(name)
+        except errors.Unavailable as error:
+            _log.warning("store unavailable", error=str(error))
 
     async def poll(self, name: str) -> None:
         """Takes a snapshot of one cluster; what is different enqueues its deployments."""
