@@ -23,8 +23,7 @@ class State:
         """The condition of that type in any case, {} when it is absent or about an older generation."""
         for each in self.status.get("conditions") or ():
             if str(each.get("type", "")).lower() == condition_type.lower():
-                seen = each.get("observedGeneration") or self.status.get("observedGeneration") or 0
-                return dict(each) if seen >= self.generation else {}
+                return dict(each) if int(each.get("observedGeneration") or 0) >= self.generation else {}
         return {}
 
     @property
@@ -46,7 +45,9 @@ class State:
         return self.is_current and self.condition("Ready").get("status") == "True"
 
     def progress(self) -> str:
-        """One line: how far it is and what holds it up."""
+        """One line: how far a deployment is and what holds it up; "" for other kinds."""
+        if self.kind != resources.MODEL_DEPLOYMENT:
+            return ""
         if not self.is_current:
             return "waiting for the controller to look at it"
         wanted = self.spec.get("replicas", 1)

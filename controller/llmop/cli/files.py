@@ -63,7 +63,7 @@ def _texts(names: Sequence[str], *, recursive: bool) -> list[tuple[str, str]]:
     found = []
     for name in names:
         if name == "-":
-            found.append(("<stdin>", sys.stdin.read()))
+            found.append(("<stdin>", _stdin()))
         elif "://" in name:
             raise UsageError(
                 f'"{name}": addresses are not supported in this version; download the file first'
@@ -91,6 +91,13 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"<stdin>: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _require_namespace(documents: "list[Document]", namespace: str) -> None:

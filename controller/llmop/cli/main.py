@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -96,6 +97,9 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 def main() -> None:
     """The entry point. Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:], SystemClock())
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

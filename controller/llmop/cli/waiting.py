@@ -43,7 +43,7 @@ def wait(
 ) -> None:
     """Returns when every goal is met. Raises CliError with TIMEOUT, or UNEXPECTED for what cannot come any more.
 
-    0 checks once; a negative timeout is a week. `extra` are watched too, for the progress lines of goals that look at them.
+    0 looks once; a negative timeout is a week. `extra` are watched too, for the progress lines of goals that look at them.
     """
     if not goals:
         return

@@ -119,6 +119,11 @@ def _replica_reason(resource: resources.Resource, now: float) -> str:
     return _text(end.get("reason") or resource.status.get("reason") or drain.get("reason"))
 
 
+def _replica_endpoint(resource: resources.Resource, now: float) -> str:
+    endpoint = resource.status.get("endpoint") or {}
+    return f"{endpoint['host']}:{endpoint['port']}" if endpoint else ""
+
+
 def _revision_owner(resource: resources.Resource, now: float) -> str:
     return resource.owner.name if resource.owner else ""
 
@@ -174,7 +179,7 @@ _TABLES: Mapping[str, Sequence[Column]] = {
         _AGE,
         Column(name="REVISION", cell=_at("spec", "revision"), wide=True),
         Column(name="CLUSTER", cell=_at("spec", "cluster"), wide=True),
-        Column(name="ENDPOINT", cell=_at("status", "endpoint"), wide=True),
+        Column(name="ENDPOINT", cell=_replica_endpoint, wide=True),
     ),
     resources.REVISION: (
         _NAME,

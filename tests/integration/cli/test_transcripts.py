@@ -66,7 +66,7 @@ def running(world: World, name: str = "chat", **spec: object) -> None:
             node="n1",
             restarts=0,
             endsAt="2025-10-09T20:53:20Z",
-            endpoint="n1:40001",
+            endpoint={"host": "n1", "port": 40001},
         )
 
 
@@ -179,7 +179,7 @@ def test_apply_and_wait(transcript: Transcript) -> None:
     expected = "modeldeployment.llmop/chat created\nmodeldeployment.llmop/chat ready\n"
     assert (expected, 0) == (outcome.stdout, outcome.code)
     world.status(MD, "chat", conditions=PENDING, readyReplicas=1, pendingReplicas=1,
-                 pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "scheduler"})  # fmt: skip
+                 pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "Slurm"})  # fmt: skip
     transcript.run("apply", "-f", file, "--wait", "--timeout=0")
     world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
     transcript.run("apply", "-f", file, "--wait", "--timeout=20s")
@@ -282,7 +282,7 @@ def test_describe(transcript: Transcript) -> None:
     world.status(
         MD, "chat", conditions=[*PENDING, *conditions(Stalled=("False", "Progressing"))], replicas=2,
         readyReplicas=1, pendingReplicas=1, retryAt="2025-10-09T08:54:02Z", lastFailure=FAILURE,
-        pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "scheduler"},
+        pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "Slurm"},
     )  # fmt: skip
     for ago in (500, 60):
         world.event(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llmop.cli.errors import CliError
+from llmop.cli.errors import CliError, ExitCode
 from llmop.cli.session import Duration, Session, common_options, out, say
 
 if TYPE_CHECKING:
@@ -94,12 +94,7 @@ def _check(session: Session, documents: "list[Document]", options: dict[str, Any
         try:
             answers.append(applying.send(session, document, dry_run=True, **options))
         except ServerError as error:
-            if (
-                not error.kind
-                and not error.fields
-                and not error.violations
-                and error.reason == "NetworkError"
-            ):
+            if error.code is ExitCode.NETWORK:
                 raise
             answers.append(None)
             if not applying.waits_for_batch(error, documents):

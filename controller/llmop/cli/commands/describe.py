@@ -41,7 +41,11 @@ def _describe(session: Session, item: Any) -> list[str]:
     elif item.kind == resources.REPLICA:
         lines += _last_failure(status.get("end") or {}, now, title="End")
     lines += _section("Spec", spec)
-    rest = {key: value for key, value in status.items() if key not in _SHOWN_STATUS}
+    rest = {
+        key: value
+        for key, value in status.items()
+        if key not in _SHOWN_STATUS and value not in (None, "", [], {})
+    }
     lines += _section("Status", rest) if rest else []
     lines += _conditions(status.get("conditions") or (), now)
     if item.kind == resources.MODEL_DEPLOYMENT:
@@ -54,7 +58,9 @@ def _describe(session: Session, item: Any) -> list[str]:
     return lines
 
 
+# What stands elsewhere in the description, and the planner's own books.
 _SHOWN_STATUS = (
+    "backoff",
     "conditions",
     "lastFailure",
     "end",
