@@ -233,10 +233,10 @@ def read_response_head(headers: Headers, status: int) -> ResponseHead:
             stream = value[:17].lower() == b"text/event-stream"
         elif action == _RESPONSE_TRANSFER:
             chunked = value.lower().endswith(b"chunked")
-        elif action == _RESPONSE_CONNECTION:
+        elif action == _RESPONSE_CONNECTION and value not in _PLAIN_CONNECTION:
             connection += b"," + value.lower()
-    listed = {token.strip() for token in connection.split(b",")} - {b"", b"close", b"keep-alive"}
-    if listed:
+    if connection:
+        listed = {token.strip() for token in connection.split(b",")}
         forward = [
             name + b": " + value + b"\r\n"
             for name, value in headers

@@ -170,7 +170,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._informational:
             return
         self.status = status
-        self._quiet = max(0, self._quiet - head_size(b"", self._headers))
+        if self._quiet > HEAD_LIMIT:  # what was read may hold more than the head
+            self._quiet = head_size(b"", self._headers)
         self.head = read_response_head(self._headers, status)
 
     def on_body(self, body: bytes) -> None:

@@ -15,7 +15,7 @@ from tests.integration.gateway.upstreams import Behaviour, Engine, model, polite
 
 from llmop.gateway import keys
 from llmop.gateway.main import run
-from llmop.gateway.settings import GatewaySettings, Timeouts
+from llmop.gateway.settings import BODY_LIMIT, GatewaySettings, Timeouts
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -103,8 +103,9 @@ class Rig:
         self._stop = asyncio.Event()
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(run(self.settings, stop=self._stop, ready=ready.set_result))
-        await asyncio.wait([self._task, asyncio.ensure_future(ready)], return_when="FIRST_COMPLETED")
-        if self._task.done():
+        self._task.add_done_callback(lambda _: ready.cancel())
+        await asyncio.wait([ready])
+        if ready.cancelled():
             task, self._task = self._task, None
             await task
         self.address = await ready
@@ -176,7 +177,9 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def gateway_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
+async def gateway_rig(
+    folder: Path, timeouts: Timeouts = Timeouts(shutdown=1), body_limit: int = BODY_LIMIT
+) -> AsyncIterator[Rig]:
     control = Control(folder / "control.sock")
     await control.start()
     key = keys.create(folder / "keys", "test")
@@ -185,15 +188,13 @@ async def gateway_rig(folder: Path, **settings: Any) -> AsyncIterator[Rig]:
         key=key,
         state_dir=folder / "state",
         settings=GatewaySettings(
-            **{
-                "controller": control.target,
-                "listen": "127.0.0.1:0",
-                "keys_file": folder / "keys",
-                "state_dir": folder / "state",
-                "name": "gateway-1",
-                "timeouts": Timeouts(shutdown=1),
-            }
-            | settings
+            controller=control.target,
+            listen="127.0.0.1:0",
+            keys_file=folder / "keys",
+            state_dir=folder / "state",
+            name="gateway-1",
+            timeouts=timeouts,
+            body_limit=body_limit,
         ),
     )
     try:

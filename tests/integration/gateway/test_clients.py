@@ -10,6 +10,7 @@ import openai
 import pytest
 import text_generation
 import text_generation.errors
+from openai.types.chat import ChatCompletionUserMessageParam
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import Rig
 from tests.integration.gateway.upstreams import model
@@ -17,7 +18,7 @@ from tests.integration.gateway.upstreams import model
 from llmop.api.v1 import gateway_pb2
 
 KEY = "replica-key"
-MESSAGES = [{"role": "user", "content": "Hello"}]
+MESSAGES = [ChatCompletionUserMessageParam(role="user", content="Hello")]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Simulator
     key_file: Path = tmp_path_factory.mktemp("key") / "key"
     key_file.touch(mode=0o600)
     key_file.write_text(KEY)
-    flags = ("--api-key-file", str(key_file), "--max-concurrent-requests", "2")
+    flags = ("--api-key-file", str(key_file), "--max-concurrent-requests", "2", "--decode-base-ms", "20")
     with simulator_process(*flags) as one, simulator_process(*flags) as two:
         yield [one, two]
 
@@ -57,7 +58,7 @@ async def client(simulated: Rig) -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 async def test_openai_chat(client: openai.AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(model="org/sim", messages=MESSAGES, max_tokens=5)  # type: ignore[arg-type]
+    answer = await client.chat.completions.create(model="org/sim", messages=MESSAGES, max_tokens=5)
     assert answer.choices[0].message.content
     assert 5 == (answer.usage.completion_tokens if answer.usage else None)
 
@@ -67,7 +68,7 @@ async def test_openai_streams(client: openai.AsyncOpenAI) -> None:
         model="org/sim",
         messages=MESSAGES,
         max_tokens=5,
-        stream=True,  # type: ignore[arg-type]
+        stream=True,
     )
     text = [chunk.choices[0].delta.content async for chunk in stream if chunk.choices]
     assert len([piece for piece in text if piece]) > 1
@@ -106,7 +107,7 @@ async def test_a_full_engine_hands_its_stream_to_the_other_one(
     simulated: Rig, engines: list[SimulatorProcess]
 ) -> None:
     full, _ = engines
-    body = b'{"inputs":"x","parameters":{"max_new_tokens":2000}}'
+    body = b'{"inputs":"x","parameters":{"max_new_tokens":500}}'
     wires = [await asyncio.open_connection("127.0.0.1", full.port) for _ in range(2)]
     for reader, writer in wires:  # as many as it takes
         writer.write(

@@ -98,7 +98,7 @@ class Engine:
 
     def endpoint(
         self,
-        state: gateway_pb2.Endpoint.State.ValueType = gateway_pb2.Endpoint.STATE_READY,
+        state: gateway_pb2.Endpoint.State = gateway_pb2.Endpoint.STATE_READY,
         deployment: str = "default/d",
     ) -> gateway_pb2.Endpoint:
         return gateway_pb2.Endpoint(
