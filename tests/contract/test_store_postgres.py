@@ -10,10 +10,12 @@ import textwrap
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.util import await_only
 from tests.rigs.postgres import PostgresRig
 
 from llmop.domain import errors, resources
-from llmop.store import interface
+from llmop.store import interface, postgres, tables
 from llmop.store.sql import SqlStore, open_store
 
 
@@ -78,18 +80,16 @@ _WRITER = """
 """
 
 
-def start_writer(url: str, prefix: str, count: int) -> subprocess.Popen[str]:
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(_WRITER), url, prefix, str(count)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", textwrap.dedent(program), *arguments], stdout=subprocess.PIPE, text=True
     )
 
 
 async def test_two_processes_write_and_one_of_them_is_killed(postgres_rig: PostgresRig) -> None:
     url = postgres_rig.database("processes")
     async with controllers(url, 1) as (store,):
-        with start_writer(url, "killed-", 100_000) as killed, start_writer(url, "ends-", 60) as ends:
+        with start(_WRITER, url, "killed-", "100000") as killed, start(_WRITER, url, "ends-", "60") as ends:
             assert killed.stdout is not None
             assert ends.stdout is not None
             acknowledged = [int(line) for line in ends.stdout]
@@ -104,6 +104,29 @@ async def test_two_processes_write_and_one_of_them_is_killed(postgres_rig: Postg
         assert sorted(c.resource.name for c in changes) == [
             i.name for i in (await store.list("Cluster")).items
         ]
+
+
+async def test_a_controller_that_is_paused_in_a_transaction_loses_it_and_does_not_stop_the_others(
+    postgres_rig: PostgresRig,
+) -> None:
+    url = postgres_rig.database("paused")
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    def pause(connection: sa.Connection) -> None:
+        connection.execute(tables.counter.update().values(holder="the paused one"))
+        inside.set()
+        await_only(go_on.wait())
+        connection.commit()
+
+    async with controllers(url, 1) as (store,):
+        paused = await postgres.open_postgres(sa.make_url(url), patience=0.3)
+        work = asyncio.ensure_future(paused.write(pause, durable=False))
+        await inside.wait()
+        assert 1 == (await store.commit([thing("after")])).revision
+        go_on.set()
+        with pytest.raises(errors.Unavailable, match="idle-in-transaction timeout"):
+            await work
+        await paused.close()
 
 
 async def test_a_write_that_races_a_take_over_is_refused_or_comes_before_it(

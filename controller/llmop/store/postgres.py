@@ -17,7 +17,7 @@ _DURABLE = sa.text(
 
 
 class Postgres:
-    """Implements `database.Database`. A paused controller loses its open transaction after ten seconds, so others go on."""
+    """Implements `database.Database`."""
 
     def __init__(self, engine: AsyncEngine, installation: str) -> None:
         self.installation = installation
@@ -42,25 +42,28 @@ class Postgres:
         await self._write.dispose()
 
 
-async def open_postgres(url: sa.URL) -> Postgres:
-    """Connects, and makes or upgrades the schema. Raises Unavailable, NeedsUser."""
-    milliseconds = int(_PATIENCE * 1000)
+async def open_postgres(url: sa.URL, *, patience: float = _PATIENCE) -> Postgres:
+    """Connects, and makes or upgrades the schema. Raises Unavailable, NeedsUser.
+
+    A controller that pauses in the middle of a transaction loses it after `patience` seconds, before others stop waiting for it.
+    """
+    milliseconds = int(patience * 1000)
     query = {
-        "connect_timeout": str(int(_PATIENCE)),
-        "tcp_user_timeout": str(milliseconds),
+        "connect_timeout": "10",
+        "tcp_user_timeout": "10000",
         "application_name": "llmop",
         **url.query,
     }
     url = url.set(query=query)
     with database.in_words(_explain):
         installation = await asyncio.to_thread(migrate.upgrade, url)
-    engine = create_async_engine(url, pool_size=5, max_overflow=5, pool_timeout=_PATIENCE)
+    engine = create_async_engine(url, pool_size=5, max_overflow=5, pool_timeout=2 * _PATIENCE)
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def limit_waiting(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         connection.autocommit = True
         cursor = connection.cursor()
-        cursor.execute(f"SET lock_timeout = {milliseconds}")
+        cursor.execute(f"SET lock_timeout = {2 * milliseconds}")
         cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
         cursor.close()
         connection.autocommit = False
@@ -76,5 +79,5 @@ def _explain(error: Exception) -> str:
     if state == "25006":
         return f"this Postgres server takes no writes now; is it a standby? {text[0]}"
     if state == "55P03":
-        return f"another controller holds a transaction for more than {_PATIENCE:.0f} s: {text[0]}"
+        return f"another controller's transaction doesn't end: {text[0]}"
     return f"the Postgres store doesn't answer: {' '.join(text)}"
