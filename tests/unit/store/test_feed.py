@@ -1,0 +1,70 @@
+"""The feed reads the log about once for all watchers, and keeps little of it."""
+
+import asyncio
+
+from llmop.domain import resources
+from llmop.store import feed, interface
+
+
+class Log:
+    """A change log with one change per revision that counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self.reads = 0
+
+    async def revision(self) -> int:
+        return self.newest
+
+    async def page(self, after: int, limit: int) -> tuple[tuple[interface.Change, ...], int]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        newest = self.newest
+        last = min(newest, after + limit)
+        return tuple(change(number) for number in range(after + 1, last + 1)), newest
+
+
+def change(revision: int) -> interface.Change:
+    resource = resources.Resource(kind="Cluster", name=f"c{revision}")
+    return interface.Change(revision=revision, type=interface.ChangeType.ADDED, resource=resource)
+
+
+async def test_a_hundred_watchers_cost_about_one_read_per_wake_up() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    watches = [shared.watch(0) for _ in range(100)]
+    reading = [asyncio.ensure_future(anext(watch)) for watch in watches]
+    for _ in range(300):
+        await asyncio.sleep(0)
+    before = log.reads
+    log.newest = 1
+    shared.wake()
+    assert {1} == {seen.revision for seen in await asyncio.gather(*reading)}
+    assert log.reads - before <= 2, "not a hundred"
+
+
+async def test_a_watcher_far_behind_and_one_at_the_front_both_get_everything_in_order() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    log.newest = 3 * feed.PAGE
+    front = shared.watch(log.newest)
+    waiting = asyncio.ensure_future(anext(front))
+    await asyncio.sleep(0)
+    log.newest += 3 * feed.PAGE
+    shared.wake()
+    behind = shared.watch(0)
+    seen = [(await anext(behind)).revision for _ in range(log.newest)]
+    assert list(range(1, log.newest + 1)) == seen
+    at_front = [(await waiting).revision] + [(await anext(front)).revision for _ in range(3 * feed.PAGE - 1)]
+    assert list(range(3 * feed.PAGE + 1, 6 * feed.PAGE + 1)) == at_front
+    assert len(shared._recent) <= feed.PAGE
+
+
+async def test_changes_that_nobody_announced_are_found_by_looking() -> None:
+    log = Log()
+    watch = feed.Feed(log.revision, log.page).watch(0)
+    waiting = asyncio.ensure_future(anext(watch))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.newest = 1
+    assert 1 == (await waiting).revision
