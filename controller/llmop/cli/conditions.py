@@ -64,9 +64,9 @@ class State:
         return f"{text} (estimated start {start})" if start else text
 
     def failure(self) -> list[str]:
-        """The last failure and the end of its log, as lines."""
+        """The last failure and the end of its log, as lines; nothing when the status is about an older generation."""
         last = self.status.get("lastFailure") or {}
-        if not last:
+        if not last or not self.is_current:
             return []
         where = f" on {last['node']}" if last.get("node") else ""
         code = f" (exit code {last['exitCode']})" if last.get("exitCode") is not None else ""

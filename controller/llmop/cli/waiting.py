@@ -21,7 +21,7 @@ class Goal:
     """What is waited for. `met` gets the object, or None while there is none; `done` is the text when it is met.
 
     `hopeless` says why it can never come, "" while it may. `progress` is one line for people, and also gets the objects of
-    the extra interests.
+    the extra interests; `details` are lines that explain a timeout.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class Goal:
     text: str  # what is waited for, in the sentence of a timeout, before the object's name
     hopeless: Callable[[Any | None], str] = lambda item: ""
     progress: Callable[[Any | None, Sequence[Any]], str] = lambda item, extra: ""
+    details: Callable[[Any | None], list[str]] = lambda item: []
 
     @property
     def label(self) -> str:
@@ -55,9 +56,9 @@ def wait(
             left = deadline - time.monotonic()
             if left <= 0 and (timeout_s != 0 or round_.all_seen):
                 raise round_.timeout()
-            found = feed.next(
-                None if left <= 0 else min(left, 3600)
-            )  # the first look is not bounded by a timeout of 0
+            found = feed.next(left if left > 0 else session.request_timeout)
+            if found is None and left <= 0:
+                raise CliError("error: the controller does not answer", ExitCode.TIMEOUT)
             if found is None:
                 continue
             round_.take(*found)
@@ -122,9 +123,10 @@ class _Round:
     def timeout(self) -> CliError:
         known = self.lines()
         lines = []
-        for goal in self.open.values():
+        for interest, goal in self.open.items():
             now = f"; {known[goal.label]}" if goal.label in known else ""
             lines.append(f"error: timed out waiting for {goal.text} {goal.label}{now}")
+            lines += goal.details(self._item(interest))
         return CliError("\n".join(lines), ExitCode.TIMEOUT)
 
     def _item(self, interest: Interest) -> Any | None:
@@ -185,6 +187,17 @@ def _progress() -> _Lines:
     return _Live() if sys.stderr.isatty() else _Lines()
 
 
+def failure(item: Any | None) -> list[str]:
+    """The last failure of an object with the end of its log, as lines."""
+    return conditions.state(item).failure() if item is not None else []
+
+
+def stalled(item: Any) -> str:
+    """Why an object will not get on by itself, with its last failure; "" when it may."""
+    why = conditions.state(item).stalled
+    return "\n".join([f"stalled: {why}", *failure(item)]) if why else ""
+
+
 def ready(item: Any) -> Goal:
     """The goal that an applied object works as it was asked for."""
     applied = conditions.state(item)
@@ -195,12 +208,7 @@ def ready(item: Any) -> Goal:
     def hopeless(now: Any | None) -> str:
         if now is None:
             return "it was deleted"
-        current = conditions.state(now)
-        if current.deleting:
-            return "it is being deleted"
-        if not current.stalled:
-            return ""
-        return "\n".join([f"stalled: {current.stalled}", *current.failure()])
+        return "it is being deleted" if conditions.state(now).deleting else stalled(now)
 
     def progress(now: Any | None, extra: Sequence[Any]) -> str:
         return conditions.state(now).progress() if now is not None else ""
@@ -215,6 +223,7 @@ def ready(item: Any) -> Goal:
         met=met,
         hopeless=hopeless,
         progress=progress,
+        details=failure,
         done=f"{targets.label_of(item)} ready",
         text="the condition Ready on",
     )

@@ -402,6 +402,15 @@ def test_wait_for_what_comes(transcript: Transcript) -> None:
     transcript.run("wait", "md/chat", "--for=delete", "--timeout=20s")
 
 
+def test_wait_for_a_crash_loop(transcript: Transcript) -> None:
+    """Who waited in vain reads why at once."""
+    world = transcript.world
+    running(world)
+    crashing = conditions(Ready=("False", "CrashLoopBackOff", "replicas end soon after their start"))
+    world.status(MD, "chat", conditions=crashing, lastFailure=FAILURE)
+    transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
+
+
 def test_an_old_status_does_not_count(transcript: Transcript) -> None:
     """A condition about an older version of the object says nothing about the new one."""
     world = transcript.world

@@ -96,8 +96,7 @@ def _condition(text: str, kind: str, namespace: str, name: str) -> Any:
     def hopeless(item: Any | None) -> str:
         if item is None or condition_type.lower() == "stalled":
             return ""
-        state = conditions.state(item)
-        return "\n".join([f"stalled: {state.stalled}", *state.failure()]) if state.stalled else ""
+        return waiting.stalled(item)
 
     def progress(item: Any | None, extra: Any) -> str:
         return "does not exist yet" if item is None else conditions.state(item).progress()
@@ -109,6 +108,7 @@ def _condition(text: str, kind: str, namespace: str, name: str) -> Any:
         met=met,
         hopeless=hopeless,
         progress=progress,
+        details=waiting.failure,
         done=f"{targets.label(kind, name)} condition met",
         text=f"the condition {condition_type} on",
     )
