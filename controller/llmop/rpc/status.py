@@ -18,8 +18,8 @@ from llmop.rpc import errors as rpc_errors
 
 DOMAIN = "llmop"
 INTERNAL_TEXT = "internal error; the controller's log has the details"
-_MESSAGE_LIMIT = 1000
-_DETAILS_LIMIT = 5000
+_MESSAGE_LIMIT = 800  # bytes; outside of ASCII each takes three in the trailer grpc-message
+_DETAILS_LIMIT = 3500  # bytes, a third more in base64
 
 _Details = list[Any]
 
@@ -29,7 +29,9 @@ def _code(code: grpc.StatusCode) -> int:
 
 
 def _cut(text: str, limit: int = _MESSAGE_LIMIT) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """`text` in at most `limit` bytes of UTF-8."""
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def _info(reason: str, **metadata: str) -> Any:
@@ -68,8 +70,10 @@ def _conflict(error: errors.Conflict, now: float) -> tuple[grpc.StatusCode, _Det
     details: _Details = [_info("Conflict")]
     if error.paths:
         failure = error_details_pb2.PreconditionFailure()
-        for path in error.paths[:50]:
-            failure.violations.add(type="FieldManagerConflict", subject=_cut(path, 100))
+        for path in error.paths:
+            failure.violations.add(type="FieldManagerConflict", subject=_cut(path, 200))
+            if failure.ByteSize() > _DETAILS_LIMIT:
+                break
         details.append(failure)
     return grpc.StatusCode.ABORTED, details
 

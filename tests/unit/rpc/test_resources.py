@@ -98,6 +98,18 @@ async def test_all_violations_of_a_manifest_come_at_once(rig: Rig) -> None:
     assert {"spec.replicas", "spec.replcas"} == fields
 
 
+async def test_violations_reach_the_caller_whatever_they_are_written_in(rig: Rig) -> None:
+    """Trailers are bounded, and bytes outside of ASCII grow on the wire."""
+    document = manifests.deployment(env={f"{'ключ' * 40}{index}": index for index in range(300)})
+    document["metadata"]["name"] = "имя" * 30
+    code, _, _, error = await refused(rig.apply(document))
+    found = detail(error, error_details_pb2.BadRequest()).field_violations
+    assert ("INVALID_ARGUMENT", True) == (
+        code,
+        found[-1].description.endswith("more; fix these first and apply again"),
+    )
+
+
 async def test_a_reference_to_nothing_is_refused(rig: Rig) -> None:
     _, reason, _, error = await refused(rig.apply(manifests.deployment()))
     found = {

@@ -89,9 +89,14 @@ def test_details_fit_into_trailers_whatever_is_wrong() -> None:
     )
     proto = status.to_proto(errors.Invalid("ModelDeployment", "n" * 500, violations), now=0)
     request = unpack(proto, error_details_pb2.BadRequest)
-    assert proto.ByteSize() < 7500
+    assert proto.ByteSize() < 6000
     kept = len(request.field_violations) - 1  # type: ignore[attr-defined]
     assert request.field_violations[-1].description == f"{500 - kept} more; fix these first and apply again"  # type: ignore[attr-defined]
+
+
+def test_a_long_conflict_fits_too() -> None:
+    paths = tuple(f"spec.env.{'ю' * 200}{index}" for index in range(500))
+    assert status.to_proto(errors.Conflict("ж" * 5000, paths), now=0).ByteSize() < 6000
 
 
 def test_a_foreign_error_shows_nothing_of_its_text() -> None:
