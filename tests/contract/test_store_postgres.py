@@ -9,6 +9,8 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 
+import alembic.autogenerate
+import alembic.migration
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.util import await_only
@@ -242,6 +244,15 @@ async def test_names_sort_by_code_point_whatever_the_locale_of_the_database(
         await ready(postgres_rig, "locale"),
     )
     assert "C" == collations.strip()
+
+
+async def test_the_migrated_schema_is_the_one_of_the_tables(postgres_rig: PostgresRig) -> None:
+    url = postgres_rig.database("tables")
+    async with controllers(url, 1):
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            context = alembic.migration.MigrationContext.configure(connection, opts={"compare_type": True})
+            assert [] == alembic.autogenerate.compare_metadata(context, tables.metadata)
 
 
 async def ready(rig: PostgresRig, name: str) -> str:
