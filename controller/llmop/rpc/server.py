@@ -18,6 +18,7 @@ from llmop.api.v1 import (
     rollout_pb2_grpc,
 )
 from llmop.clock import Clock
+from llmop.domain.errors import NeedsUser
 from llmop.rpc import socket
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.gateway import GatewayServicer
@@ -60,7 +61,10 @@ class ControlServer:
         path = socket.parse(self.address)
         self._claim.enter_context(socket.claim(path))
         try:
-            self._server.add_insecure_port(f"unix://{path}")
+            try:
+                self._server.add_insecure_port(f"unix://{path}")
+            except RuntimeError as error:  # all that gRPC says about a failed bind
+                raise NeedsUser("CannotListen", f"{path}: no socket can be made here: {error}") from error
             path.chmod(0o600)
             await self._server.start()
             for name in ("", *SERVICES):

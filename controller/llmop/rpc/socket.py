@@ -50,6 +50,11 @@ def claim(path: Path) -> Iterator[None]:
             raise NeedsUser(
                 "AddressInUse", f"{path}: another controller listens here; stop it, or choose another address"
             ) from error
+        except OSError as error:
+            raise NeedsUser(
+                "NoFileLocks",
+                f"{path}: its file system has no locks ({error.strerror}); choose a directory on a local disk",
+            ) from error
         path.unlink(missing_ok=True)
         yield
         path.unlink(missing_ok=True)

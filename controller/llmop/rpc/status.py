@@ -31,7 +31,7 @@ def _code(code: grpc.StatusCode) -> int:
 def _cut(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     """`text` in at most `limit` bytes of UTF-8."""
     raw = text.encode("utf-8", "replace")
-    return text if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
+    return raw.decode() if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def _info(reason: str, **metadata: str) -> Any:

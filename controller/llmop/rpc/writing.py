@@ -190,12 +190,19 @@ class Writer:
 
 def _document(manifest: str) -> dict[str, Any]:
     try:
-        data = json.loads(manifest)
+        data = json.loads(manifest, parse_constant=_refuse_constant)
+        json.dumps(
+            data, ensure_ascii=False
+        ).encode()  # JSON can escape half of a character; nobody can store it
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"manifest_json: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise BadRequest("manifest_json: must be an object with apiVersion, kind, metadata and spec")
     return data
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 def _key(document: Mapping[str, Any], namespace: str) -> tuple[str, str, str] | None:

@@ -119,7 +119,20 @@ async def test_a_reference_to_nothing_is_refused(rig: Rig) -> None:
     assert {("spec.runtime", "NOT_FOUND"), ("spec.resourceProfile", "NOT_FOUND")} == found
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{", "[" * 100_000])
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "\udfff\ud800"])
+async def test_text_that_cannot_be_stored_is_refused_at_apply(rig: Rig, text: str) -> None:
+    await prepare(rig)
+    for document in (
+        manifests.deployment(env={"TEXT": text}),
+        manifests.deployment(env={text: "value"}),
+        manifests.document("Cluster", text, {}),
+        {text: text},
+        {**manifests.cluster(), "kind": text},
+    ):
+        assert "INVALID_ARGUMENT" == (await refused(rig.apply(document)))[0]
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{", "[" * 100_000, '{"spec": NaN}'])
 async def test_what_is_no_manifest_is_a_bad_request(rig: Rig, manifest: str) -> None:
     request = resources_pb2.ApplyRequest(manifest_json=manifest)
     assert ("INVALID_ARGUMENT", "BadRequest") == (await refused(rig.resources.Apply(request)))[:2]
