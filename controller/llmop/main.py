@@ -186,8 +186,13 @@ def key_create(state_dir: Path, name: str) -> None:
     from llmop.gateway import keys
     from llmop.settings import ControllerSettings
 
-    file = ControllerSettings(state_dir=_absolute(state_dir)).keys_file
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    installation = ControllerSettings(state_dir=_absolute(state_dir))
+    if not installation.state_dir.is_dir():
+        raise click.UsageError(
+            f"there is no installation in {installation.state_dir}: name its --state-dir, or start it first"
+        )
+    file = installation.keys_file
+    file.parent.mkdir(mode=0o700, exist_ok=True)
     click.echo(keys.create(file, name))
 
 

@@ -1,7 +1,9 @@
 """`llmop up`: controller and gateway of one machine as child processes, kept alive until this one is told to end."""
 
 import asyncio
+import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -40,10 +42,12 @@ class _Child:
         self._quiet = quiet
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
+        self._log_start = 0
         self.quick_ends = 0
 
     def start(self) -> None:
         with self._log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "llmop", *self._argv],
                 stdin=subprocess.DEVNULL,
@@ -64,11 +68,14 @@ class _Child:
     def exit_code(self) -> int | None:
         return self._process.returncode if self._process is not None else None
 
-    def tail(self) -> str:
-        try:
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
-        except OSError:
+    def last_words(self) -> str:
+        """The last lines of this very process, as the end of a sentence; "" where they stand on the terminal already."""
+        if not self._quiet:
             return ""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()[-5:]
+        return ":\n" + "\n".join(lines) if lines else ""
 
     def stop(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -99,6 +106,32 @@ def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: boo
             "NotEmpty",
             f"--ephemeral deletes {state_dir} at its end, and it is not empty: name a new directory",
         )
+    with _only_one(state_dir):
+        return _run(settings, listen=listen, store=store, ephemeral=ephemeral, quiet=quiet)
+
+
+@contextlib.contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """A second one would find the first one's socket, believe that all is well and take over the context of its user."""
+    with (state_dir / "up.lock").open("a+") as file:
+        try:
+            # Close-on-exec: the children do not inherit it, and it goes with this process however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise NeedsUser(
+                "InUse",
+                f"llmop up runs already in {state_dir} (pid {file.read().strip() or 'unknown'}): "
+                "end that one, or name another --state-dir",
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bool, quiet: bool) -> int:
+    state_dir = settings.state_dir
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _Stop
@@ -200,12 +233,12 @@ def _wait(settings: ControllerSettings, children: Sequence[_Child]) -> None:
     while time.monotonic() < deadline:
         for child in children:
             if child.has_ended():
-                raise NeedsUser("StartFailed", f"the {child.name} did not start:\n{child.tail()}")
+                raise NeedsUser("StartFailed", f"the {child.name} did not start{child.last_words()}")
         if path.exists() and _answers(path):
             return
         time.sleep(0.05)
     raise NeedsUser(
-        "StartFailed", f"the controller did not answer within {START_S:.0f} s:\n{children[0].tail()}"
+        "StartFailed", f"the controller did not answer within {START_S:.0f} s{children[0].last_words()}"
     )
 
 
@@ -224,7 +257,7 @@ def _restart(children: Sequence[_Child]) -> None:
             if child.exit_code == DEPOSED:
                 raise NeedsUser("Deposed", "another controller has taken over this installation's database")
             if child.quick_ends >= 5:
-                raise NeedsUser("KeepsEnding", f"the {child.name} ends again and again:\n{child.tail()}")
+                raise NeedsUser("KeepsEnding", f"the {child.name} ends again and again{child.last_words()}")
             click.echo(f"the {child.name} has ended; starting it again", err=True)
             child.start()
 

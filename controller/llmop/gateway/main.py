@@ -192,9 +192,12 @@ def _listen(address: TcpAddress | SocketPath) -> socket.socket:
     try:
         sock.bind(place)
         sock.listen(_BACKLOG)
-    except BaseException:
+    except OSError as error:
         sock.close()
-        raise
+        shown = address.path if isinstance(address, SocketPath) else f"{address.host}:{address.port}"
+        raise NeedsUser(
+            "CannotListen", f"listen {shown}: {error.strerror}; name another address with --listen"
+        ) from error
     sock.setblocking(False)
     return sock
 

@@ -247,7 +247,7 @@ def _alive(
     shown = (
         (_row_of_job(own_job) if own_job is not None else None)
         or _row_of_drain(each, own_job, heartbeat)
-        or _row_of_silence(each, own_job, heartbeat)
+        or _row_of_silence(each, own_job, heartbeat, seen)
         or _row_of_heartbeat(heartbeat, seen)
     )
     kept = (_Phase.READY, _Phase.SUSPECT, _Phase.UNREACHABLE, _Phase.SUSPENDED)
@@ -309,17 +309,33 @@ def _row_of_drain(
 
 
 def _row_of_silence(
-    each: replica.Replica, own_job: job.ObservedJob | None, heartbeat: replica.Heartbeat | None
+    each: replica.Replica,
+    own_job: job.ObservedJob | None,
+    heartbeat: replica.Heartbeat | None,
+    seen: values.Observed,
 ) -> _Row | None:
     if heartbeat is not None:
         return None
     if each.ready_at is not None:
         return _Row(_Phase.UNREACHABLE, "NoHeartbeat", "no heartbeat since the controller started")
     if own_job is None and each.phase is not None:
-        if each.phase is _Phase.SUBMITTING:
+        if each.phase is _Phase.SUBMITTING or _is_too_young_to_be_seen(each, seen):
             return _Row(_Phase.PENDING, "JustSubmitted", "submitted, not seen in the queue yet")
         return _Row(each.phase, "Stale", "no complete snapshot of the cluster yet")
     return _Row(_Phase.STARTING, "Starting", "the job runs, its agent has not reported yet")
+
+
+def _is_too_young_to_be_seen(each: replica.Replica, seen: values.Observed) -> bool:
+    """No snapshot can have shown its job yet: that is no staleness, and the words stay the same from pass to pass."""
+    view, resolved_at = seen.clusters.get(each.cluster), each.submission.resolved_at
+    return (
+        each.phase is _Phase.PENDING
+        and view is not None
+        and not view.problem
+        and resolved_at is not None
+        and resolved_at >= seen.controller_since
+        and (view.snapshot_started_at is None or view.snapshot_started_at <= resolved_at)
+    )
 
 
 def _row_of_heartbeat(heartbeat: replica.Heartbeat | None, seen: values.Observed) -> _Row:
