@@ -11,6 +11,7 @@ from llmop.domain import times
 _NUMBER = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # control sequences of ECMA-48, which engines like to log
 
 
 def table(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> list[str]:
@@ -31,12 +32,12 @@ def column_widths(rows: Sequence[Sequence[str]], least: Sequence[int] = ()) -> l
 
 def _one_line(text: str) -> str:
     """Control characters in what others wrote must not move the cursor of whoever reads it."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", _COLOURS.sub("", text))
 
 
 def multi_line(text: str) -> str:
     """`text` without control characters but for line ends and tabs."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+", " ", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+", " ", _COLOURS.sub("", text))
 
 
 def document(item: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from llmop.cli import contexts
+from llmop.cli import contexts, printing
 from llmop.cli.errors import ConfigError
 from llmop.clock import Clock
 
@@ -63,8 +63,8 @@ class Session:
 
 
 def say(text: str) -> None:
-    """A message for people, to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A message for people, to stderr; control characters in what others wrote stay away from the terminal."""
+    print(printing.multi_line(text), file=sys.stderr, flush=True)
 
 
 def out(text: str) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmop.cli import conditions, targets
+from llmop.cli import conditions, printing, targets
 from llmop.cli.client import Change
 from llmop.cli.errors import CliError, ExitCode
 from llmop.cli.session import Session, out, say
@@ -165,7 +165,13 @@ class _Live(_Lines):
         from rich.text import Text
 
         self._text = Text
-        self._live = Live(console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False)
+        self._live = Live(
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+            auto_refresh=False,
+            redirect_stdout=False,  # data stays data when only the messages go to a terminal
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> "_Live":
         self._live.start()
@@ -175,9 +181,8 @@ class _Live(_Lines):
         self._live.stop()
 
     def show(self, lines: dict[str, str]) -> None:
-        self._live.update(
-            self._text("\n".join(f"{label}: {text}" for label, text in lines.items())), refresh=True
-        )
+        text = "\n".join(f"{label}: {line}" for label, line in lines.items())
+        self._live.update(self._text(printing.multi_line(text)), refresh=True)
 
     def clear(self) -> None:
         self._live.update(self._text(""), refresh=True)

@@ -149,6 +149,28 @@ def test_progress_on_a_terminal_is_rewritten_in_place(world: World) -> None:
     assert "\x1b[" in shown
 
 
+def test_data_goes_to_stdout_when_only_messages_go_to_a_terminal(world: World) -> None:
+    world.base()
+    world.add(manifests.deployment(), uid="uid-chat")
+    world.status(resources.MODEL_DEPLOYMENT, "chat", conditions=READY, readyReplicas=1)
+    terminal, other_side = pty.openpty()
+    try:
+        done = subprocess.run(
+            [*LLMCTL, "--controller", world.address, "wait", "md/chat", "--for=condition=Ready"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=other_side,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(other_side)
+        os.close(terminal)
+    assert (0, "modeldeployment.llmop/chat condition met\n") == (done.returncode, done.stdout)
+
+
 def test_delete_all_asks_on_a_terminal(world: World) -> None:
     for name in ("a", "b"):
         world.add(manifests.runtime(name), uid=f"uid-{name}")

@@ -38,7 +38,7 @@ FAILURE = {
     "message": "the engine ended with signal 9",
     "node": "n1",
     "time": "2025-10-09T08:52:00Z",
-    "logTail": ["loading weights", "CUDA out of memory"],
+    "logTail": ["loading \x1b[1mweights\x1b[0m", "CUDA out of memory"],
 }
 MD = resources.MODEL_DEPLOYMENT
 

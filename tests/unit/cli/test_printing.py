@@ -51,6 +51,7 @@ def test_yaml_is_read_back_as_it_was(value: object) -> None:
 def test_control_characters_of_others_do_not_reach_the_terminal() -> None:
     assert ["a b   c"] == printing.table([["a\x1b\nb", "c"]])
     assert "a b\nc" == printing.multi_line("a\x9bb\nc")
+    assert "red on  b" == printing.multi_line("\x1b[1;31mred\x1b[0m on \x1bb")
 
 
 def test_columns_are_aligned_and_lines_have_no_trailing_space() -> None:
