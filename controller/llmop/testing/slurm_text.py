@@ -37,6 +37,7 @@ class VirtualJob:
     ended_at: float | None = None
     preempted_at: float | None = None
     restarts: int = 0
+    run: int = 0  # how often it was started; unlike `restarts`, Slurm does not tell
     final: str = ""  # the state word that it will have when nothing of it is left
     status: int = 0  # raw wait status
     has_process: bool = False

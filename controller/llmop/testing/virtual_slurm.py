@@ -14,6 +14,7 @@ import functools
 import heapq
 import math
 import random
+import signal as signals
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -308,12 +309,12 @@ class VirtualSlurm:
 
     # What jobs do
 
-    def finish(self, job: VirtualJob, exit_code: int) -> None:
-        """The batch process of the job exits; nothing happens when it is gone already."""
+    def finish(self, job: VirtualJob, exit_code: int, *, signal: int = 0) -> None:
+        """The batch process of the job exits, or dies of a signal; nothing happens when it is gone already."""
         if job not in self._processes:
             return
-        self._note(f"job {job.id} ({job.name}): exits with {exit_code}")
-        job.status = exit_code << 8
+        self._note(f"job {job.id} ({job.name}): exits with {exit_code}:{signal}")
+        job.status = exit_code << 8 | signal
         job.exited = True
         self._process_gone(job)
 
@@ -380,7 +381,7 @@ class VirtualSlurm:
         end = self._clock.now() + grace_s
         if job.ends_at is None or end < job.ends_at:
             job.ends_at = end
-            self._at(end, functools.partial(self._walltime, job, job.restarts))
+            self._at(end, functools.partial(self._walltime, job, job.run))
 
     def requeue(self, job_id: str | int) -> None:
         """The site puts a running job back into the queue, `--no-requeue` or not: same id, one more restart."""
@@ -411,7 +412,7 @@ class VirtualSlurm:
             if self._jobs.get(job.id) is not job or job.phase is Phase.ENDED:
                 self._process_lost(job)
             elif job.phase is Phase.COMPLETING:
-                self._kill(job, job.restarts)
+                self._kill(job, job.run)
         for job in [job for job in self._jobs.values() if job.node == name and job not in self._processes]:
             if job.exited:
                 self._process_gone(job)  # slurmstepd had kept the exit code
@@ -490,6 +491,35 @@ class VirtualSlurm:
     def restart_ids(self, at: int = 1) -> None:
         """Ids go on from `at`, skipping those in use (MaxJobId was reached)."""
         self._next_id = at
+
+    def crash(self, *, unsaved_s: float = 5.0) -> None:
+        """slurmctld is killed and starts again with its state of `unsaved_s` ago, as a real one was seen to do.
+
+        Jobs submitted since are gone and their ids are given again. Jobs started since wait again, with the same restart
+        count; when slurmd registers their processes are killed, and a little later they start a second time.
+        """
+        self._note(f"slurmctld is killed and has lost the last {unsaved_s:.0f} s")
+        now, saved = self._clock.now(), self._clock.now() - unsaved_s
+        for job in [job for job in self._jobs.values() if job.phase is not Phase.ENDED]:
+            submitted_since = job.submitted_at > saved and not job.restarts
+            started_since = job.started_at is not None and job.started_at > saved
+            if not submitted_since and not started_since:
+                continue
+            if job.phase in _HOLDS_SLOTS:
+                self._nodes[job.node].used -= job.slots
+                self._at(now + 4, functools.partial(self._process_lost, job))
+            if submitted_since:
+                del self._jobs[job.id]
+                self._pending.pop(job.id, None)
+                self._next_id = min(self._next_id, job.id)
+            elif job.phase is not Phase.PENDING:
+                job.phase, job.node, job.status, job.final = Phase.PENDING, "", 0, ""
+                job.started_at = job.ends_at = job.ended_at = job.preempted_at = None
+                job.requeue = False
+                job.eligible_at = now + 5
+                self._pending[job.id] = job
+                self._at(job.eligible_at, self._schedule)
+        self._schedule()
 
     def lose_state(self, *, kill_after_s: float = 60.0) -> None:
         """StateSaveLocation is lost: every job is forgotten, ids begin at 1; processes die when slurmd registers."""
@@ -599,45 +629,42 @@ class VirtualSlurm:
     def _start(self, job: VirtualJob, node: _Node) -> None:
         del self._pending[job.id]
         node.used += job.slots
+        job.run += 1
         job.node = node.name
         job.started_at = self._clock.now()
         job.ends_at = None if job.time_limit_s is None else job.started_at + job.time_limit_s
         job.preempted_at = None
         job.phase = Phase.CONFIGURING
         configuring = self.shape.configuring(self._random)
-        run = functools.partial(self._run, job, job.restarts)
+        begin = functools.partial(self._run, job, job.run)
         if configuring > 0:
-            self._at(self._clock.now() + configuring, run)
+            self._at(self._clock.now() + configuring, begin)
         else:
-            run()
+            begin()
 
-    def _run(self, job: VirtualJob, restarts: int) -> None:
-        if (
-            job.phase is not Phase.CONFIGURING
-            or job.restarts != restarts
-            or not self._nodes[job.node].reachable
-        ):
+    def _run(self, job: VirtualJob, run: int) -> None:
+        if job.phase is not Phase.CONFIGURING or job.run != run or not self._nodes[job.node].reachable:
             return
         job.phase = Phase.RUNNING
         job.has_process, job.exited = True, False
         self._processes[job] = None
         self._note(f"job {job.id} ({job.name}) runs on {job.node}")
         if job.ends_at is not None:
-            self._at(job.ends_at, functools.partial(self._walltime, job, restarts))
+            self._at(job.ends_at, functools.partial(self._walltime, job, run))
             before = job.request.signal_before_end_s
             if before:
                 # Slurm looks at limits once a minute (job_mgr.c, job_time_limit): up to 60 s early.
                 when = max(self._clock.now(), job.ends_at - before - self._random.uniform(0, 60))
-                self._at(when, functools.partial(self._warn, job, restarts))
+                self._at(when, functools.partial(self._warn, job, run))
         if self.hooks is not None:
             self.hooks.on_start(job)
 
-    def _warn(self, job: VirtualJob, restarts: int) -> None:
-        if job.phase is Phase.RUNNING and job.restarts == restarts and self._jobs.get(job.id) is job:
+    def _warn(self, job: VirtualJob, run: int) -> None:
+        if job.phase is Phase.RUNNING and job.run == run and self._jobs.get(job.id) is job:
             self._signal(job, Signal.USR1)
 
-    def _walltime(self, job: VirtualJob, restarts: int) -> None:
-        if job.restarts != restarts or job.ends_at is None or self._clock.now() < job.ends_at:
+    def _walltime(self, job: VirtualJob, run: int) -> None:
+        if job.run != run or job.ends_at is None or self._clock.now() < job.ends_at:
             return
         if self._jobs.get(job.id) is not job:
             return
@@ -654,7 +681,7 @@ class VirtualSlurm:
         job.ended_at = self._clock.now()
         self._at(
             self._clock.now() + max(5, self.shape.kill_wait_s),
-            functools.partial(self._kill, job, job.restarts),
+            functools.partial(self._kill, job, job.run),
         )
         if not job.has_process:
             self._clean_up(job)
@@ -663,10 +690,10 @@ class VirtualSlurm:
             self._signal(job, Signal.CONT)
         self._signal(job, Signal.TERM)
 
-    def _kill(self, job: VirtualJob, restarts: int) -> None:
-        if job.restarts == restarts and job.has_process and self._nodes[job.node].reachable:
+    def _kill(self, job: VirtualJob, run: int) -> None:
+        if job.run == run and job.has_process and self._nodes[job.node].reachable:
             self._note(f"job {job.id} is killed")
-            job.status = 9
+            job.status = signals.SIGKILL
             self._process_gone(job)
 
     def _process_lost(self, job: VirtualJob) -> None:
@@ -692,14 +719,14 @@ class VirtualSlurm:
 
     def _clean_up(self, job: VirtualJob) -> None:
         delay = self.shape.completing(self._random)
-        cleaned = functools.partial(self._cleaned, job, job.restarts)
+        cleaned = functools.partial(self._cleaned, job, job.run)
         if delay > 0:
             self._at(self._clock.now() + delay, cleaned)
         else:
             cleaned()
 
-    def _cleaned(self, job: VirtualJob, restarts: int) -> None:
-        if job.phase is not Phase.COMPLETING or job.restarts != restarts or self._jobs.get(job.id) is not job:
+    def _cleaned(self, job: VirtualJob, run: int) -> None:
+        if job.phase is not Phase.COMPLETING or job.run != run or self._jobs.get(job.id) is not job:
             return
         if job.has_process:
             return

@@ -259,16 +259,42 @@ async def test_history_is_asked_by_name_and_holds_nothing_older_or_foreign(
     install: Install, tmp_path: Path
 ) -> None:
     lines = [
-        ["1", "a", "COMPLETED", "0:0", "None", "99", "100", "200", "10", "gpu", "n1", ""],
-        ["2", "a", "FAILED", "3:0", "None", "150", "151", "200", "10", "gpu", "n1", ""],
-        ["3", "other", "FAILED", "3:0", "None", "150", "151", "200", "10", "gpu", "n1", ""],
+        [
+            "1",
+            "a",
+            "COMPLETED",
+            "0:0",
+            "None",
+            "1760000099",
+            "1760000100",
+            "1760000200",
+            "10",
+            "gpu",
+            "n1",
+            "",
+        ],
+        ["2", "a", "FAILED", "3:0", "None", "1760000150", "1760000151", "1760000200", "10", "gpu", "n1", ""],
+        [
+            "3",
+            "other",
+            "FAILED",
+            "3:0",
+            "None",
+            "1760000150",
+            "1760000151",
+            "1760000200",
+            "10",
+            "gpu",
+            "n1",
+            "",
+        ],
     ]
     (tmp_path / "out").write_text("".join("\x1f".join(line) + "\n" for line in lines))
     driver = install(sacct=f'printf "%s\\n" "$@" > {tmp_path}/argv; cat {tmp_path}/out')
-    history = await driver.history(["a", "b"], 100.5)
+    history = await driver.history(["a", "b"], 1760000100.5)
     assert ["2"] == [job.job_id for job in history.jobs]
     argv = (tmp_path / "argv").read_text().splitlines()
-    assert {"uts100", "--name=a,b", "-D", "-X"} <= set(argv)
+    assert {"uts1760000100", "--name=a,b", "-D", "-X"} <= set(argv)
 
 
 CONFIG = "Configuration data as of 1\\nSLURM_VERSION = 24.11.5\\nMinJobAge = 300 sec\\nKillWait = 30 sec\\nMessageTimeout = 10 sec\\n"

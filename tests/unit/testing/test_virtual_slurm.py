@@ -245,6 +245,20 @@ async def test_lost_state_forgets_jobs_and_gives_their_ids_to_others() -> None:
     assert [("start", 1), ("start", 1), ("end", 1)] == hooks.log
 
 
+async def test_a_killed_slurmctld_starts_young_jobs_twice_and_forgets_the_youngest() -> None:
+    slurm, clock, hooks = world(queue_wait=constant(10))
+    await slurm.submit(request("old"))
+    slurm.advance(clock.now() + 10)
+    assert Submitted(job_id="2") == await slurm.submit(request("young"))
+    slurm.crash()
+    assert {"1": JobState.PENDING} == await states(slurm)
+    slurm.advance(clock.now() + 5)
+    (job,) = (await slurm.snapshot()).jobs
+    assert (JobState.RUNNING, 0) == (job.state, job.restart_count)
+    assert [("start", 1), ("end", 1), ("start", 1)] == hooks.log
+    assert Submitted(job_id="2") == await slurm.submit(request("another"))
+
+
 async def storm(seed: int) -> tuple[list[tuple[str, int]], list[tuple[float, str]]]:
     """A few hundred random things happen; Slurm's promises are checked after each."""
     slurm, clock, hooks = world(seed, accounting=True)
@@ -281,6 +295,7 @@ async def storm(seed: int) -> tuple[list[tuple[str, int]], list[tuple[float, str
         lambda: slurm.cut_off_node("b"),
         slurm.freeze,
         lambda: slurm.set_down(True),
+        slurm.crash,
         lambda: slurm.lose_state() if source.random() < 0.1 else None,
         lambda: slurm.finish(source.choice(slurm.running_jobs()), 70) if slurm.running_jobs() else None,
         restore,

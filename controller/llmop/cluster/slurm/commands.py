@@ -28,6 +28,7 @@ _MOST_ERRORS = 64 << 10
 _PIPES_CLOSE_S = 5.0
 _IDS_PER_CALL = 50  # older scancel sends one request for each id
 _NAMES_PER_CALL = 50
+_EARLIEST = 1_000_000  # sacct takes no smaller number after "uts"
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting_storage plugin")
 _OVER_ALREADY = ("invalid job id specified", "job/step already completing or completed")
 _SHOWN_SETTINGS = (
@@ -154,7 +155,11 @@ class SlurmCommands:
                 break
             argv = [
                 *("sacct", "-X", "-P", "-n", "-D", f"--delimiter={parse.FIELD_END}", f"--user={self._uid}"),
-                *("-S", f"uts{int(since)}", f"--name={','.join(names[begin : begin + _NAMES_PER_CALL])}"),
+                *(
+                    "-S",
+                    f"uts{max(_EARLIEST, int(since))}",
+                    f"--name={','.join(names[begin : begin + _NAMES_PER_CALL])}",
+                ),
                 *("-o", ",".join(parse.SACCT_FIELDS)),
             ]
             ended = await self._run(argv)
