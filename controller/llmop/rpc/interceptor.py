@@ -1,5 +1,6 @@
 """Turns what servicers raise into statuses, so that no servicer has to."""
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -52,8 +53,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
     def _streaming(self, method: str, call: Callable[[Any, Any], Any]) -> Any:
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                async for response in call(request, context):
-                    yield response
+                async with contextlib.aclosing(call(request, context)) as responses:
+                    async for response in responses:
+                        yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # a caller always gets a status
