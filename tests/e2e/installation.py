@@ -80,6 +80,7 @@ class Installation:
         self.port = 0
         self.controllers: dict[str, Kept] = {}
         self._gateway: Kept | None = None
+        self._kept: list[Kept] = []  # also the keepers of what was killed: children of it may live on
         self._path = f"{path_first}:{rig.env['PATH']}" if path_first else rig.env["PATH"]
         self._cluster = {**CLUSTER, "sharedDir": str(self.shared), "python": str(venv / "bin/python")} | dict(
             cluster or {}
@@ -112,9 +113,10 @@ class Installation:
         for client in self._clients.values():
             client.close()
         self._clients.clear()
-        for kept in [*self.controllers.values(), *([self._gateway] if self._gateway else [])]:
+        for kept in self._kept:
             kept.stop()
             wait_for(f"{kept.name} to end", kept.ended, timeout=20)
+        self._kept.clear()
         self.controllers.clear()
         self._gateway = None
         if self._lifeline is not None:
@@ -182,7 +184,7 @@ class Installation:
         self.wait("the gateway to listen", listens, timeout=30)
 
     def _keep(self, name: str, argv: Sequence[str]) -> Kept:
-        return keep(
+        kept = keep(
             name,
             argv,
             env={**self.environment, "PATH": self._path},
@@ -191,6 +193,8 @@ class Installation:
             user=self.rig.user,
             lifeline=self._lifeline[0],
         )
+        self._kept.append(kept)
+        return kept
 
     @property
     def environment(self) -> dict[str, str]:

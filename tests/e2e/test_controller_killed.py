@@ -52,6 +52,7 @@ class User(threading.Thread):
         self._stopped = threading.Event()
         self._random = random.Random(SEED)
         self.done: list[str] = []
+        self.taken = threading.Event()  # a step was taken since somebody cleared it
 
     def run(self) -> None:
         while not self._stopped.is_set():
@@ -64,7 +65,7 @@ class User(threading.Thread):
             )
             for what, step in steps:
                 self._until_taken(what, step)
-                self._stopped.wait(self._random.uniform(2.0, 8.0))
+                self._stopped.wait(self._random.uniform(1.0, 4.0))
 
     def _until_taken(self, what: str, step: Callable[[], object]) -> None:
         while not self._stopped.is_set():
@@ -73,6 +74,7 @@ class User(threading.Thread):
             ):  # no controller answers, or the old one is still being deleted
                 step()
                 self.done.append(what)
+                self.taken.set()
                 return
             self._stopped.wait(0.3)
 
@@ -92,8 +94,13 @@ def test_thirty_kills_leave_exactly_the_jobs_that_are_wanted(install: Callable[.
         traffic.phase("kills")
         user.start()
         try:
-            for _ in range(KILLS):
-                threading.Event().wait(randomly.uniform(0.0, 5.0))
+            for number in range(KILLS):
+                # Every other time while the jobs of a change are being submitted or cancelled, else at any moment.
+                is_in_change = number % 2 == 0
+                user.taken.clear()
+                if is_in_change:
+                    user.taken.wait(15.0)
+                threading.Event().wait(randomly.uniform(0.0, 1.5 if is_in_change else 4.0))
                 site.kill_controller()
                 site.start_controller(wait=False)
         finally:
@@ -117,12 +124,27 @@ def test_thirty_kills_leave_exactly_the_jobs_that_are_wanted(install: Callable[.
         }
         assert wanted == {(job.name, job.id) for job in running}
         assert {} == twice
-        print(f"       the user: {', '.join(user.done)}")
+        print(f"       the user: {', '.join(user.done)}; the controllers: {actions(site)}")
     site.delete("many")
     site.delete("sim")
     site.wait_gone("many")
     site.wait_gone("sim")
     site.assert_nothing_left()
+
+
+def actions(site: Installation) -> dict[str, int]:
+    """How many passes of all controllers did what, by their log."""
+    text = (site.directory / "controller-first.log").read_text()
+    names = (
+        "CreateReplica",
+        "SubmitJob",
+        "AdoptJob",
+        "CancelJobs",
+        "OrderDrain",
+        "RecordEnd",
+        "FinishDeletion",
+    )
+    return {name: text.count(name) for name in names}
 
 
 def _is_taken(step: Callable[[], object]) -> bool:

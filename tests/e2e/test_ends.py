@@ -1,0 +1,209 @@
+"""Every way in which a replica ends or never begins: people read why, and another one takes its place, not too fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.installation import Installation, Replica, document, simulator
+from tests.rigs.slurm import SlurmRig
+
+
+@pytest.fixture(scope="module")
+def site(slurm_rig: SlurmRig, llmop_venv: Path) -> Iterator[Installation]:
+    made = Installation(slurm_rig, llmop_venv, name="ends").start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def one(site: Installation, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    """Applies a deployment of the test's own and gives its name; it is deleted afterwards."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
+
+    def apply(**options: object) -> str:
+        site.apply(simulator(name, **options))  # type: ignore[arg-type]
+        return name
+
+    yield apply
+    if site.exists(name):
+        site.delete(name)
+        site.wait_gone(name)
+
+
+def jobs_of(site: Installation, name: str) -> list[int]:
+    """All jobs that the deployment ever had and that Slurm still remembers."""
+    return [job.id for job in site.rig.squeue() if f"-{name}-" in job.name]
+
+
+def ready_one(site: Installation, name: str) -> Replica:
+    site.wait_ready(name, 1)
+    (found,) = site.ready(name)
+    return found
+
+
+def wait_replaced(site: Installation, name: str, before: Replica, *, timeout: float = 90) -> Replica:
+    site.wait(
+        f"{before.name} to be replaced",
+        lambda: [each for each in site.ready(name) if each.name != before.name],
+        timeout=timeout,
+    )
+    site.wait_ready(name, 1)
+    return site.ready(name)[0]
+
+
+def failure_of(site: Installation, name: str) -> dict[str, object]:
+    return dict(site.status("ModelDeployment", name).get("lastFailure") or {})
+
+
+def agent_of(site: Installation, each: Replica) -> int:
+    """The process of a replica's agent."""
+    config = str(site.shared / "replicas" / each.name / "replica.json").encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if config in words and b"--guard" not in words:
+                return int(entry.name)
+    raise AssertionError(f"no agent of {each.name} runs")
+
+
+def test_crash_at_start(site: Installation, one: Callable[..., str]) -> None:
+    """CrashLoopBackOff with exit code, node and the engine's last words; few jobs, not a storm."""
+    name = one(args=["--fault=crash@load", "--fault=exit-code:3"])
+    site.wait(
+        "CrashLoopBackOff",
+        lambda: site.condition("ModelDeployment", name, "Progressing").get("reason") == "CrashLoopBackOff",
+        timeout=60,
+    )
+    failure = failure_of(site, name)
+    assert ("EngineCrashed", 70) == (failure["reason"], failure["exitCode"])
+    assert failure["node"] in site.rig.nodes
+    assert "status 3" in str(failure["message"])
+    assert failure["logTail"], "the engine's last words"
+    assert 1 == len(jobs_of(site, name))
+    assert "False" == site.condition("ModelDeployment", name, "Ready")["status"]
+    threading.Event().wait(20.0)
+    assert len(jobs_of(site, name)) <= 3
+    # What people do about it: a better manifest is taken at once, whatever the back-off.
+    site.apply(simulator(name))
+    site.wait_ready(name, 1, timeout=30)
+
+
+def test_no_such_partition(site: Installation, one: Callable[..., str]) -> None:
+    name = one(slurm={"partition": "nowhere"})
+    stalled = site.wait(
+        "the deployment to be stalled",
+        lambda: (
+            found
+            if (found := site.condition("ModelDeployment", name, "Stalled")).get("status") == "True"
+            else None
+        ),
+        timeout=15,
+    )
+    assert "SubmissionRejected" == stalled["reason"]
+    assert "invalid partition" in str(stalled["message"]).lower()
+    threading.Event().wait(5.0)
+    assert [] == jobs_of(site, name)
+    assert 1 == len(site.replicas(name)), "it is not tried over and over"
+    site.apply(simulator(name, slurm={"partition": "gpu"}))
+    site.wait_ready(name, 1, timeout=30)
+
+
+def test_partition_down(site: Installation, one: Callable[..., str]) -> None:
+    name = one(slurm={"partition": "closed"})
+    waiting = site.wait(
+        "the reason",
+        lambda: (
+            found
+            if (found := site.condition("ModelDeployment", name, "CapacityAvailable")).get("reason")
+            == "PartitionDown"
+            else None
+        ),
+        timeout=20,
+    )
+    assert "False" == waiting["status"]
+    assert len(waiting["message"]) > len("PartitionDown"), waiting["message"]
+    assert 1 == len(jobs_of(site, name))
+
+
+def test_job_that_never_runs(site: Installation, one: Callable[..., str]) -> None:
+    """A time limit above the partition's: Slurm lets it wait for ever, people read why within seconds."""
+    name = one(slurm={"partition": "short", "timeLimit": "1h"})
+    waiting = site.wait(
+        "the reason",
+        lambda: (
+            found
+            if (found := site.condition("ModelDeployment", name, "CapacityAvailable")).get("reason")
+            == "PartitionTimeLimit"
+            else None
+        ),
+        timeout=20,
+    )
+    assert "False" == waiting["status"]
+    assert "time limit" in waiting["message"], waiting["message"]
+    assert ["Blocked"] == [each.status["phase"] for each in site.replicas(name)]
+    assert 1 == len(jobs_of(site, name))
+
+
+def test_agent_killed(site: Installation, one: Callable[..., str]) -> None:
+    """The engine dies with its agent, and another replica takes its place."""
+    name = one()
+    before = ready_one(site, name)
+    os.kill(agent_of(site, before), signal.SIGKILL)
+    wait_replaced(site, name, before)
+    assert not [line for line in site.processes() if f"/{before.name}/" in line]
+    assert failure_of(site, name)
+
+
+def test_node_lost(site: Installation, one: Callable[..., str]) -> None:
+    name = one()
+    before = ready_one(site, name)
+    node = str(before.status["node"])
+    site.rig.kill_node(node)
+    try:
+        after = wait_replaced(site, name, before, timeout=120)
+    finally:
+        site.rig.start_node(node)
+    assert "NodeFail" == failure_of(site, name)["reason"]
+    assert node != after.status["node"]
+
+
+def test_walltime(site: Installation, one: Callable[..., str]) -> None:
+    """The job ends because its time is over: nobody's fault, replaced at once."""
+    name = one(slurm={"timeLimit": "10m"})
+    before = ready_one(site, name)
+    site.rig.run_as_root(["scontrol", "update", f"JobId={before.job_id}", "TimeLimit=1"])
+    wait_replaced(site, name, before, timeout=150)
+    assert {} == failure_of(site, name)
+
+
+def test_foreign_scancel(site: Installation, one: Callable[..., str]) -> None:
+    """Somebody cancels the job: it is replaced, and each time later, because somebody may be fighting us."""
+    name = one()
+    before = ready_one(site, name)
+    site.rig.run_as_root(["scancel", str(before.job_id)])
+    after = wait_replaced(site, name, before)
+    assert "CancelledByOther" == failure_of(site, name)["reason"]
+    site.rig.run_as_root(["scancel", str(after.job_id)])
+    site.wait(
+        "the back-off",
+        lambda: site.condition("ModelDeployment", name, "Progressing").get("reason") == "CrashLoopBackOff",
+        timeout=60,
+    )
+    wait_replaced(site, name, after)
+
+
+def test_profile_of_gpus(site: Installation, one: Callable[..., str]) -> None:
+    """The engine gets the GPUs that its profile asks Slurm for."""
+    site.apply(document("ResourceProfile", "a100", {"cluster": "default", "gres": "gpu:a100"}))
+    name = one(resourceProfile="a100:2")
+    each = ready_one(site, name)
+    shown = site.rig.run_as_root(["scontrol", "show", "job", str(each.job_id)])
+    assert "gres:gpu:a100:2" in shown or "gres/gpu:a100=2" in shown or "gres/gpu=2" in shown, shown

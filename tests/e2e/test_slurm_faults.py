@@ -1,0 +1,144 @@
+"""Slurm does not answer, answers late, or says nonsense: no job is lost, doubled or cancelled, and people read what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.installation import Installation, simulator
+from tests.rigs.slurm import SlurmRig
+
+SQUEUE = """#!/bin/sh
+# A squeue that does not tell the truth when it is told so.
+case "$(cat {mode} 2>/dev/null)" in
+in-a-record)  /usr/bin/squeue "$@" | head -c 300; exit 0 ;;
+fewer)        /usr/bin/squeue "$@" | awk '/RUNNING/ && n++ < 3 {{next}} {{print}}'; exit 0 ;;
+nothing)      exit 0 ;;
+garbage)      head -c 2000 /dev/urandom; exit 0 ;;
+words)        echo "slurm_load_jobs: it is a nice day"; exit 0 ;;
+error)        echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1 ;;
+*)            exec /usr/bin/squeue "$@" ;;
+esac
+"""
+
+
+def reachable(site: Installation) -> dict[str, str]:
+    return site.condition("Cluster", "default", "Reachable")
+
+
+def test_what_slurmctld_took_while_it_was_paused_becomes_no_second_job(
+    install: Callable[..., Installation],
+) -> None:
+    """sbatch is killed at our timeout; the job lands when slurmctld goes on, and is adopted under its name."""
+    site = install(cluster={"submitTimeout": "2s", "settleTime": "12s"})
+    site.apply(simulator(replicas=1))
+    site.wait_ready("sim", 1)
+    with site.flowing():
+        site.rig.pause_slurmctld()
+        try:
+            site.scale("sim", 3)
+            site.wait(
+                "the submissions to be unresolved",
+                lambda: (
+                    2
+                    == len(
+                        [one for one in site.replicas() if one.status.get("reason") == "SubmissionUnresolved"]
+                    )
+                ),
+                timeout=30,
+            )
+            unreachable = site.wait(
+                "the cluster to be unreachable",
+                lambda: reachable(site) if reachable(site).get("status") == "False" else None,
+                timeout=90,
+            )
+            print(f"       {unreachable['message']}")
+            assert "squeue" in unreachable["message"] or "slurm" in unreachable["message"].lower()
+        finally:
+            site.rig.resume_slurmctld()
+        site.wait_ready("sim", 3, timeout=60)
+        site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+        threading.Event().wait(14.0)  # the settle time: what was submitted again would be here
+        running = site.wait_settled(3)
+    ours = [job for job in site.rig.squeue() if job.name.startswith("llmop-")]
+    assert len(ours) == len({job.name for job in ours}), ours
+    assert {each.job_id for each in site.replicas()} == {job.id for job in running}
+
+
+def test_a_slurmctld_that_is_gone_for_a_while_costs_nothing(install: Callable[..., Installation]) -> None:
+    site = install()
+    site.apply(simulator(replicas=3))
+    site.wait_ready("sim", 3)
+    before = {job.id for job in site.wait_settled(3)}
+    site.rig.save_state()
+    with site.flowing():
+        site.rig.kill_slurmctld()
+        unreachable = site.wait(
+            "the cluster to be unreachable",
+            lambda: reachable(site) if reachable(site).get("status") == "False" else None,
+            timeout=60,
+        )
+        print(f"       {unreachable['message']}")
+        assert "Unable to contact slurm controller" in unreachable["message"]
+        threading.Event().wait(20.0)
+        assert "ClusterUnreachable" == site.condition("ModelDeployment", "sim", "CapacityAvailable")["reason"]
+        assert "True" == site.condition("ModelDeployment", "sim", "Available")["status"]
+        site.scale("sim", 4)
+        site.rig.start_slurmctld()
+        site.wait_ready("sim", 4, timeout=60)
+        site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=60)
+    after = {job.id for job in site.wait_settled(4)}
+    assert before < after
+
+
+@pytest.fixture
+def lying(slurm_rig: SlurmRig) -> Iterator[Path]:
+    """A folder with a squeue that lies as its file `mode` says."""
+    folder = slurm_rig.shared / "lying"
+    folder.mkdir()
+    (folder / "mode").touch()
+    (folder / "squeue").write_text(SQUEUE.format(mode=folder / "mode"))
+    (folder / "squeue").chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_squeue_that_lies_costs_nothing(install: Callable[..., Installation], lying: Path) -> None:
+    """Cut in a record, without some records, empty, garbage, an error: the same jobs run on, and stay routed."""
+    site = install(path_first=lying)
+    mode = lying / "mode"
+    site.apply(simulator(replicas=4))
+    site.wait_ready("sim", 4)
+    before = {job.id for job in site.wait_settled(4)}
+    with site.flowing() as traffic:
+        for fault in ("in-a-record", "garbage", "words", "error"):
+            mode.write_text(fault)
+            said = site.wait(
+                f"the cluster to be unreachable ({fault})",
+                lambda: reachable(site) if reachable(site).get("status") == "False" else None,
+                timeout=30,
+            )
+            print(f"       {said['message'][:150]!r}")
+            assert said["message"]
+            mode.write_text("")
+            site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+        for fault in ("fewer", "nothing"):
+            mode.write_text(fault)
+            said = site.wait(
+                f"the brake ({fault})",
+                lambda: reachable(site) if reachable(site).get("reason") == "MassVanish" else None,
+                timeout=30,
+            )
+            print(f"       {said['message'][:150]!r}")
+            traffic.phase(fault)
+            threading.Event().wait(15.0)
+            assert 4 == len(traffic.replicas), "what still sends heartbeats is still asked"
+            mode.write_text("")
+            site.wait("all to be Ready again", lambda: 4 == len(site.ready("sim")), timeout=30)
+            site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+    assert before == {job.id for job in site.wait_settled(4)}
+    prefix = site.jobs()[0].name[: len("llmop-123456-")]
+    assert before == {job.id for job in site.rig.squeue() if job.name.startswith(prefix)}
