@@ -21,7 +21,7 @@ from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
-from llmop.gateway.routes import Route, find_route
+from llmop.gateway.routes import HOT_TARGETS, Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
 from llmop.gateway.worker import Worker
 
@@ -129,6 +129,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._reject(errors.head_too_large(HEAD_LIMIT))
 
     def on_message_begin(self) -> None:
+        if self._last:
+            return
         self.url = b""
         self.headers = []
         self._phase = _HEAD
@@ -153,6 +155,8 @@ class GatewayProtocol(HttpToolsProtocol):
             problem = errors.bad_request(
                 "protocol upgrades are not supported: send the request without Upgrade", "upgrade"
             )
+        if problem is None and self.url not in HOT_TARGETS and not is_target(self.url):
+            problem = errors.bad_request("the request's target must be a path", "malformed")
         if problem is not None:
             self._reject(problem)
             return

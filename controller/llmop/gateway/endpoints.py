@@ -74,8 +74,10 @@ class ControllerLine:
                     pause = _FIRST_PAUSE
                     await self._receive(message)
                 LOG.info("the controller ended the watch")
-            except grpc.aio.AioRpcError as error:
-                if self._presence.connected:
+            except Exception as error:  # the table in force outlives every fault of this line
+                if not isinstance(error, grpc.aio.AioRpcError):
+                    LOG.exception("the table could not be taken over")
+                elif self._presence.connected:
                     LOG.warning("the controller is away, serving with the last table: %s", error.details())
             self._presence.connected = False
             await asyncio.sleep(pause * (0.5 + self._random() / 2))

@@ -27,7 +27,7 @@ _DIALECTS = {
     b"/generate": Dialect.TGI,
     b"/": Dialect.TGI,
 }
-_EXACT = {path: Route(dialect=dialect, target=path) for path, dialect in _DIALECTS.items()}
+HOT_TARGETS = {path: Route(dialect=dialect, target=path) for path, dialect in _DIALECTS.items()}
 _SUFFIXES = tuple(path for path in _DIALECTS if path != b"/")
 
 
@@ -37,7 +37,7 @@ def find_route(url: bytes) -> Route | None:
     Below `/models/<name>/` the name may hold `/`, plain or as `%2F`; `/models/<name>` alone is the compatibility route of TGI,
     which its client calls.
     """
-    route = _EXACT.get(url)
+    route = HOT_TARGETS.get(url)
     if route is not None:
         return route
     parts = httptools.parse_url(url)
@@ -49,6 +49,16 @@ def find_route(url: bytes) -> Route | None:
     if dialect is None:
         return None
     return Route(dialect=dialect, target=path + query)
+
+
+def is_target(url: bytes) -> bool:
+    """Whether a request's target is a path, or an absolute form that has one."""
+    if url.startswith((b"/", b"http://", b"https://")):
+        try:
+            return httptools.parse_url(url).path is not None
+        except httptools.HttpParserInvalidURLError:
+            return False
+    return False
 
 
 def _named(rest: bytes, query: bytes) -> Route | None:

@@ -46,6 +46,11 @@ SMUGGLING = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"POST /generate\r\n\r\n",
     "CONNECT": b"CONNECT engine:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a path that is not ASCII": HEAD.replace(b"/generate", b"/\xff\xfe") + b"content-length: 2\r\n\r\n{}",
+    "a target without a path": HEAD.replace(b"/generate", b"x:y:z") + b"content-length: 2\r\n\r\n{}",
+    "a target with a bad port": HEAD.replace(b"/generate", b"http://a:99999999/")
+    + b"content-length: 2\r\n\r\n{}",
+    "an asterisk": HEAD.replace(b"POST /generate", b"POST *") + b"content-length: 2\r\n\r\n{}",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
@@ -57,8 +62,8 @@ async def test_ambiguous_requests_are_refused_and_end_the_connection(rig: Rig, n
     wire = await rig.wire()
     await wire.send(text % rig.key.encode() if b"%b" in text else text)
     answer = await wire.answer()
-    assert 400 <= answer.status < 600
-    assert "error" in answer.json()
+    assert answer.status in (400, 501, 505)
+    assert answer.json()["error"]["message"]
     assert b"" == await wire.ended()
     assert [] == engine.calls
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
+import ipaddress
+import ssl
+from pathlib import Path
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.integration.gateway.rig import Rig
 from tests.integration.gateway.upstreams import Call, model
 
@@ -177,6 +186,48 @@ async def test_an_http_1_0_client_gets_its_stream_until_the_end(rig: Rig) -> Non
     answer = await wire.answer()
     assert b"data: 0\n\ndata: 1\n\ndata: 2\n\n" == answer.body
     assert "transfer-encoding" not in answer.headers
+
+
+async def test_tls(rig: Rig, folder: Path) -> None:
+    await rig.serve(_polite)
+    await rig.stop()
+    certificate, private = make_certificate(folder)
+    rig.settings = dataclasses.replace(rig.settings, tls_cert=certificate, tls_key=private)
+    await rig.start()
+    assert rig.address.startswith("https://")
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    async with httpx.AsyncClient(verify=trusted, base_url=rig.address, trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {rig.key}"}
+        assert 200 == (await client.post("/generate", content=b"{}", headers=headers)).status_code
+        assert 401 == (await client.post("/generate", content=b"{}")).status_code
+        assert 200 == (await client.get("/v1/models", headers=headers)).status_code
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    begin = datetime.datetime.now(datetime.UTC)  # noqa: TID251  # a certificate is valid by the machine's clock
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begin - datetime.timedelta(days=1))
+        .not_valid_after(begin + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
 
 
 async def test_a_unix_socket_in_a_private_folder_asks_for_no_key(rig: Rig) -> None:
