@@ -141,23 +141,28 @@ class Desk:
                 await self._fresh(asked.replica_uid)
                 self._heard(ledger.namespace, ledger.replica_name)
                 return {"verdict": str(decision.verdict), "takeOver": decision.take_over}
-        raise Refused(409, "the replica changed hands while it was claimed; ask again")
+        raise Refused(503, "the replica changed hands while it was claimed; ask again")
 
     async def heartbeat(self, beat: replica.Heartbeat, token: str) -> None:
-        """Takes in a heartbeat. Raises Refused(409) when its job does not hold the replica.
+        """Takes in a heartbeat. Raises Refused(409) when its job does not hold the replica, Refused(503) while nobody knows.
 
         Phase draining acknowledges the open order.
         """
         ledger = await self._known(beat.replica_uid, token)
         if ledger.submission.job_id != beat.job_id or ledger.tombstoned_at is not None:
             ledger = await self._fresh(beat.replica_uid)
-        if ledger.submission.job_id != beat.job_id or ledger.tombstoned_at is not None:
+        submission = ledger.submission
+        if ledger.tombstoned_at is not None or submission.job_id != beat.job_id:
+            if ledger.tombstoned_at is None and _is_open(submission):
+                # It started by its link alone while no controller was there. It serves on until the queue shows whose the replica is.
+                raise Refused(503, "it is not known yet which job holds the replica")
             raise Refused(409, "this job does not hold the replica")
         before = self.heartbeats.get(beat.replica_uid)
-        if before is not None and before.restart_count > beat.restart_count:
-            raise Refused(409, "a later start of this job holds the replica")
-        if before is not None and before.restart_count == beat.restart_count and beat.seq < before.seq:
-            return
+        if before is not None and before.job_id == beat.job_id:
+            if before.restart_count > beat.restart_count:
+                raise Refused(409, "a later start of this job holds the replica")
+            if before.restart_count == beat.restart_count and beat.seq < before.seq:
+                return
         self.heartbeats[beat.replica_uid] = beat
         order = self._orders.get(beat.replica_uid)
         if order is not None and beat.phase in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):
@@ -185,11 +190,11 @@ class Desk:
         return [{"id": order.id, "type": "drain", "reason": order.reason, "deadline": deadline_s}]
 
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
-        """Pushes the order to drain at once; an equal one that was given before changes nothing."""
-        order = Order(id=order_id, reason=reason, deadline_at=deadline_at)
-        if self._orders.get(uid) == order:
+        """Pushes the order to drain at once. One that is there already changes only if it becomes due earlier."""
+        given = self._orders.get(uid)
+        if given is not None and given.deadline_at <= deadline_at:
             return
-        self._orders[uid] = order
+        self._orders[uid] = Order(id=order_id, reason=reason, deadline_at=deadline_at)
         waiting = self._waiting.get(uid)
         if waiting is not None:
             waiting.event.set()
@@ -201,6 +206,13 @@ class Desk:
         self._acknowledged.pop(uid, None)
         self._waiting.pop(uid, None)
         self.heartbeats.pop(uid, None)
+
+
+def _is_open(submission: replica.Submission) -> bool:
+    """No job of the replica has claimed it, so one that started by its link may still turn out to be the holder."""
+    return submission.state in replica.UNRESOLVED or (
+        submission.state is replica.SubmissionState.SUBMITTED and submission.claimed_restart is None
+    )
 
 
 def _shown(beat: replica.Heartbeat) -> tuple[object, ...]:
