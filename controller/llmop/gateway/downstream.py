@@ -63,6 +63,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._received = 0
         # The request that is being read
         self._head: RequestHead | None = None
+        self._last_headers: Headers | None = None
+        self._last_version = ""
+        self._last_head: RequestHead
+        self._length: int | None = None
         self._route: Route | None = None
         self._refusal: Refusal | None = None
         self._cold = False
@@ -133,11 +137,16 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self.url = b""
         self.headers = []
+        self._length = None
         self._phase = _HEAD
         self._since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        else:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._last:
@@ -149,7 +158,13 @@ class GatewayProtocol(HttpToolsProtocol):
             self._reject(errors.head_too_large(HEAD_LIMIT))
             return
         self._quiet = 0
-        head = read_request_head(headers, self.parser.get_http_version())
+        version = self.parser.get_http_version()
+        # A client's heads are mostly the same for the life of its connection.
+        if headers != self._last_headers or version != self._last_version:
+            self._last_headers = headers
+            self._last_version = version
+            self._last_head = read_request_head(headers, version)
+        head = self._last_head
         problem = head.problem
         if problem is None and self.parser.should_upgrade():
             problem = errors.bad_request(
@@ -171,7 +186,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._progress = self._since
         if not self._keyless and not self._worker.keys.knows(head.key) and self.url != KEYLESS_PATH:
             self._refusal = errors.UNAUTHENTICATED
-        elif route is not None and head.length is not None and head.length > self._worker.body_limit:
+        elif route is not None and self._length is not None and self._length > self._worker.body_limit:
             self._body_too_large()
             return
         self._cold = route is None and self._refusal is None
@@ -252,7 +267,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _begin_cold(self, headers: Headers) -> None:
         """Hands a request to uvicorn, which builds its cycle; the order of the answers stays ours."""
-        self.headers = headers
+        self.headers = list(headers)
+        if self._length is not None:
+            self.headers.append((b"content-length", b"%d" % self._length))
         self.expect_100_continue = self._head is not None and self._head.expects_continue
         self.scope = {  # type: ignore[typeddict-item]  # uvicorn adds the rest
             "type": "http",
@@ -262,7 +279,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "client": self.client,
             "scheme": self.scheme or "http",
             "root_path": self.root_path,
-            "headers": headers,
+            "headers": self.headers,
             "state": self.app_state.copy(),
         }
         self.cycle = None  # type: ignore[assignment]  # else uvicorn would queue it behind a cycle of its own

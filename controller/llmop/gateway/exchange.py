@@ -345,8 +345,8 @@ class Exchange:
         body = b"".join(connection.pieces)
         if status in _BODILESS:
             framing = b""
-        elif head.length is not None:
-            framing = b"content-length: %d\r\n" % head.length
+        elif connection.length is not None:
+            framing = b"content-length: %d\r\n" % connection.length
         elif connection.complete:
             framing = b"content-length: %d\r\n" % len(body)
         elif self._http11:

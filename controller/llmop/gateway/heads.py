@@ -21,9 +21,8 @@ Headers = list[tuple[bytes, bytes]]
     _EXPECT,
     _ENCODING,
     _TRANSFER,
-    _LENGTH,
     _HOST,
-) = range(11)
+) = range(10)
 _REQUEST_ACTIONS = {
     b"connection": _CONNECTION,
     b"authorization": _AUTHORIZATION,
@@ -33,7 +32,6 @@ _REQUEST_ACTIONS = {
     b"expect": _EXPECT,
     b"content-encoding": _ENCODING,
     b"transfer-encoding": _TRANSFER,
-    b"content-length": _LENGTH,
     b"host": _HOST,
 } | dict.fromkeys(
     (
@@ -61,30 +59,27 @@ _LONGEST_REQUEST_ID = 128
 
 @dataclasses.dataclass(slots=True)
 class RequestHead:
-    """`forward` holds the lines that go on to the engine; `length` is the announced size of the body in bytes, None when chunked
-    or absent.
-    """
+    """`forward` holds the lines that go on to the engine."""
 
     forward: bytes
     key: bytes | None
     model: str | None
     request_id: bytes | None
     expects_continue: bool
-    length: int | None
     problem: Refusal | None
 
 
 def read_request_head(headers: Headers, version: str) -> RequestHead:
-    """What a head says. `problem` is set where its framing or its meaning cannot be trusted.
+    """What a head says, Content-Length apart: it differs from request to request where the others do not. `problem` is set
+    where the framing or the meaning cannot be trusted.
 
-    The parser has refused already: both lengths, several lengths, folded lines, bare CR or LF, control characters, blanks before
-    the colon. Here follow the ambiguities that it lets through.
+    The parser has refused already: both lengths, several lengths, folded lines, bare CR or LF, control characters, blanks
+    before the colon. Here follow the ambiguities that it lets through.
     """
     forward: list[bytes] = []
     key = api_key = request_id = connection = None
     model: str | None = None
     expects_continue = False
-    length: int | None = None
     problem: Refusal | None = None
     hosts = 0
     actions = _REQUEST_ACTIONS
@@ -94,8 +89,6 @@ def read_request_head(headers: Headers, version: str) -> RequestHead:
             forward += (name, b": ", value, b"\r\n")
         elif action == _DROP:
             continue
-        elif action == _LENGTH:
-            length = int(value)
         elif action == _HOST:
             hosts += 1
         elif action == _AUTHORIZATION:
@@ -125,7 +118,6 @@ def read_request_head(headers: Headers, version: str) -> RequestHead:
         model=model,
         request_id=request_id,
         expects_continue=expects_continue and version == "1.1",
-        length=length,
         problem=problem,
     )
 
@@ -181,9 +173,8 @@ def head_size(url: bytes, headers: Headers) -> int:
     return len(url) + 20 + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-_RESPONSE_LENGTH, _RESPONSE_TYPE, _RESPONSE_CONNECTION, _RESPONSE_DROP, _RESPONSE_TRANSFER = range(5)
+_RESPONSE_TYPE, _RESPONSE_CONNECTION, _RESPONSE_DROP, _RESPONSE_TRANSFER = range(4)
 _RESPONSE_ACTIONS = {
-    b"content-length": _RESPONSE_LENGTH,
     b"content-type": _RESPONSE_TYPE,
     b"connection": _RESPONSE_CONNECTION,
     b"transfer-encoding": _RESPONSE_TRANSFER,
@@ -206,28 +197,23 @@ _RESPONSE_ACTIONS = {
 
 @dataclasses.dataclass(slots=True)
 class ResponseHead:
-    """`framed` says whether the answer's end is known without the connection's end."""
+    """`framed` says whether the answer's end is known without its length and without the connection's end."""
 
     forward: bytes
-    length: int | None
     framed: bool
     stream: bool
 
 
 def read_response_head(headers: Headers, status: int) -> ResponseHead:
-    """Header names may be in any case here: engines' heads are read once."""
+    """Content-Length is left to the caller, as above."""
     forward: list[bytes] = []
-    length: int | None = None
     chunked = stream = False
     connection = b""
     actions = _RESPONSE_ACTIONS
     for name, value in headers:
-        name = name.lower()
         action = actions.get(name)
         if action is None:
             forward += (name, b": ", value, b"\r\n")
-        elif action == _RESPONSE_LENGTH:
-            length = int(value)
         elif action == _RESPONSE_TYPE:
             forward += (b"content-type: ", value, b"\r\n")
             stream = value[:17].lower() == b"text/event-stream"
@@ -240,14 +226,12 @@ def read_response_head(headers: Headers, status: int) -> ResponseHead:
         forward = [
             name + b": " + value + b"\r\n"
             for name, value in headers
-            if _RESPONSE_ACTIONS.get(name.lower(), _RESPONSE_TYPE) == _RESPONSE_TYPE
-            and name.lower() not in listed
+            if _RESPONSE_ACTIONS.get(name, _RESPONSE_TYPE) == _RESPONSE_TYPE and name not in listed
         ]
     bodiless = status in (204, 304)
     return ResponseHead(
         forward=b"".join(forward),
-        length=length,
-        framed=bodiless or chunked or length is not None,
+        framed=bodiless or chunked,
         stream=stream,
     )
 

@@ -29,11 +29,15 @@ class Reader(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`pieces` are the parts of the body since the reader last looked; `served` counts complete answers."""
+    """`length` is the announced size of the body in bytes, None where it is not; `pieces` are the parts of the body since the reader
+    last looked; `served` counts complete answers.
+    """
 
     __slots__ = (
         "_headers",
         "_informational",
+        "_last_head",
+        "_last_headers",
         "_loop",
         "_owner",
         "_parser",
@@ -43,6 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         "connected",
         "head",
         "last_at",
+        "length",
         "pieces",
         "reader",
         "reusable",
@@ -57,6 +62,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
+        self._last_headers: Headers | None = None
+        self._last_head: ResponseHead
         self._informational = False
         self._surplus = False
         self._quiet = 0
@@ -65,6 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.reader: Reader | None = None
         self.status = 0
         self.head: ResponseHead | None = None
+        self.length: int | None = None
         self.pieces: list[bytes] = []
         self.complete = False
         self.started = False
@@ -135,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
         reader = self.reader
         if reader is None:
             return
-        if self.head is not None and not self.head.framed and exc is None:
+        if self.head is not None and not self._framed() and exc is None:
             self.complete = True
             self.reusable = False
             reader.progress(self)
@@ -145,6 +153,9 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             failure = Failure.STALE if self.served else Failure.RESET
         self._fail(failure, f"it closed the connection ({exc or 'end of file'})")
+
+    def _framed(self) -> bool:
+        return self.length is not None or (self.head is not None and self.head.framed)
 
     def _fail(self, failure: Failure, problem: str) -> None:
         reader = self.reader
@@ -157,10 +168,18 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self.complete:
             self._surplus = True
+        else:
+            self.length = None
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if self.head is not None:
+            return  # a trailer, or what follows the answer
+        name = name.lower()
+        if name == b"content-length":
+            self.length = int(value)
+        else:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._surplus:
@@ -169,10 +188,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._informational = 100 <= status < 200
         if self._informational:
             return
-        self.status = status
         if self._quiet > HEAD_LIMIT:  # what was read may hold more than the head
             self._quiet = head_size(b"", self._headers)
-        self.head = read_response_head(self._headers, status)
+        # An engine's heads are the same for as long as its clock shows the same second.
+        if status != self.status or self._headers != self._last_headers:
+            self._last_headers = self._headers
+            self._last_head = read_response_head(self._headers, status)
+        self.status = status
+        self.head = self._last_head
 
     def on_body(self, body: bytes) -> None:
         if not self._surplus:
