@@ -101,18 +101,21 @@ class _Log:
         return b"" if self.fd is None else os.read(self.fd, CHUNK)
 
     def reopen_if_rotated(self) -> bool:
-        """At the end of the file: goes on with a new file of the same name, or from the start of a truncated one."""
+        """Whether there is more to read: in a new file of the same name, or from the start of a truncated one."""
         if self.fd is None:
             return self.open(None)
-        here = os.fstat(self.fd)
-        if here.st_size < os.lseek(self.fd, 0, os.SEEK_CUR):
-            os.lseek(self.fd, 0, os.SEEK_SET)
-            return here.st_size > 0
         try:
             named = os.lstat(self.path)
         except OSError:
-            return False
-        if (named.st_dev, named.st_ino) == (here.st_dev, here.st_ino):
+            named = None
+        here = os.fstat(self.fd)  # after the look at the name: what was written before a rotation is seen
+        position = os.lseek(self.fd, 0, os.SEEK_CUR)
+        if here.st_size > position:
+            return True
+        if here.st_size < position:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            return here.st_size > 0
+        if named is None or (named.st_dev, named.st_ino) == (here.st_dev, here.st_ino):
             return False
         self.close()
         return self.open(None)
