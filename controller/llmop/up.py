@@ -166,18 +166,32 @@ def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bo
         if ephemeral:
             asyncio.run(_end_jobs(state_dir / "shared" / "jobs"))
             shutil.rmtree(state_dir, ignore_errors=True)
+        elif left := asyncio.run(_live_jobs(_local(state_dir / "shared" / "jobs"))):
+            click.echo(
+                f"Replicas that go on without llmop: {len(left)}. The next llmop up on this directory finds them; "
+                "to end them, start it and delete their deployments.",
+                err=True,
+            )
 
 
 async def _end_jobs(directory: Path) -> None:
     """Cancels every local job and waits until none is left."""
-    cluster = LocalCluster(directory, SystemClock(), environ=os.environ, kill_wait_s=KILL_WAIT_S)
+    cluster = _local(directory)
     deadline = time.monotonic() + STOP_S + KILL_WAIT_S
     while time.monotonic() < deadline:
-        live = [seen.job_id for seen in (await cluster.snapshot()).jobs if seen.state.is_live]
+        live = await _live_jobs(cluster)
         if not live:
             return
         await cluster.cancel(live)
         await asyncio.sleep(0.2)
+
+
+def _local(directory: Path) -> LocalCluster:
+    return LocalCluster(directory, SystemClock(), environ=os.environ, kill_wait_s=KILL_WAIT_S)
+
+
+async def _live_jobs(cluster: LocalCluster) -> list[str]:
+    return [seen.job_id for seen in (await cluster.snapshot()).jobs if seen.state.is_live]
 
 
 def _children(
