@@ -5,12 +5,13 @@ anything but regular files are refused, because the engine writes in the same di
 """
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmop.api.v1 import logs_pb2, logs_pb2_grpc
 from llmop.domain import resources
@@ -19,6 +20,7 @@ from llmop.rpc.errors import BadRequest
 from llmop.store.interface import Store
 
 CHUNK = 64 * 1024
+_Result = TypeVar("_Result")
 _FILES = {
     logs_pb2.TailRequest.SOURCE_UNSPECIFIED: "engine.log",
     logs_pb2.TailRequest.SOURCE_ENGINE: "engine.log",
@@ -42,22 +44,34 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
         name = _FILES[request.source]
         cluster = await self._store.get(resources.CLUSTER, "", str(replica.spec.get("cluster", "")))
         log = _Log(path=Path(str(cluster.spec["sharedDir"])) / "replicas" / replica.name / name)
+        # A thread of its own: a file system that hangs holds up nobody else, and closing comes after what still runs.
+        thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="tail")
         try:
-            found = await asyncio.to_thread(log.open, request.lines if request.HasField("lines") else None)
+            lines = request.lines if request.HasField("lines") else None
+            found = await _in(thread, log.open, lines)
             if not found and not request.follow:
                 raise NotFound(f"{name} of Replica", replica.name)
-            async for data in self._read(log, replica, request.follow):
+            async for data in self._read(thread, log, replica, request.follow):
                 yield logs_pb2.TailResponse(data=data)
         finally:
-            log.close()
+            thread.submit(log.close)
+            thread.shutdown(wait=False)
 
-    async def _read(self, log: "_Log", replica: resources.Resource, follow: bool) -> AsyncIterator[bytes]:
+    async def _read(
+        self,
+        thread: concurrent.futures.Executor,
+        log: "_Log",
+        replica: resources.Resource,
+        follow: bool,
+    ) -> AsyncIterator[bytes]:
         """Everything there is; with `follow` also what comes, until the replica is over and its file is read to the end."""
-        over = not follow
+        over = False
         while True:
-            while data := await asyncio.to_thread(log.read):
+            while data := await _in(thread, log.read):
                 yield data
-            if await asyncio.to_thread(log.reopen_if_rotated):
+            if not follow:
+                return
+            if await _in(thread, log.reopen_if_rotated):
                 continue
             if over:
                 return
@@ -71,6 +85,12 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
         except NotFound:
             return True
         return now.uid != replica.uid or bool(now.status.get("end"))
+
+
+async def _in(
+    thread: concurrent.futures.Executor, call: Callable[..., _Result], *arguments: object
+) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
