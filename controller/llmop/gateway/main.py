@@ -56,10 +56,17 @@ def serve(settings: GatewaySettings) -> None:
 
     async def main() -> None:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(run(settings, stop=stop))
+
+        def ask_to_end() -> None:
+            if stop.is_set():
+                task.cancel()
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await run(settings, stop=stop)
+            asyncio.get_running_loop().add_signal_handler(number, ask_to_end)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     uvloop.run(main())
 

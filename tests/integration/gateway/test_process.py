@@ -1,0 +1,115 @@
+"""The gateway as a process of its own: killed, started again, told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway.control import Control
+from tests.integration.gateway.upstreams import Call, Engine, model, polite
+
+SOURCE = Path(__file__).resolve().parents[3] / "controller"
+PROGRAM = """
+import sys
+from pathlib import Path
+from llmop.gateway.main import serve
+from llmop.gateway.settings import GatewaySettings
+folder = Path(sys.argv[1])
+serve(GatewaySettings(controller=f"unix://{folder}/control.sock", listen=f"unix:{folder}/door.sock",
+                      keys_file=folder / "keys", state_dir=folder / "state"))
+"""
+REQUEST = b"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@contextlib.asynccontextmanager
+async def gateway_process(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(folder),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
+    )
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    await ask(folder, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                    break
+                await asyncio.sleep(0.02)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ask(folder: Path, request: bytes) -> bytes:
+    """The head of the answer."""
+    reader, writer = await asyncio.open_unix_connection(str(folder / "door.sock"))
+    try:
+        writer.write(request)
+        async with asyncio.timeout(20):
+            return await reader.readuntil(b"\r\n\r\n")
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine("r1", polite)
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def test_killed_and_started_again_without_a_controller_it_serves(folder: Path, engine: Engine) -> None:
+    control = Control(folder / "control.sock")
+    await control.start()
+    async with gateway_process(folder) as process:
+        await control.acknowledged(control.publish([engine.endpoint()], [model("m")]))
+        assert (await ask(folder, REQUEST)).startswith(b"HTTP/1.1 200 ")
+        await control.stop()
+        process.kill()
+        await process.wait()
+    async with gateway_process(folder) as process:
+        assert (await ask(folder, REQUEST)).startswith(b"HTTP/1.1 200 ")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert 0 == await process.wait()
+    assert not (folder / "door.sock").exists()
+
+
+async def test_a_second_signal_does_not_wait_for_open_streams(folder: Path, engine: Engine) -> None:
+    async def endless(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(b"data: 1\n\n")
+        await call.gone()
+
+    engine.behaviour = endless
+    control = Control(folder / "control.sock")
+    await control.start()
+    async with gateway_process(folder) as process:
+        await control.acknowledged(control.publish([engine.endpoint()], [model("m")]))
+        reader, writer = await asyncio.open_unix_connection(str(folder / "door.sock"))
+        writer.write(REQUEST)
+        await reader.readuntil(b"data: 1\n\n")
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_unix_connection(str(folder / "door.sock")))[1].close()
+                    await asyncio.sleep(0.01)
+                    continue
+                break
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            assert 0 == await process.wait()
+        writer.close()
+    await control.stop()
