@@ -178,7 +178,8 @@ class Writer:
     async def _commit(self, write: interface.Create | interface.Update) -> resources.Resource:
         """The object as stored. Raises _Raced when it was changed, made or removed since it was read."""
         try:
-            committed = await self._store.commit([write])
+            # What was acknowledged to a person survives a power failure.
+            committed = await self._store.commit([write], durable=True)
         except (Conflict, AlreadyExists, NotFound) as error:
             raise _Raced(str(error)) from error
         self._hint(*write.resource.key)
