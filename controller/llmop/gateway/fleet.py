@@ -30,7 +30,7 @@ class Upstream:
         lines = f"host: {host}:{endpoint.port}\r\n"
         if endpoint.api_key:
             lines += f"authorization: Bearer {endpoint.api_key}\r\n"
-        if not f"{lines.replace(chr(13) + chr(10), '')}{endpoint.replica}".isprintable():
+        if not all(value.isprintable() for value in (endpoint.host, endpoint.api_key, endpoint.replica)):
             raise ValueError(f'endpoint of replica "{endpoint.replica!a}" holds control characters')
         self.head = lines.encode("latin-1")
         self.replica = endpoint.replica.encode("latin-1")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests.integration.gateway.rig import Rig, gateway_rig
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a gateway process has."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

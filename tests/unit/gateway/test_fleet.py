@@ -1,0 +1,93 @@
+"""What a table means for the choice of an endpoint."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
+from llmop.gateway import routing
+from llmop.gateway.fleet import Fleet, Upstream
+from llmop.gateway.metrics import Counts
+from llmop.gateway.table import ReceivedTable
+
+MODEL = RoutedModel(name="m", deployment="default/d", protocols=("tgi",), created_at=0.0)
+FIRST = Endpoint(
+    replica="r1", uid="u1", host="n1", port=1, api_key="k", state=EndpointState.READY, deployment="default/d"
+)
+SECOND = dataclasses.replace(FIRST, replica="r2", uid="u2", host="n2")
+
+
+def table(version: int, *endpoints: Endpoint) -> ReceivedTable:
+    return ReceivedTable(
+        installation="i",
+        received_at=0.0,
+        table=EndpointTable(version=version, endpoints=endpoints, models=(MODEL,)),
+    )
+
+
+@pytest.fixture
+async def fleet() -> Fleet:
+    return Fleet(Counts(), asyncio.get_running_loop())
+
+
+def choose(fleet: Fleet, tried: tuple[Upstream, ...] = (), now: float = 0.0) -> Upstream | None:
+    return fleet.routes["m"].deployment.choose(tried, now, 0.0)
+
+
+def name(upstream: Upstream | None) -> str | None:
+    return None if upstream is None else upstream.endpoint.replica
+
+
+async def test_draining_endpoints_get_nothing_new(fleet: Fleet) -> None:
+    fleet.apply(table(1, dataclasses.replace(FIRST, state=EndpointState.DRAINING), SECOND))
+    assert "r2" == name(choose(fleet))
+    fleet.apply(table(2, dataclasses.replace(FIRST, state=EndpointState.DRAINING)))
+    assert choose(fleet) is None
+
+
+async def test_load_and_health_outlive_a_new_table(fleet: Fleet) -> None:
+    fleet.apply(table(1, FIRST, SECOND))
+    chosen = choose(fleet)
+    assert chosen is not None
+    chosen.in_flight = 3
+    fleet.apply(table(2, dataclasses.replace(FIRST, state=EndpointState.SUSPECT), SECOND))
+    assert ("r1", "r2") == (name(chosen), name(choose(fleet)))
+    assert {"default/d": 3} == fleet.loads()
+
+
+async def test_an_engine_that_came_back_on_another_port_starts_afresh(fleet: Fleet) -> None:
+    fleet.apply(table(1, FIRST))
+    old = choose(fleet)
+    fleet.apply(table(2, dataclasses.replace(FIRST, port=2)))
+    assert old is not None
+    assert old is not choose(fleet)
+    assert old.pool.draining
+
+
+async def test_what_was_tried_is_not_tried_again(fleet: Fleet) -> None:
+    fleet.apply(table(1, FIRST, SECOND))
+    first = choose(fleet)
+    assert first is not None
+    second = choose(fleet, (first,))
+    assert second is not None
+    assert {"r1", "r2"} == {name(first), name(second)}
+    assert choose(fleet, (first, second)) is None
+
+
+async def test_an_ejected_endpoint_gets_one_probe_after_its_pause(fleet: Fleet) -> None:
+    fleet.apply(table(1, FIRST, SECOND))
+    first = choose(fleet)
+    assert first is not None
+    first.breaker = routing.Breaker(failures=3, ejections=1, ejected_until=5.0)
+    fleet.routes["m"].deployment.look_again()
+    assert ["r2", "r2"] == [name(choose(fleet, now=4.0)) for _ in range(2)]
+    assert ["r1", "r2", "r2"] == [name(choose(fleet, now=6.0)) for _ in range(3)]
+    first.breaker = routing.CLOSED
+    fleet.routes["m"].deployment.look_again()
+    assert "r1" == name(choose(fleet, now=6.0))
+
+
+async def test_an_endpoint_that_cannot_stand_in_a_head_is_not_routed(fleet: Fleet) -> None:
+    fleet.apply(table(1, dataclasses.replace(FIRST, api_key="a\r\nx-evil: 1"), SECOND))
+    assert ["r2"] == [upstream.endpoint.replica for upstream in fleet.deployments["default/d"].upstreams]
