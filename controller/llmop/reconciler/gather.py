@@ -46,8 +46,17 @@ def resolved(each: deployments.Deployment, known: Mapping[str, profile.Profile])
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Converted:
+    """What follows from the spec of one generation of a deployment and from the references."""
+
+    deployment: deployments.Deployment
+    template_hash: str
+    problems: tuple[str, ...]
+
+
 class Gatherer:
-    """Converted references are kept as long as the objects they come from do not change."""
+    """What is converted is kept as long as the objects that it comes from do not change: most passes change nothing."""
 
     def __init__(self, stored: mirror.Mirror) -> None:
         self._stored = stored
@@ -55,10 +64,18 @@ class Gatherer:
             tuple[Mapping[str, runtime.Runtime], Mapping[str, profile.Profile], Mapping[str, site.Site]]
             | None
         ) = None
+        self._converted: dict[tuple[str, str], _Converted] = {}
+        self._revisions: dict[tuple[str, str], dict[str, values.Revision]] = {}
 
     def forget(self) -> None:
-        """Runtimes, profiles, clusters or the set of deployments have changed."""
+        """Runtimes, profiles or clusters have changed."""
         self._references = None
+        self._converted.clear()
+
+    def drop(self, namespace: str, name: str) -> None:
+        """The deployment is gone."""
+        self._converted.pop((namespace, name), None)
+        self._revisions.pop((namespace, name), None)
 
     def known(
         self,
@@ -69,28 +86,47 @@ class Gatherer:
 
     def desired(self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]) -> values.Desired:
         """Everything stored about the deployment `owner`. Replicas without a ledger row cannot exist and are left out."""
-        known_runtimes, known_profiles, known_sites = self.known()
-        deployment = resolved(convert.deployment(owner), known_profiles)
-        template = convert.template_json(owner)
-        violations = references.check(deployment, known_runtimes, known_profiles, known_sites)
+        converted = self._convert(owner)
+        deployment = converted.deployment
         return values.Desired(
             deployment=deployment,
-            template_hash=template_hash(template),
-            revisions=tuple(
-                sorted(
-                    (
-                        codec.revision_of(each)
-                        for each in self._stored.children(owner.uid, resources.REVISION)
-                    ),
-                    key=lambda each: each.number,
-                )
-            ),
+            template_hash=converted.template_hash,
+            revisions=self._revisions_of(owner),
             replicas=self.replicas(owner, ledgers),
             record=codec.record_of(owner.status),
-            runtime=known_runtimes.get(deployment.spec.template.runtime),
-            problems=tuple(f"{each.path}: {each.message}" for each in violations),
+            runtime=self.known()[0].get(deployment.spec.template.runtime),
+            problems=converted.problems,
             name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
         )
+
+    def _convert(self, owner: resources.Resource) -> _Converted:
+        known_runtimes, known_profiles, known_sites = self.known()
+        key = (owner.namespace, owner.name)
+        found = self._converted.get(key)
+        if (
+            found is None
+            or found.deployment.uid != owner.uid
+            or found.deployment.generation != owner.generation
+        ):
+            deployment = resolved(convert.deployment(owner), known_profiles)
+            violations = references.check(deployment, known_runtimes, known_profiles, known_sites)
+            found = self._converted[key] = _Converted(
+                deployment=deployment,
+                template_hash=template_hash(convert.template_json(owner)),
+                problems=tuple(f"{each.path}: {each.message}" for each in violations),
+            )
+        deployment = dataclasses.replace(found.deployment, resource_version=owner.resource_version)
+        return dataclasses.replace(found, deployment=deployment)
+
+    def _revisions_of(self, owner: resources.Resource) -> tuple[values.Revision, ...]:
+        """By number. Revisions never change."""
+        key = (owner.namespace, owner.name)
+        known = self._revisions.get(key, {})
+        children = self._stored.children(owner.uid, resources.REVISION)
+        self._revisions[key] = {
+            each.uid: known[each.uid] if each.uid in known else codec.revision_of(each) for each in children
+        }
+        return tuple(sorted(self._revisions[key].values(), key=lambda each: each.number))
 
     def replicas(
         self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]

@@ -102,6 +102,7 @@ class Reconciler:
         self._since = ports.clock.now()
         self.queue = queue.WorkQueue()
         self._failures: collections.Counter[queue.Key] = collections.Counter()
+        self.failing: dict[queue.Key, Exception] = {}  # why the last pass over a key came to nothing
         self._mirror = mirror.Mirror(ports.store)
         self._gatherer = gather.Gatherer(self._mirror)
         self.fleet = observe.Fleet(make=ports.make_cluster, clock=ports.clock, installation=installation)
@@ -260,12 +261,14 @@ class Reconciler:
             self._retry(key, error)
         else:
             self._failures.pop(key, None)
+            self.failing.pop(key, None)
         finally:
             self.queue.done(key)
 
     def _retry(self, key: queue.Key, error: Exception) -> None:
         failures = self._failures[key]
         self._failures[key] += 1
+        self.failing[key] = error
         delay_s = queue.backoff_s(failures, self._ports.jitter())
         _log.warning(
             "pass is tried again",
@@ -283,7 +286,7 @@ class Reconciler:
         if refreshed.everything:
             self._gatherer.forget()
             self._enqueue_all(queue.NORMAL)
-        for key in refreshed.keys:
+        for key in sorted(refreshed.keys):  # the same world, the same order
             self.queue.add(key)
 
     async def _reconcile(self, key: queue.Key) -> None:
@@ -301,6 +304,7 @@ class Reconciler:
             if owner is None:
                 self.book.put(f"{key.namespace}/{key.name}", (), None)
                 self.queue.forget(key)
+                self._gatherer.drop(key.namespace, key.name)
                 return
             desired, seen = await self._gather(owner)
             plan = compute.plan(desired, seen, self._fresh_name)
