@@ -1,0 +1,301 @@
+"""What must hold in every world at every time."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llmop.domain import endpoint, ids, replica, resources, site
+from llmop.planner import assess, rollout, values
+from llmop.testing.slurm_text import Phase, VirtualJob
+
+if TYPE_CHECKING:
+    from llmop.testing.leaders import Leader
+    from llmop.testing.world import Gateway, World
+
+SLACK_S = 15.0
+ORPHAN_SWEEPS = (
+    45  # looks of 20 s with a controller and a Slurm that answer: grace time, polls and cancellations fit in
+)
+_HOLDING = frozenset({Phase.PENDING, Phase.CONFIGURING, Phase.RUNNING, Phase.SUSPENDED})
+_OURS = frozenset({replica.DrainReason.REPLACED, replica.DrainReason.SCALED_DOWN})
+
+
+class Violation(AssertionError):
+    """Something happened that must not."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+        self.detail = detail
+
+
+class Judge:
+    """Looks at plans, orders, cancellations and tables as they happen, and at the world as a whole at every `sweep`."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._bounds: dict[str, list[tuple[float, int]]] = {}  # by deployment uid: (since, jobs allowed)
+        self._drained_at: dict[str, float] = {}  # by replica uid
+        self._orphaned: collections.Counter[VirtualJob] = collections.Counter()
+        self.lied_at = float("-inf")  # when Slurm last said something wrong that looked right
+        self.strays: set[VirtualJob] = set()  # jobs with a name of ours that we have not made
+
+    # As it happens
+
+    def planned(
+        self, leader: "Leader", desired: values.Desired, seen: values.Observed, plan: values.Plan
+    ) -> None:
+        for action in plan.actions:
+            if isinstance(action, values.StartDrain):
+                self._drained_at.setdefault(action.replica.uid, action.drain.requested_at)
+        for each in desired.replicas:
+            if each.drain is not None:
+                self._drained_at[each.uid] = each.drain.requested_at
+        self._rows(desired, seen, plan)
+        self._floor(desired, seen, plan)
+
+    def _rows(self, desired: values.Desired, seen: values.Observed, plan: values.Plan) -> None:
+        """Never more replicas that hold or may get a job than desired + surge, now or when the oldest of them was wanted."""
+        deployment = desired.deployment
+        allowed = (
+            0 if deployment.deleted_at is not None else deployment.spec.replicas + deployment.spec.max_surge
+        )
+        history = self._bounds.setdefault(deployment.uid, [])
+        if not history or history[-1][1] != allowed:
+            history.append((seen.now, allowed))
+        holding = [each.replica for each in plan.replicas if self._holds(each.replica)]
+        made = [action.replica for action in plan.actions if isinstance(action, values.CreateReplica)]
+        if not holding and not made:
+            return
+        bound = self._bound(deployment.uid, min(each.created_at for each in [*holding, *made]))
+        if len(holding) + len(made) > bound:
+            names = [each.name for each in [*holding, *made]]
+            raise Violation(
+                "never more jobs than desired + surge", f"{len(names)} replicas, {bound} allowed: {names}"
+            )
+
+    def _holds(self, each: replica.Replica) -> bool:
+        """It may get a job, or has one that waits or runs.
+
+        A job that was on its way out, and replaced, when the site put it back into the queue is one too many until that is seen.
+        """
+        if each.end is not None or each.submission.state is replica.SubmissionState.ENDED:
+            return False
+        if each.submission.job_id is None:
+            return True
+        own = self._world.slurm.job(each.submission.job_id)
+        return (
+            own is not None
+            and own.name == each.submission.job_name
+            and own.phase in _HOLDING
+            and not own.restarts
+        )
+
+    def _bound(self, deployment_uid: str, since: float) -> int:
+        history = self._bounds.get(deployment_uid, [])
+        relevant = [allowed for at, allowed in history if at >= since]
+        earlier = [allowed for at, allowed in history if at < since][-1:]
+        return max([*relevant, *earlier], default=0)
+
+    def _floor(self, desired: values.Desired, seen: values.Observed, plan: values.Plan) -> None:
+        """A rollout or a scale-down takes no replica out of service that is needed for desired - maxUnavailable."""
+        doomed = {
+            action.replica.uid
+            for action in plan.actions
+            if isinstance(action, values.StartDrain) and action.drain.reason in _OURS
+        }
+        spec = desired.deployment.spec
+        if not doomed or desired.deployment.deleted_at is not None:
+            return
+        available = {
+            each.uid
+            for each in desired.replicas
+            if rollout.is_available(
+                assess.assess(each, seen, asked=each.drain is not None), spec.min_ready_s, seen.now
+            )
+        }
+        floor = spec.replicas - spec.max_unavailable
+        if available & doomed and len(available - doomed) < floor:
+            raise Violation(
+                "available replicas never fall below desired - maxUnavailable because of us",
+                f"{len(available)} available, {len(available & doomed)} of them drained, {floor} needed",
+            )
+
+    def cancels(self, leader: "Leader", job_ids: Sequence[str]) -> None:
+        world = self._world
+        for job_id in job_ids:
+            job = world.slurm.job(job_id)
+            if job is None:
+                continue
+            if job in world.foreign:
+                raise Violation(
+                    "other people's jobs are never touched",
+                    f"{leader.name} cancels job {job_id} ({job.name}), which is somebody else's",
+                )
+            world.note(f"{leader.name}: scancel {job_id} ({job.name}, {job.phase.name})")
+
+    def orders_drain(self, leader: "Leader", uid: str) -> None:
+        world = self._world
+        if leader is not world.leader:
+            return
+        requested_at = self._drained_at.get(uid, world.clock.now())
+        if world.clock.now() >= requested_at + 5.0 - 0.001:
+            return
+        for gateway in world.gateways:
+            if not gateway.is_cut and uid in gateway.routed():
+                raise Violation(
+                    "an agent is told to drain when no gateway chooses it any more",
+                    f"{gateway.name} still routes to {gateway.routed()[uid].replica}",
+                )
+
+    def routes(self, gateway: "Gateway", before: Mapping[str, endpoint.Endpoint]) -> None:
+        """A gateway has a new table."""
+        after = gateway.routed()
+        for each in after.values():
+            self._is_servable(gateway, each)
+        for uid, each in before.items():
+            if uid not in after:
+                self._has_reason(gateway, each)
+
+    def _is_servable(self, gateway: "Gateway", each: endpoint.Endpoint) -> None:
+        world = self._world
+        engine = next(
+            (one for one in reversed(world.engines) if one.uid == each.uid and one.port == each.port), None
+        )
+        if engine is None or engine.proven_at is None:
+            raise Violation(
+                "no request is routed to a replica that is not yet proven",
+                f"{gateway.name}: {each.replica} at {each.host}:{each.port}",
+            )
+        if world.leader_since is None:
+            return
+        limit_s = 6 * world.period_s + SLACK_S
+        now = world.clock.now()
+        gone = min(at for at in (engine.gone_at, engine.frozen_since, now) if at is not None)
+        if now - max(gone, world.leader_since) > limit_s:
+            raise Violation(
+                "no request is routed to a replica that is dead",
+                f"{gateway.name}: {each.replica} of job {engine.job_id} answers no more for {now - gone:.0f} s",
+            )
+
+    def _has_reason(self, gateway: "Gateway", each: endpoint.Endpoint) -> None:
+        """What serves well stays in the table."""
+        world = self._world
+        agent = next(
+            (one for one in world.agents.values() if one.uid == each.uid and one.engine is not None), None
+        )
+        if agent is None or agent.engine is None or agent.phase is not replica.AgentPhase.READY:
+            return
+        engine, now = agent.engine, world.clock.now()
+        is_heard = engine.heard_at is not None and now - engine.heard_at <= 3 * world.period_s
+        is_fine = (
+            engine.gone_at is None
+            and engine.frozen_since is None
+            and not engine.is_draining
+            and engine.port == each.port
+            and is_heard
+            and agent.node not in world.cut_nodes
+            and agent.job.phase is Phase.RUNNING
+            and not agent.job.shown_as
+            and each.uid not in self._drained_at
+        )
+        if is_fine and now - self.lied_at > 600:
+            raise Violation(
+                "what serves well stays in the table",
+                f"{gateway.name}: {each.replica} of job {engine.job_id} was taken out of service",
+            )
+
+    # Now and then
+
+    async def sweep(self) -> None:
+        world = self._world
+        for gateway in world.gateways:
+            if not gateway.is_cut:
+                for each in gateway.routed().values():
+                    self._is_servable(gateway, each)
+        self._one_engine()
+        await self._jobs()
+
+    def _one_engine(self) -> None:
+        world = self._world
+        serving: dict[str, str] = {}
+        for job, agent in world.agents.items():
+            if agent.engine is None or agent.engine.gone_at is not None or agent.node in world.cut_nodes:
+                continue
+            other = serving.setdefault(agent.uid, str(job.id))
+            if other != str(job.id):
+                raise Violation(
+                    "never two live jobs for one replica",
+                    f"jobs {other} and {job.id} ({job.name}) both serve",
+                )
+
+    async def _jobs(self) -> None:
+        """Live jobs against the rows of the store."""
+        world = self._world
+        ledgers = {ledger.submission.job_name: ledger for ledger in await world.store.ledgers()}
+        jobs = [job for job in world.slurm.jobs() if job.phase in _HOLDING and job not in world.foreign]
+        by_name: dict[str, list[VirtualJob]] = {}
+        for job in jobs:
+            by_name.setdefault(job.name, []).append(job)
+        for name, same in by_name.items():
+            if sum(job.phase is not Phase.PENDING for job in same) > 1:
+                raise Violation("never two live jobs for one replica", f"{name}: {[job.id for job in same]}")
+        leader = world.leader
+        watch = leader.reconciler.fleet.watches.get("main") if leader is not None else None
+        can_act = watch is not None and watch.is_current and not watch.braked
+        for job in jobs:
+            ledger = ledgers.get(job.name)
+            is_owned = (
+                ledger is not None
+                and ledger.tombstoned_at is None
+                and ledger.submission.state is not replica.SubmissionState.ENDED
+            )
+            if is_owned or (job in self.strays and not self._cancels_strays()):
+                self._orphaned.pop(job, None)
+            elif can_act:
+                self._orphaned[job] += 1
+                if self._orphaned[job] > ORPHAN_SWEEPS:
+                    raise Violation(
+                        "never a job of ours without a row after the grace time",
+                        f"job {job.id} ({job.name}, {job.phase.name})",
+                    )
+        gone = self._orphaned.keys() - set(jobs)
+        for job in gone:
+            del self._orphaned[job]
+
+    def _cancels_strays(self) -> bool:
+        leader = self._world.leader
+        watch = leader.reconciler.fleet.watches.get("main") if leader is not None else None
+        return watch is not None and watch.site.orphan_policy is site.OrphanPolicy.CANCEL
+
+    async def unsettled(self) -> str:
+        """Why the world is not yet as everybody wants it; "" when it is."""
+        world = self._world
+        listing = await world.store.list(resources.MODEL_DEPLOYMENT)
+        wanted = 0
+        for each in listing.items:
+            if each.deleted_at is not None:
+                return f"{each.name} is still being deleted"
+            conditions = {one["type"]: one for one in each.status.get("conditions", ())}
+            ready = conditions.get("Ready", {"status": "Unknown", "reason": "NotLookedYet", "message": ""})
+            if ready["status"] != "True" or each.status.get("observedGeneration") != each.generation:
+                return f"{each.name} is not ready: {ready['reason']} {ready['message']}"
+            if each.status.get("readyReplicas") != each.spec.get("replicas", 1):
+                return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {each.spec.get('replicas', 1)}"
+            wanted += int(each.spec.get("replicas", 1))
+        jobs = [
+            job
+            for job in world.slurm.jobs()
+            if job.phase in _HOLDING and job not in world.foreign and self._is_ours(job)
+        ]
+        if len(jobs) != wanted:
+            return f"{len(jobs)} jobs for {wanted} replicas: {[(job.id, job.name) for job in jobs]}"
+        for gateway in world.gateways:
+            if len(gateway.routed()) != wanted:
+                return f"{gateway.name} routes to {len(gateway.routed())} of {wanted} replicas"
+        return ""
+
+    def _is_ours(self, job: VirtualJob) -> bool:
+        parts = ids.parse_job_name(job.name)
+        is_ours = parts is not None and parts.installation == self._world.installation
+        return is_ours and (job not in self.strays or self._cancels_strays())
