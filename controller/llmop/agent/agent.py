@@ -341,7 +341,9 @@ class Job:
         return {"jobId": self.id, "restartCount": self.restart_count}
 
 
-PLACEHOLDER = re.compile(r"\{\{|\}\}|\{port\}|\{port:[^{}]*\}|\{host\}|\{scratch\}|\{apiKeyFile\}")
+PLACEHOLDER = re.compile(
+    r"\{\{|\}\}|\{port\}|\{port:[^{}]*\}|\{host\}|\{scratch\}|\{sockets\}|\{apiKeyFile\}"
+)
 
 
 def fill(template: str, ports: Dict[str, int], others: Dict[str, str]) -> str:
@@ -794,7 +796,8 @@ class Guard:
             self.reap()
             answer = {"status": self.status}
         if self.alone:
-            shutil.rmtree(document["scratch"], ignore_errors=True)  # it holds secrets
+            for directory in document["remove"]:
+                shutil.rmtree(directory, ignore_errors=True)
         try:
             os.write(1, json.dumps(answer).encode("utf-8") + b"\n")
         except OSError:
@@ -901,12 +904,28 @@ class Launch:
         base = config.scratch or environment.get("SLURM_TMPDIR") or os.path.join(config.directory, "scratch")
         os.makedirs(base, mode=0o700, exist_ok=True)
         self.scratch = tempfile.mkdtemp(prefix=config.name + "-", dir=base)
+        # The path of a Unix socket has 107 bytes at most (unix(7)); shared directories are deeper than that.
+        self.sockets = tempfile.mkdtemp(prefix="llmop-", dir="/tmp") if self.has_sockets() else ""
         for name in ("home", "tmp", "container"):
             os.mkdir(os.path.join(self.scratch, name), 0o700)
         self.key_file = os.path.join(self.scratch, "api-key")
         write_synced(self.key_file, config.api_key + "\n")
         self.ports = ports
-        self.words = {"host": bind, "scratch": self.scratch, "apiKeyFile": self.key_file}
+        self.words = {
+            "host": bind,
+            "scratch": self.scratch,
+            "sockets": self.sockets,
+            "apiKeyFile": self.key_file,
+        }
+
+    def has_sockets(self) -> bool:
+        return any(
+            "{sockets}" in text for text in [*self.engine.argv, *self.engine.env.values(), self.engine.cwd]
+        )
+
+    def directories(self) -> List[str]:
+        """What goes when the engine has ended; they hold secrets."""
+        return [self.scratch, self.sockets] if self.sockets else [self.scratch]
 
     def fill(self, template: str) -> str:
         return fill(template, self.ports, self.words)
@@ -928,11 +947,11 @@ class Launch:
         }
         if not self.engine.contained:
             variables = dict(own, **dict(passed, **given))
-            return {"argv": argv, "env": variables, "cwd": cwd, "log": log, "scratch": self.scratch}
+            return {"argv": argv, "env": variables, "cwd": cwd, "log": log, "remove": self.directories()}
         # The command `apptainer` gets nothing but `own`: variables such as APPTAINER_BIND would change what it does.
         argv = self.contained(argv, cwd, dict(passed, **given))
         variables = dict(own, LANG=passed["LANG"])
-        return {"argv": argv, "env": variables, "cwd": self.scratch, "log": log, "scratch": self.scratch}
+        return {"argv": argv, "env": variables, "cwd": self.scratch, "log": log, "remove": self.directories()}
 
     def given(self) -> Dict[str, str]:
         """The variables that the manifest and its secret files name."""
@@ -955,14 +974,15 @@ class Launch:
             "--home",
             os.path.join(self.scratch, "home"),
         ]
-        for bind in ["{0}:{0}".format(self.scratch), *self.engine.binds]:
+        for bind in ["{0}:{0}".format(path) for path in self.directories()] + self.engine.binds:
             command += ["--bind", bind]
         command += ["--pwd", cwd]
         command += {"none": [], "nvidia": ["--nv"], "amd": ["--rocm"]}[self.engine.gpu]
         return [*command, self.engine.image, "/bin/sh", "-c", CONTAINER_ENTRY, entry, *argv]
 
     def remove(self) -> None:
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        for directory in self.directories():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Engine:

@@ -6,7 +6,7 @@ Ours are filled when a replica is made, the agent's on the node (docs/reference/
 import dataclasses
 import re
 
-AGENT = frozenset({"port", "host", "scratch", "apiKeyFile"})
+AGENT = frozenset({"port", "host", "scratch", "sockets", "apiKeyFile"})
 OURS = frozenset(
     {"model", "servedName", "tensorParallel", "startupTimeout", "stopTimeout", "python", "sharedDir"}
 )

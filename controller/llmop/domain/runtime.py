@@ -57,7 +57,7 @@ class Runtime:
 class EngineCommand:
     """What the agent needs to start one engine: the `engine` part of replica.json, still with the agent's placeholders.
 
-    The agent fills `{port}`, `{port:NAME}`, `{host}`, `{scratch}` and `{apiKeyFile}` on the node.
+    The agent fills `{port}`, `{port:NAME}`, `{host}`, `{scratch}`, `{sockets}` and `{apiKeyFile}` on the node.
     """
 
     argv: tuple[str, ...]

@@ -138,6 +138,25 @@ def test_the_engines_environment_is_built_from_scratch(tmp_path: Path) -> None:
     assert not Path(start.scratch).exists()
 
 
+@pytest.mark.parametrize("container", [{"kind": "none"}, {"kind": "apptainer", "image": "/x.sif"}])
+def test_sockets_get_a_short_path_however_deep_the_replica_lies(
+    tmp_path: Path, container: dict[str, Any]
+) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    start = launch(deep, {}, argv=["engine", "--uds={sockets}/shard"], container=container)
+    order = start.order("/log")
+
+    (uds,) = (word for word in order["argv"] if word.startswith("--uds="))
+    place = Path(uds.removeprefix("--uds=")).parent
+    assert Path("/tmp") == place.parent
+    assert 0o700 == place.stat().st_mode & 0o777
+    assert [start.scratch, str(place)] == order["remove"]
+    assert (container["kind"] == "apptainer") == (f"{place}:{place}" in order["argv"])
+    start.remove()
+    assert not place.exists()
+
+
 @pytest.mark.parametrize(("gpu", "flags"), [("none", []), ("nvidia", ["--nv"]), ("amd", ["--rocm"])])
 def test_the_containers_command_line_holds_no_value_of_the_environment(
     tmp_path: Path, gpu: str, flags: list[str]

@@ -88,6 +88,7 @@ NODE = {
     "port:master": "40003",
     "host": "10.0.0.1",
     "scratch": "/tmp/s",
+    "sockets": "/tmp/u",
     "apiKeyFile": "/tmp/s/key",
 }
 
@@ -118,7 +119,7 @@ def test_the_simulator_knows_every_flag_it_is_given(name: str, tmp_path: Path) -
         options.served_model_name,
         options.api_key,
     )
-    assert (40002, 40003, "/tmp/s/shard") == (
+    assert (40002, 40003, "/tmp/u/shard") == (
         options.prometheus_port,
         options.master_port,
         options.shard_uds_path,
@@ -179,7 +180,7 @@ def test_tgis_router_gets_the_key_from_the_file_and_no_process_has_it_among_its_
 
     assert (
         "launcher: none --model-id=/models/Llama-3.1-8B-Instruct --num-shard=2 --hostname=10.0.0.1 --port=40001"
-        f" --prometheus-port=40002 --master-port=40003 --shard-uds-path={tmp_path}/scratch dir/shard"
+        f" --prometheus-port=40002 --master-port=40003 --shard-uds-path=/tmp/u/shard"
         f" --huggingface-hub-cache={tmp_path}/scratch dir/hub --graceful-termination-timeout=90"
         " --usage-stats=off --json-output --max-concurrent-requests=256\n"
         "router: secret --port 1\n"

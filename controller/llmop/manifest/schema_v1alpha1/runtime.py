@@ -90,7 +90,7 @@ class ServingRuntimeSpec(fields.Fields):
         min_length=1,
         max_length=1000,
         description="The engine's command. Placeholders: {model} {servedName} {tensorParallel} {startupTimeout} {stopTimeout} "
-        "{python} {sharedDir} {port} {port:NAME} {host} {scratch} {apiKeyFile}; `{{` and `}}` are braces.",
+        "{python} {sharedDir} {port} {port:NAME} {host} {scratch} {sockets} {apiKeyFile}; `{{` and `}}` are braces.",
     )
     args: list[str] | None = Field(
         default=None, max_length=1000, description="More arguments, with the same placeholders."
