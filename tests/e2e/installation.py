@@ -290,7 +290,7 @@ class Installation:
         began = time.monotonic()
         while True:
             answer = probe()
-            if answer is not None and answer is not False:
+            if answer:
                 print(f"{time.monotonic() - began:6.1f} s for {what}")
                 return answer
             if time.monotonic() - began > timeout:

@@ -23,7 +23,7 @@ def site(slurm_rig: SlurmRig, llmop_venv: Path) -> Iterator[Installation]:
 @pytest.fixture
 def one(site: Installation, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     """Applies a deployment of the test's own and gives its name; it is deleted afterwards."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
+    name = request.node.name.split("_")[1]
 
     def apply(**options: object) -> str:
         site.apply(simulator(name, **options))  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_crash_at_start(site: Installation, one: Callable[..., str]) -> None:
     site.wait_ready(name, 1, timeout=30)
 
 
-def test_no_such_partition(site: Installation, one: Callable[..., str]) -> None:
+def test_nowhere_is_no_partition(site: Installation, one: Callable[..., str]) -> None:
     name = one(slurm={"partition": "nowhere"})
     stalled = site.wait(
         "the deployment to be stalled",
@@ -116,7 +116,7 @@ def test_no_such_partition(site: Installation, one: Callable[..., str]) -> None:
     site.wait_ready(name, 1, timeout=30)
 
 
-def test_partition_down(site: Installation, one: Callable[..., str]) -> None:
+def test_down_partition(site: Installation, one: Callable[..., str]) -> None:
     name = one(slurm={"partition": "closed"})
     waiting = site.wait(
         "the reason",
@@ -133,7 +133,7 @@ def test_partition_down(site: Installation, one: Callable[..., str]) -> None:
     assert 1 == len(jobs_of(site, name))
 
 
-def test_job_that_never_runs(site: Installation, one: Callable[..., str]) -> None:
+def test_hopeless_time_limit(site: Installation, one: Callable[..., str]) -> None:
     """A time limit above the partition's: Slurm lets it wait for ever, people read why within seconds."""
     name = one(slurm={"partition": "short", "timeLimit": "1h"})
     waiting = site.wait(
@@ -200,7 +200,7 @@ def test_foreign_scancel(site: Installation, one: Callable[..., str]) -> None:
     wait_replaced(site, name, after)
 
 
-def test_profile_of_gpus(site: Installation, one: Callable[..., str]) -> None:
+def test_gpus_of_a_profile(site: Installation, one: Callable[..., str]) -> None:
     """The engine gets the GPUs that its profile asks Slurm for."""
     site.apply(document("ResourceProfile", "a100", {"cluster": "default", "gres": "gpu:a100"}))
     name = one(resourceProfile="a100:2")
