@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import os
 import random
+import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 import llmop.agent
 import llmop.simulator
+from llmop import statedir
 from llmop.channel import certificates, desk, listener
 from llmop.clock import Clock, SystemClock
 from llmop.cluster import driver
@@ -26,12 +28,14 @@ from llmop.domain import errors, resources, site
 from llmop.manifest import load, merge
 from llmop.reconciler import loop, render, shared
 from llmop.rpc import server
+from llmop.rpc import socket as control_socket
 from llmop.runtimes import builtin
 from llmop.settings import ControllerSettings
 from llmop.store import interface, sql
 
 _log = structlog.get_logger()
 
+FILES = 65_536
 RESYNC_S = 300
 RETENTION_S = 3600
 CHANGES_KEPT = 10_000
@@ -53,14 +57,17 @@ async def run(
     store does not answer at the start.
     """
     clock = clock or SystemClock()
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await sql.open_store(settings.store_url)
-    try:
+    _raise_file_limit()
+    async with contextlib.AsyncExitStack() as stack:
+        # Whatever can be refused is refused before another controller is deposed.
+        stack.enter_context(statedir.claim(settings.state_dir, "controller"))
+        ca, certificate, key = certificates.ensure(settings.state_dir / "tls", clock.now())
+        door = stack.enter_context(listener.bind(settings.agent_host, settings.agent_port))
+        control_socket.parse(settings.socket)
+        store = await sql.open_store(settings.store_url)
+        stack.push_async_callback(store.close)
         await bootstrap(store, clock, settings)
-        async with contextlib.AsyncExitStack() as stack:
-            await _serve(settings, store, clock, stop, ready, stack)
-    finally:
-        await store.close()
+        await _serve(settings, store, clock, stop, ready, ca, (certificate, key), door)
 
 
 async def _serve(
@@ -69,9 +76,11 @@ async def _serve(
     clock: Clock,
     stop: asyncio.Event,
     ready: Callable[[str], None],
-    stack: contextlib.AsyncExitStack,
+    ca: str,
+    identity: tuple[Path, Path],
+    door: socket.socket,
 ) -> None:
-    ca, certificate, key = certificates.ensure(settings.state_dir / "tls", clock.now())
+    """`identity` is the agent listener's certificate and key, `door` its socket."""
     installation = await store.installation()
     places = Places(installation, ca)
     reconciler = await loop.Reconciler.start(
@@ -88,41 +97,43 @@ async def _serve(
     )
     at = desk.Desk(store, clock, reconciler.epoch, reconciler.heard, reconciler.is_over)
     reconciler.attach(at)
-    agents = listener.Listener(at, clock, certificate, key, settings.agent_host, settings.agent_port)
-    await agents.start()
-    stack.push_async_callback(agents.stop)
-    stack.callback(at.close)
-    places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
-    control = server.build(
-        settings.socket, store=store, clock=clock, endpoints=reconciler.book, hint=reconciler.hint
-    )
-    await control.start()
-    stack.push_async_callback(control.stop)
-    scheduler = AsyncIOScheduler(
-        timezone=datetime.UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    )
-    scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
-    scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock, places])
-    scheduler.start()
-    stack.callback(scheduler.shutdown, wait=False)
-    _log.info(
-        "controller started",
-        installation=installation,
-        epoch=reconciler.epoch,
-        api=settings.socket,
-        agents=places.urls[0],
-    )
-    ready(settings.socket)
-    work = asyncio.create_task(reconciler.run(), name="reconciler")
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (work, stopped):
-            task.cancel()
-        await asyncio.gather(work, stopped, return_exceptions=True)
+    agents = listener.Listener(at, clock, *identity, door)
+    async with contextlib.AsyncExitStack() as stack:
+        await agents.start()
+        stack.push_async_callback(agents.stop)
+        stack.callback(at.close)
+        places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
+        control = server.build(
+            settings.socket, store=store, clock=clock, endpoints=reconciler.book, hint=reconciler.hint
+        )
+        await control.start()
+        stack.push_async_callback(control.stop)
+        scheduler = AsyncIOScheduler(
+            timezone=datetime.UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
+        scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock, places])
+        scheduler.start()
+        stack.callback(scheduler.shutdown, wait=False)
+        _log.info(
+            "controller started",
+            installation=installation,
+            epoch=reconciler.epoch,
+            api=settings.socket,
+            agents=places.urls[0],
+        )
+        ready(settings.socket)
+        work = asyncio.create_task(reconciler.run(), name="reconciler")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in (work, stopped):
+                task.cancel()
+            await asyncio.gather(work, stopped, return_exceptions=True)
 
 
 class Places:
@@ -166,6 +177,14 @@ def make_cluster(where: site.Site, clock: Clock) -> driver.Cluster:
     if where.driver is site.DriverKind.LOCAL:
         return LocalCluster(Path(where.shared_dir) / "jobs", clock, environ=os.environ)
     return SlurmCommands(clock, environ=os.environ, submit_timeout_s=where.submit_timeout_s)
+
+
+def _raise_file_limit() -> None:
+    """Every agent holds two connections. The limit does not reach jobs: they are submitted with --propagate=NONE."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _advertised(settings: ControllerSettings) -> str:
@@ -215,9 +234,11 @@ async def _apply_builtin(store: interface.Store, clock: Clock, manifest: Mapping
         live = None
     try:
         applied = merge.apply(live, manifest, manager=BUILTIN_MANAGER)
-    except errors.Conflict as conflict:
+    except (errors.Conflict, errors.Invalid) as reason:
+        if live is None:
+            raise
         _log.info(
-            "a built-in was changed by hand and stays as it is", kind=kind, name=name, reason=str(conflict)
+            "a built-in was changed by hand and stays as it is", kind=kind, name=name, reason=str(reason)
         )
         return
     if live is None:

@@ -9,7 +9,7 @@ import click
 
 from llmop import __version__
 from llmop.domain.errors import Deposed, LlmopError
-from llmop.settings import DEPOSED
+from llmop.settings import DEPOSED, ControllerSettings
 
 STATE_DIR = "~/.local/share/llmop"
 
@@ -63,12 +63,11 @@ def controller(
     local_cluster: bool,
 ) -> None:
     from llmop import daemon
-    from llmop.settings import ControllerSettings
     from llmop.telemetry import logs
 
     logs.configure()
     host, _, port = agent_listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise click.UsageError(f'--agent-listen "{agent_listen}": write host:port, for example 0.0.0.0:7443')
     settings = ControllerSettings(
         state_dir=_absolute(state_dir),
@@ -124,12 +123,11 @@ def gateway(
 ) -> None:
     from llmop.gateway import main
     from llmop.gateway.settings import GatewaySettings
-    from llmop.settings import ControllerSettings
     from llmop.telemetry import logs
 
     logs.configure()
     installation = ControllerSettings(state_dir=_absolute(state_dir))
-    installation.keys_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_for_keys(installation)
     main.serve(
         GatewaySettings(
             controller=address or installation.socket,
@@ -184,16 +182,21 @@ def key() -> None:
 @click.argument("name")
 def key_create(state_dir: Path, name: str) -> None:
     from llmop.gateway import keys
-    from llmop.settings import ControllerSettings
 
     installation = ControllerSettings(state_dir=_absolute(state_dir))
     if not installation.state_dir.is_dir():
         raise click.UsageError(
             f"there is no installation in {installation.state_dir}: name its --state-dir, or start it first"
         )
-    file = installation.keys_file
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    click.echo(keys.create(file, name))
+    _make_for_keys(installation)
+    click.echo(keys.create(installation.keys_file, name))
+
+
+def _make_for_keys(installation: ControllerSettings) -> None:
+    from llmop import statedir
+
+    statedir.ensure(installation.state_dir)
+    statedir.ensure(installation.keys_file.parent)
 
 
 def _absolute(path: Path) -> Path:

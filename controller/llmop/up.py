@@ -17,6 +17,7 @@ from types import FrameType
 
 import click
 
+from llmop import statedir
 from llmop.cli import contexts
 from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
@@ -100,7 +101,7 @@ class _Stop(Exception):
 def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: bool) -> int:
     """Runs until SIGINT or SIGTERM; returns the exit code. Raises NeedsUser, OSError."""
     settings = ControllerSettings(state_dir=state_dir, store=store)
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    statedir.ensure(state_dir)
     if ephemeral and any(entry.name != "shared" for entry in state_dir.iterdir()):
         raise NeedsUser(
             "NotEmpty",

@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from llmop.domain import errors
 
 _VALID = datetime.timedelta(days=3650)
 _EARLIER = datetime.timedelta(days=1)  # clocks of nodes may be behind
@@ -17,17 +20,15 @@ def ensure(directory: Path, now: float) -> tuple[str, Path, Path]:
     """The CA as PEM text, and the paths of the listener's certificate and key (0600); made once.
 
     A new server certificate is made at every start from the CA's key, so that it never expires under a controller that is
-    restarted once in ten years.
+    restarted once in ten years. Raises NeedsUser for files that cannot be used: a CA is never replaced by itself, because every agent
+    that runs trusts the old one only.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
     at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    if ca_path.exists() and ca_key_path.exists():
-        ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
-        loaded = serialization.load_pem_private_key(ca_key_path.read_bytes(), password=None)
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{ca_key_path} is not a key that llmop made; move it away to get a new one")
-        ca_key = loaded
+    # The certificate is written last: a key without one is what a start that was cut short leaves.
+    if ca_path.exists():
+        ca, ca_key = _load(ca_path, ca_key_path)
     else:
         ca_key = ec.generate_private_key(ec.SECP256R1())
         ca = _certificate("llmop agent channel CA", ca_key.public_key(), None, ca_key, at, is_ca=True)
@@ -39,6 +40,35 @@ def ensure(directory: Path, now: float) -> tuple[str, Path, Path]:
     _write(key_path, _private(key))
     _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
     return ca.public_bytes(serialization.Encoding.PEM).decode(), certificate_path, key_path
+
+
+def _load(ca_path: Path, ca_key_path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
+    except ValueError as error:
+        raise _unusable(ca_path, "is no certificate") from error
+    try:
+        mode = ca_key_path.stat().st_mode & 0o777
+        ca_key = serialization.load_pem_private_key(ca_key_path.read_bytes(), password=None)
+    except FileNotFoundError as error:
+        raise _unusable(ca_key_path, "is missing") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _unusable(ca_key_path, "is no private key") from error
+    if mode & 0o077:
+        raise _unusable(
+            ca_key_path, f"can be read or changed by others (mode {mode:04o}): chmod 600 it if you trust them"
+        )
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
+        raise _unusable(ca_key_path, f"is not the key of {ca_path}")
+    return ca, ca_key
+
+
+def _unusable(path: Path, problem: str) -> errors.NeedsUser:
+    return errors.NeedsUser(
+        "BadCertificates",
+        f"{path} {problem}; restore it from a backup, or move {path.parent} away to get a new CA: replicas that run now"
+        " cannot report to this controller any more then, and are replaced",
+    )
 
 
 def _certificate(

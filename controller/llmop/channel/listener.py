@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -11,48 +12,97 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmop.channel import desk
 from llmop.clock import Clock
 from llmop.domain import endings, errors, replica
 
+HEAD_LIMIT = 16 * 1024
 BODY_LIMIT = 256 * 1024
+REQUEST_S = 10.0  # for a whole message to come in
 WAIT_MAX_S = 60.0
+KEEP_ALIVE_S = 75
+NUMBER_MAX = 2**31 - 1
+JOB_ID_LENGTH = 64
+HOST_LENGTH = 255
+DETAIL_LENGTH = 500
 LISTEN_BACKLOG = 1024
+
+_WORD = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 
 
 class _BadField(Exception):
     """A message that cannot be understood; names the field."""
 
 
-def _text(body: Mapping[str, Any], name: str, limit: int = 300) -> str:
+class _TooSlow(Exception):
+    """The message did not come in time, or its sender has left."""
+
+
+def _text(body: Mapping[str, Any], name: str, limit: int = 300, *, within: str = "") -> str:
     value = body.get(name)
-    if not isinstance(value, str) or not value or len(value) > limit:
-        raise _BadField(f"{name}: must be text of 1 to {limit} characters")
+    if not isinstance(value, str) or not value or len(value) > limit or not value.isprintable():
+        raise _BadField(f"{within}{name}: must be text of 1 to {limit} printable characters")
     return value
 
 
-def _number(body: Mapping[str, Any], name: str) -> int:
+def _word(body: Mapping[str, Any], name: str, limit: int, *, within: str = "") -> str:
+    """Text that may become an argument of a command or part of an address."""
+    value = _text(body, name, limit, within=within)
+    if _WORD.fullmatch(value) is None:
+        raise _BadField(f"{within}{name}: must be letters, digits and . _ : % -, the first no sign")
+    return value
+
+
+def _line(body: Mapping[str, Any], name: str, limit: int) -> str:
+    """Text for people; it may be missing, and is cut."""
     value = body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _BadField(f"{name}: must be a number that is not negative")
+    if value is not None and not isinstance(value, str):
+        raise _BadField(f"{name}: must be text")
+    return endings.line(value or "", limit)
+
+
+def _number(body: Mapping[str, Any], name: str, *, within: str = "") -> int:
+    value = body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
+        raise _BadField(f"{within}{name}: must be a whole number from 0 to {NUMBER_MAX}")
+    return value
+
+
+def _decimal(body: Mapping[str, Any], name: str, high: float, expected: str) -> float | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
+        raise _BadField(f"{name}: must be {expected}")
+    return float(value)
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise _BadField(f"{name}: must be an object or null")
     return value
 
 
 def claim_of(body: Mapping[str, Any]) -> desk.Claim:
     """Raises _BadField."""
-    holder = body.get("holder")
-    if holder is not None and not isinstance(holder, dict):
-        raise _BadField("holder: must be an object or null")
+    holder = _object(body, "holder")
     return desk.Claim(
         replica_uid=_text(body, "replica"),
         job_name=_text(body, "jobName"),
-        job_id=_text(body, "jobId"),
+        job_id=_word(body, "jobId", JOB_ID_LENGTH),
         restart_count=_number(body, "restartCount"),
-        holder=(_text(holder, "jobId"), _number(holder, "restartCount")) if holder is not None else None,
+        holder=(
+            _word(holder, "jobId", JOB_ID_LENGTH, within="holder."),
+            _number(holder, "restartCount", within="holder."),
+        )
+        if holder is not None
+        else None,
     )
 
 
@@ -62,37 +112,38 @@ def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
         phase = replica.AgentPhase(_text(body, "phase"))
     except ValueError:
         raise _BadField(f"phase: must be one of {', '.join(replica.AgentPhase)}") from None
-    endpoint = body.get("endpoint")
-    if endpoint is not None and not isinstance(endpoint, dict):
-        raise _BadField("endpoint: must be an object or null")
-    port = _number(endpoint, "port") if endpoint is not None else 0
-    if port > 65535:
-        raise _BadField("endpoint.port: must be at most 65535")
-    progress = body.get("progress")
-    if progress is not None and not isinstance(progress, int | float):
-        raise _BadField("progress: must be a number from 0 to 1, or null")
+    endpoint = _object(body, "endpoint")
+    port = _number(endpoint, "port", within="endpoint.") if endpoint is not None else 0
+    if endpoint is not None and not 1 <= port <= 65535:
+        raise _BadField("endpoint.port: must be from 1 to 65535")
+    end = _object(body, "exit")
+    if end is not None and phase is not replica.AgentPhase.ENDED:
+        raise _BadField("exit: comes with the phase ended only")
+    _text(body, "jobName")
     return replica.Heartbeat(
         replica_uid=_text(body, "replica"),
-        job_id=_text(body, "jobId"),
+        job_id=_word(body, "jobId", JOB_ID_LENGTH),
         restart_count=_number(body, "restartCount"),
         phase=phase,
         received_at=now,
         seq=_number(body, "seq"),
-        node=str(body.get("node", ""))[:100],
-        host=_text(endpoint, "host") if endpoint is not None else "",
+        node=_line(body, "node", endings.NODE_LENGTH),
+        host=_word(endpoint, "host", HOST_LENGTH, within="endpoint.") if endpoint is not None else "",
         port=port,
-        engine_restarts=_number(body, "engineRestarts") if "engineRestarts" in body else 0,
+        engine_restarts=_number(body, "engineRestarts") if body.get("engineRestarts") is not None else 0,
         connections=_number(body, "connections") if body.get("connections") is not None else 0,
-        progress=float(progress) if progress is not None else None,
-        detail=str(body.get("detail") or "")[:500],
-        end=_end_of(body["exit"]) if body.get("exit") else None,
+        progress=_decimal(body, "progress", 1.0, "a number from 0 to 1, or null"),
+        detail=_line(body, "detail", DETAIL_LENGTH),
+        end=_end_of(end) if end is not None else None,
     )
 
 
-def _end_of(data: Any) -> replica.End:
+def _end_of(data: Mapping[str, Any]) -> replica.End:
     try:
         return endings.end_of(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except KeyError as error:
+        raise _BadField(f"exit.{error.args[0]}: is missing") from error
+    except (TypeError, ValueError, OverflowError) as error:
         raise _BadField(f"exit: cannot be used: {error}") from error
 
 
@@ -110,11 +161,9 @@ def make_app(at: desk.Desk, clock: Clock) -> Starlette:
 
     async def _heartbeat(body: Mapping[str, Any], token: str) -> dict[str, Any]:
         beat = heartbeat_of(body, clock.now())
-        wait_s = body.get("wait", 0)
-        if not isinstance(wait_s, int | float) or isinstance(wait_s, bool) or wait_s < 0:
-            raise _BadField("wait: must be seconds, not negative")
+        wait_s = _decimal(body, "wait", NUMBER_MAX, "seconds, not negative") or 0.0
         await at.heartbeat(beat, token)
-        orders = await at.orders(beat.replica_uid, min(float(wait_s), WAIT_MAX_S))
+        orders = await at.orders(beat.replica_uid, min(wait_s, WAIT_MAX_S))
         return {"period": at.period_s, "orders": orders}
 
     return Starlette(
@@ -134,6 +183,8 @@ async def _answer(request: Request, handle: Any) -> JSONResponse:
         return JSONResponse(await handle(await _body(request), token))
     except _BadField as error:
         return JSONResponse({"error": str(error)}, 400)
+    except _TooSlow:
+        return JSONResponse({"error": f"the message did not come within {REQUEST_S:g} s"}, 408)
     except desk.Refused as error:
         content = {"error": str(error)}
         if error.status == 409:
@@ -145,17 +196,60 @@ async def _answer(request: Request, handle: Any) -> JSONResponse:
 
 async def _body(request: Request) -> Mapping[str, Any]:
     content = b""
-    async for piece in request.stream():
-        content += piece
-        if len(content) > BODY_LIMIT:
-            raise _BadField(f"body: must be at most {BODY_LIMIT} bytes")
+    try:
+        async for piece in request.stream():
+            content += piece
+            if len(content) > BODY_LIMIT:
+                raise _BadField(f"body: must be at most {BODY_LIMIT} bytes")
+    except ClientDisconnect as error:
+        raise _TooSlow from error
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _BadField("body: must be JSON") from None
     if not isinstance(body, dict):
         raise _BadField("body: must be a JSON object")
     return body
+
+
+class _Protocol(HttpToolsProtocol):
+    """A connection on which a message has to come in within `REQUEST_S`, and its head within `HEAD_LIMIT` bytes.
+
+    uvicorn bounds neither: whoever reaches the port, without any token, could hold descriptors and memory of the controller.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes: int | None = 0  # of the message that comes in; None = its head is complete
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(REQUEST_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes is not None and self._head_bytes > HEAD_LIMIT:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._head_bytes = 0
+        self._in_time()
+
+    def _in_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):
@@ -174,22 +268,46 @@ class _Server(uvicorn.Server):
         yield
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """The socket agents will come to. Raises NeedsUser when it cannot be had; port 0 is any free one."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise _not_to_be_had(host, port, error) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+        bound.listen(LISTEN_BACKLOG)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise _not_to_be_had(host, port, error) from error
+    return bound
+
+
+def _not_to_be_had(host: str, port: int, error: Exception) -> errors.NeedsUser:
+    shown = f"[{host}]" if ":" in host else host
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return errors.NeedsUser(
+        "BadAgentAddress",
+        f"--agent-listen {shown}:{port}: {reason}; give an address of this machine and a free port",
+    )
+
+
 class Listener:
-    """Listens from `start` to `stop` in the running loop."""
+    """Listens on a bound socket, which it takes over, from `start` to `stop` in the running loop."""
 
     def __init__(
-        self, at: desk.Desk, clock: Clock, certificate: Path, key: Path, host: str, port: int
+        self, at: desk.Desk, clock: Clock, certificate: Path, key: Path, bound: socket.socket
     ) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
-        self._socket.listen(LISTEN_BACKLOG)
-        self._socket.setblocking(False)
+        self._socket = bound
         config = uvicorn.Config(
             make_app(at, clock),
             loop="none",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -199,7 +317,7 @@ class Listener:
             ssl_keyfile=key,
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
@@ -210,7 +328,11 @@ class Listener:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="agent listener")
-        await self._server.is_up.wait()
+        up = asyncio.create_task(self._server.is_up.wait())
+        await asyncio.wait([self._task, up], return_when=asyncio.FIRST_COMPLETED)
+        up.cancel()
+        if self._task.done():
+            self._task.result()
 
     async def stop(self) -> None:
         self._server.should_exit = True

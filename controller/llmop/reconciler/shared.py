@@ -1,6 +1,7 @@
 """The directory that the controller and all nodes of a cluster see."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmop.domain import endings, ids, replica
+
+END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 
 class SharedDirectory(Protocol):
@@ -79,9 +82,10 @@ class DiskDirectory:
 
     def _read_end(self, name: str) -> replica.End | None:
         try:
-            data = json.loads((self.root / "replicas" / name / "exit.json").read_bytes())
-            return endings.end_of(data)
-        except (OSError, ValueError, KeyError, TypeError):
+            with (self.root / "replicas" / name / "exit.json").open("rb") as file:
+                content = file.read(END_LIMIT)
+            return endings.end_of(json.loads(content))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             # A torn or foreign file says nothing; Slurm's own words are used instead.
             return None
 
@@ -96,7 +100,8 @@ class DiskDirectory:
         for link in _entries(self.root / "claims"):
             parts = ids.parse_job_name(link.name)
             if link.name not in jobs and parts is not None and parts.installation == installation:
-                link.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    link.unlink()
 
 
 def _installation_of(directory: Path) -> str:

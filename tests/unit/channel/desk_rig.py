@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmop.channel import desk
+from llmop.clock import SystemClock
 from llmop.domain import ids, replica, resources
 from llmop.store import interface
 from llmop.testing.clock import FakeClock
@@ -53,6 +54,11 @@ class Rig:
         self.heard: list[str] = []
         self.over: set[str] = set()
         self.desk: desk.Desk
+
+    @staticmethod
+    def wall_clock() -> float:
+        """TLS looks at the machine's clock, so certificates have to."""
+        return SystemClock().now()
 
     async def start(self) -> None:
         """A controller starts; an earlier one of this store is deposed."""
