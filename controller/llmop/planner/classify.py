@@ -30,6 +30,11 @@ QUIET = frozenset(
     {_Reason.DRAINED, _Reason.SUPERSEDED, _Reason.TERMINATED, _Reason.CANCELLED, _Reason.WALLTIME}
 )
 
+# Ends that Slurm brings about by signals, which the agent survives long enough to say that it was signalled.
+_SIGNALLED = frozenset(
+    {job.JobState.CANCELLED, job.JobState.TIMEOUT, job.JobState.DEADLINE, job.JobState.PREEMPTED}
+)
+
 # The agent's own exit codes (docs/reference/agent-channel.md).
 _EXIT_CODES = {
     64: (_Reason.BAD_SPEC, "the agent could not use its replica.json"),
@@ -121,13 +126,18 @@ def end_of(seen: job.ObservedJob, record: replica.End | None, *, asked: bool, no
     """
     ended_at = seen.ends_at or now
     if record is not None:
-        return dataclasses.replace(record, node=record.node or seen.node, at=record.at or ended_at)
+        told = dataclasses.replace(record, node=record.node or seen.node, at=record.at or ended_at)
+        if record.reason is not _Reason.TERMINATED or asked or seen.state not in _SIGNALLED:
+            return told
+        # The agent only knows that it was signalled; Slurm knows why.
+        row = _row(seen, asked=asked)
+        return dataclasses.replace(told, reason=row.reason, message=row.message)
     if seen.exit_code in _EXIT_CODES and seen.state is job.JobState.FAILED:
         reason, message = _EXIT_CODES[seen.exit_code]
         return replica.End(
             reason=reason, at=ended_at, message=message, exit_code=seen.exit_code, node=seen.node
         )
-    row = next(row for row in _ROWS if row.matches(seen, asked))
+    row = _row(seen, asked=asked)
     message = row.message
     if row.id == "other":
         detail = f"exit code {seen.exit_code}" if not seen.signal else f"signal {seen.signal}"
@@ -135,6 +145,10 @@ def end_of(seen: job.ObservedJob, record: replica.End | None, *, asked: bool, no
     return replica.End(
         reason=row.reason, at=ended_at, message=message, exit_code=seen.exit_code, node=seen.node
     )
+
+
+def _row(seen: job.ObservedJob, *, asked: bool) -> _Row:
+    return next(row for row in _ROWS if row.matches(seen, asked))
 
 
 def lost(now: float, node: str) -> replica.End:

@@ -277,13 +277,27 @@ def _roll(
         and not desired.name_conflict
         and desired.runtime is not None
     )
-    create = min(step.create, brake.allowed) if may_create else 0
+    # One that has crashed is replaced once its end is recorded and counted, or back-off would always be one crash late.
+    uncounted = sum(1 for each in replicas if _has_crashed_unrecorded(each))
+    create = min(step.create - uncounted, brake.allowed) if may_create else 0
     for _ in range(create):
         made = _new_replica(desired, newest, seen, names())
         draft.actions.append(values.CreateReplica(replica=made, why="a replica is missing"))
     if create:
         record = backoff.after_submissions(record, create, seen.now)
     return record, brake, result
+
+
+def _has_crashed_unrecorded(each: assess.Assessment) -> bool:
+    """Its agent has told of a crash, and Slurm has not said yet that the job is over."""
+    end = each.heartbeat.end if each.heartbeat is not None else None
+    return (
+        each.phase is replica.Phase.ENDED
+        and not each.is_over
+        and each.facts.drain is None
+        and end is not None
+        and classify.is_crash(end)
+    )
 
 
 def _advance_drained(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> None:
