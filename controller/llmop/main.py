@@ -9,7 +9,7 @@ import click
 
 from llmop import __version__
 from llmop.domain.errors import Deposed, LlmopError
-from llmop.settings import DEPOSED, ControllerSettings
+from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
 
 STATE_DIR = "~/.local/share/llmop"
 
@@ -34,7 +34,9 @@ _state_dir = click.option(
 @click.option(
     "--store",
     default="",
-    help="Database: sqlite:///path or postgresql://...  [default: SQLite in the state directory]",
+    envvar=STORE_VARIABLE,
+    help="Database: sqlite:///path or postgresql://... A password belongs into ~/.pgpass or, as part of the address, into the "
+    f"variable {STORE_VARIABLE}: others see arguments.  [default: SQLite in the state directory]",
 )
 @click.option(
     "--agent-listen",
@@ -154,7 +156,9 @@ def gateway(
 @click.option(
     "--store",
     default="",
-    help="Database: sqlite:///path or postgresql://...  [default: SQLite in the state directory]",
+    envvar=STORE_VARIABLE,
+    help="Database: sqlite:///path or postgresql://... A password belongs into ~/.pgpass or, as part of the address, into the "
+    f"variable {STORE_VARIABLE}: others see arguments.  [default: SQLite in the state directory]",
 )
 @click.option(
     "--ephemeral",

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +23,7 @@ from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway import keys
-from llmop.settings import DEPOSED, ControllerSettings
+from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
 
 KEY_NAME = "up"
 START_S = 30.0
@@ -36,9 +36,12 @@ _PR_SET_PDEATHSIG = 1
 class _Child:
     """A process that is started again when it ends by itself."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, *, quiet: bool) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], variables: Mapping[str, str], log: Path, *, quiet: bool
+    ) -> None:
         self.name = name
         self._argv = list(argv)
+        self._variables = dict(variables)
         self._log = log
         self._quiet = quiet
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,6 +54,7 @@ class _Child:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "llmop", *self._argv],
+                env={**os.environ, **self._variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log if self._quiet else None,
@@ -207,12 +211,11 @@ def _children(
         "--local",
         "--gateway-url",
         url,
-        *(["--store", store] if store else []),
     ]
     gateway = ["gateway", *state, "--listen", listen]
     return [
-        _Child("controller", controller, logs / "controller.log", quiet=quiet),
-        _Child("gateway", gateway, logs / "gateway.log", quiet=quiet),
+        _Child("controller", controller, {STORE_VARIABLE: store}, logs / "controller.log", quiet=quiet),
+        _Child("gateway", gateway, {}, logs / "gateway.log", quiet=quiet),
     ]
 
 
