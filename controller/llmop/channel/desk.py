@@ -113,12 +113,8 @@ class Desk:
             ledger = await self._fresh(asked.replica_uid)
             if ledger.submission.job_name != asked.job_name:
                 raise Refused(403, f"the token is not that of job {asked.job_name}")
-            holds_link = asked.holder is not None and asked.holder[0] == asked.job_id
-            holder_is_over = (
-                not holds_link
-                and asked.holder is not None
-                and self._is_over(ledger.cluster, asked.job_name, asked.holder[0])
-            )
+            holds_link = asked.holder == (asked.job_id, asked.restart_count)
+            holder_is_over = not holds_link and self._is_gone(asked, ledger)
             decision = claim.decide(
                 ledger.submission,
                 is_tombstone=ledger.tombstoned_at is not None,
@@ -142,6 +138,15 @@ class Desk:
                 self._heard(ledger.namespace, ledger.replica_name)
                 return {"verdict": str(decision.verdict), "takeOver": decision.take_over}
         raise Refused(503, "the replica changed hands while it was claimed; ask again")
+
+    def _is_gone(self, asked: Claim, ledger: interface.Ledger) -> bool:
+        """Does nobody live behind the link? Not behind that of an earlier start of the same job: Slurm has put it back into the queue."""
+        if asked.holder is None:
+            return False
+        job_id, restart_count = asked.holder
+        if job_id == asked.job_id:
+            return restart_count < asked.restart_count
+        return self._is_over(ledger.cluster, asked.job_name, job_id)
 
     async def heartbeat(self, beat: replica.Heartbeat, token: str) -> None:
         """Takes in a heartbeat. Raises Refused(409) when its job does not hold the replica, Refused(503) while nobody knows.

@@ -70,8 +70,11 @@ def assess(each: replica.Replica, seen: values.Observed, *, asked: bool) -> Asse
             reason=_submitting_reason(each.submission),
             message=each.submission.message,
         )
-    heartbeat = _heartbeat_of(each, seen)
     own_job = _job_of(each, view)
+    heartbeat = _heartbeat_of(each, seen)
+    if own_job is not None and heartbeat is not None and heartbeat.restart_count < own_job.restart_count:
+        # Slurm has put the job back into the queue since: what that start said is void.
+        each, heartbeat = _without_engine(each), None
     if own_job is not None and own_job.state.is_terminal:
         return _ended(each, own_job, seen, heartbeat, asked=asked)
     if own_job is None and view is not None and _must_show(each, view):
@@ -102,7 +105,7 @@ def _heartbeat_of(each: replica.Replica, seen: values.Observed) -> replica.Heart
     return replica.Heartbeat(
         replica_uid=each.uid,
         job_id=each.submission.job_id or "",
-        restart_count=0,
+        restart_count=each.submission.claimed_restart or 0,
         phase=replica.AgentPhase.READY,
         received_at=seen.controller_since,
         node=each.node,
@@ -132,8 +135,14 @@ def _must_show(each: replica.Replica, view: values.ClusterView) -> bool:
     )
 
 
+def _without_engine(each: replica.Replica) -> replica.Replica:
+    return dataclasses.replace(each, ready_at=None, host="", port=0)
+
+
 def _with_job(each: replica.Replica, own_job: job.ObservedJob) -> replica.Replica:
     has_started = own_job.state not in (job.JobState.PENDING, job.JobState.HELD, job.JobState.REQUEUED)
+    if not has_started:
+        each = _without_engine(each)
     return dataclasses.replace(
         each,
         started_at=(own_job.started_at or each.started_at) if has_started else None,

@@ -182,6 +182,7 @@ def _drained(
 def _advance(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> None:
     """The submit protocol and the drain of one replica."""
     if each.is_over:
+        draft.actions.extend(submission.leftovers(each.facts, seen.clusters.get(each.facts.cluster)))
         return
     if each.facts.submission.state in replica.UNRESOLVED or each.facts.submission.job_id is None:
         resolution = submission.resolve(each.facts, seen)

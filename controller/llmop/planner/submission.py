@@ -54,13 +54,13 @@ def resolve(each: replica.Replica, seen: values.Observed) -> Resolution:
     view = seen.clusters.get(each.cluster)
     if view is None or view.brake or each.uid in seen.in_flight:
         return Resolution()
-    if submission.attempt_at is None:
-        return _first_attempt(each, view, seen.now)
     found = sorted(view.jobs.get(submission.job_name, ()), key=preference) or list(
         view.history.get(submission.job_name, ())
     )
     if found:
         return Resolution(actions=_adopt(each, found))
+    if submission.attempt_at is None:
+        return _first_attempt(each, view, seen.now)
     settles_at = submission.attempt_at + view.site.settle_s
     if submission.rounds >= ROUNDS_BEFORE_STALLED:
         settles_at = max(settles_at, submission.attempt_at + SLOW_RETRY_S)
@@ -122,6 +122,22 @@ def _adopt(each: replica.Replica, found: Sequence[job.ObservedJob]) -> tuple[val
             values.CancelJobs(replica=each, job_ids=twins, why="another job of the same replica is kept")
         )
     return tuple(actions)
+
+
+def leftovers(each: replica.Replica, view: values.ClusterView | None) -> tuple[values.Action, ...]:
+    """For a replica that is over: a job of its name that lives came late, or back, and nobody waits for it."""
+    if view is None or view.brake:
+        return ()
+    job_ids = tuple(
+        candidate.job_id
+        for candidate in sorted(view.jobs.get(each.submission.job_name, ()), key=preference)
+        if candidate.state.is_live and candidate.state is not job.JobState.COMPLETING
+    )
+    return (
+        (values.CancelJobs(replica=each, job_ids=job_ids, why="its replica has ended already"),)
+        if job_ids
+        else ()
+    )
 
 
 def twins(each: replica.Replica, view: values.ClusterView | None) -> tuple[values.Action, ...]:

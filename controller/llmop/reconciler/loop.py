@@ -87,7 +87,9 @@ class Ports:
     jitter: Callable[[], float]  # 0..1
     url: str = ""  # what status.url shows: the gateway's address
     # Called with what every pass over a deployment saw and decided, before it is carried out.
-    planned: Callable[[values.Desired, values.Observed, values.Plan], None] = lambda _desired, _seen, _plan: None
+    planned: Callable[[values.Desired, values.Observed, values.Plan], None] = lambda _desired, _seen, _plan: (
+        None
+    )
 
 
 class Reconciler:
@@ -269,6 +271,8 @@ class Reconciler:
         failures = self._failures[key]
         self._failures[key] += 1
         self.failing[key] = error
+        if not isinstance(error, errors.Unavailable):
+            self.book.skip(f"{key.namespace}/{key.name}")
         delay_s = queue.backoff_s(failures, self._ports.jitter())
         _log.warning(
             "pass is tried again",
@@ -283,6 +287,9 @@ class Reconciler:
     async def refresh(self) -> None:
         """Brings the mirror up to date and enqueues what has changed."""
         refreshed = await self._mirror.refresh()
+        self.book.expect(
+            f"{each.namespace}/{each.name}" for each in self._mirror.all(resources.MODEL_DEPLOYMENT)
+        )
         if refreshed.everything:
             self._gatherer.forget()
             self._enqueue_all(queue.NORMAL)

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from llmop.domain import endpoint
 
@@ -20,11 +20,16 @@ class EndpointBook:
 
     `epoch` makes versions rise over restarts. `on_drained(namespace/name)` is called when a gateway has acted on a table in which
     endpoints of that deployment drain.
+
+    After a start nothing is published before every deployment has been looked at once: gateways keep the table of the controller
+    before, instead of losing the endpoints that a new one has not come to yet.
     """
 
     def __init__(self, epoch: int, now: Callable[[], float], on_drained: Callable[[str], None]) -> None:
         self._version = epoch << 32
+        self._awaited: set[str] | None = None  # deployments not looked at yet; None = not even known yet
         self._now = now
+        self._since = now()
         self._on_drained = on_drained
         self._endpoints: dict[str, tuple[endpoint.Endpoint, ...]] = {}
         self._models: dict[str, endpoint.RoutedModel] = {}
@@ -33,13 +38,35 @@ class EndpointBook:
         ] = {}  # uid -> (version since which no gateway should choose it, deployment)
         self._gateways: dict[str, _Gateway] = {}
         self._changed = asyncio.Event()
-        self._table = endpoint.EndpointTable(version=self._version)
+        self._table = endpoint.EndpointTable(version=0)
+
+    def expect(self, deployments: Iterable[str]) -> None:
+        """The deployments (namespace/name) that there are; the first table waits for them."""
+        if self._awaited is None:
+            self._awaited = set(deployments)
+            if not self._awaited:
+                self._publish()
+
+    def skip(self, deployment: str) -> None:
+        """Nothing can be said about this one for now: the others do not wait for it."""
+        self._looked_at(deployment)
+
+    def _looked_at(self, deployment: str) -> bool:
+        """True when nothing was published before and this was the last deployment that the first table waited for."""
+        if not self._awaited:
+            return False
+        self._awaited.discard(deployment)
+        if self._awaited:
+            return False
+        self._publish()
+        return True
 
     def put(
         self, deployment: str, endpoints: tuple[endpoint.Endpoint, ...], model: endpoint.RoutedModel | None
     ) -> None:
         """The routes of one deployment as its last plan has them."""
         if self._endpoints.get(deployment, ()) == endpoints and self._models.get(deployment) == model:
+            self._looked_at(deployment)
             return
         self._endpoints[deployment] = endpoints
         if model is None:
@@ -48,7 +75,10 @@ class EndpointBook:
             self._models[deployment] = model
         if not endpoints and model is None:
             self._endpoints.pop(deployment, None)
-        self._publish()
+        if self._awaited is None or self._awaited:
+            self._looked_at(deployment)
+        else:
+            self._publish()
 
     def _publish(self) -> None:
         self._version += 1
@@ -65,6 +95,7 @@ class EndpointBook:
         self._changed = asyncio.Event()
 
     def table(self) -> endpoint.EndpointTable:
+        """Version 0 before the first one is complete."""
         return self._table
 
     async def changed(self, after_version: int) -> endpoint.EndpointTable:
@@ -85,8 +116,13 @@ class EndpointBook:
                 self._on_drained(deployment)
 
     def drained(self) -> frozenset[str]:
-        """The draining endpoints that no live gateway chooses any more. Without a live gateway that is all of them."""
+        """The draining endpoints that no live gateway chooses any more. Without a live gateway that is all of them.
+
+        In the first seconds nobody knows which gateways are alive.
+        """
         now = self._now()
+        if now - self._since <= GATEWAY_LIVE_S:
+            return frozenset()
         live = [known.version for known in self._gateways.values() if now - known.seen_at <= GATEWAY_LIVE_S]
         lowest = min(live, default=None)
         return frozenset(

@@ -8,7 +8,7 @@ from llmop.domain.endpoint import EndpointTable
 
 class EndpointSource(Protocol):
     def table(self) -> EndpointTable:
-        """The newest table."""
+        """The newest table; its version is 0 while there is none yet."""
         ...
 
     async def changed(self, after_version: int) -> EndpointTable:

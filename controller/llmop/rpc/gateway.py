@@ -22,10 +22,12 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     ) -> AsyncIterator[gateway_pb2.EndpointTable]:
         _require_name(request.gateway)
         installation = await self._store.installation()
-        table = self._source.table()
+        version = 0
         while True:
+            # The first table comes once it is complete: until then gateways stay with the one they have.
+            table = await self._source.changed(version)
             yield convert.to_table(table, installation)
-            table = await self._source.changed(table.version)
+            version = table.version
 
     async def Report(  # noqa: N802  # named by the proto
         self, request: gateway_pb2.ReportRequest, context: Any

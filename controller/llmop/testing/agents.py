@@ -53,10 +53,12 @@ class Engine:
 class Surroundings(Protocol):
     """What an agent has around it."""
 
-    clock: Clock
     slurm: VirtualSlurm
     claims: dict[str, tuple[str, int]]  # the links, by job name
     engines: list[Engine]
+
+    @property
+    def clock(self) -> Clock: ...
 
     def at(self, when: float, action: Callable[[], Awaitable[None] | None]) -> None:
         """Runs the action when it is time."""
@@ -107,6 +109,7 @@ class Agent:
         self._end_at: float | None = None
         self._end_reason = replica.EndReason.DRAINED
         self._beat_number = 0
+        self._seq = 0
         self._later(source.uniform(0.1, 3.0), self._begin)
 
     def _later(self, delay_s: float, action: Callable[[], Awaitable[None] | None]) -> None:
@@ -242,8 +245,10 @@ class Agent:
     async def _report(self, at: desk.Desk, end: replica.End | None = None) -> None:
         engine = self.engine
         has_endpoint = engine is not None and engine.proven_at is not None
+        self._seq += 1
         beat = replica.Heartbeat(
             replica_uid=self.uid,
+            seq=self._seq,
             job_id=self.job_id,
             restart_count=self.restart,
             phase=_Phase.ENDED if end is not None else self.phase,

@@ -26,11 +26,9 @@ _BROKEN = (
     SnapshotFault.NOISE,
 )
 # Words for a job that is alive: a terminal word would be a lie that nobody could see through.
-_LIVE_WORDS = tuple(row.word for row in states.STATE_ROWS if row.state.is_live and row.word) + (
-    "TELEPORTING",
-)
-_REASONS = tuple((row.start + row.contains) for row in states.PENDING_ROWS if row.start) + ("NobodyKnows",)
-_TEXTS = tuple(row.text for row in states.SUBMIT_ROWS if row.text) + ("sbatch: error: who knows",)
+_LIVE_WORDS = (*(row.word for row in states.STATE_ROWS if row.state.is_live and row.word), "TELEPORTING")
+_REASONS = (*(row.start + row.contains for row in states.PENDING_ROWS if row.start), "NobodyKnows")
+_TEXTS = (*(row.text for row in states.SUBMIT_ROWS if row.text), "sbatch: error: who knows")
 
 
 def _pick(source: random.Random, jobs: list[VirtualJob]) -> VirtualJob | None:
@@ -77,12 +75,16 @@ def _says(world: World, source: random.Random) -> None:
 
 def _slow_sbatch(world: World, source: random.Random) -> None:
     world.slow["submit"] = source.choice((1.0, 20.0, 170.0))
-    world.after(source.uniform(60, 600), lambda: world.slow.pop("submit", None) and None)
+    world.after(source.uniform(60, 600), lambda: _usual_speed(world, "submit"))
 
 
 def _slow_squeue(world: World, source: random.Random) -> None:
     world.slow["snapshot"] = source.choice((0.5, 3.0, 20.0))
-    world.after(source.uniform(60, 600), lambda: world.slow.pop("snapshot", None) and None)
+    world.after(source.uniform(60, 600), lambda: _usual_speed(world, "snapshot"))
+
+
+def _usual_speed(world: World, call: str) -> None:
+    world.slow.pop(call, None)
 
 
 def _broken_snapshot(world: World, source: random.Random) -> None:

@@ -40,8 +40,8 @@ class Result:
 
     seeds: int = 0
     hours: float = 0.0
-    passes: int = 0
-    acting: int = 0  # passes over one key that planned an action that was not planned before
+    passes: int = 0  # over one key, that planned an action which was not planned before
+    looks: int = 0  # all passes
     faults: int = 0
     actions: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     blows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -97,7 +97,7 @@ async def _play(seed: int, setting: Setting, store: interface.Store) -> Result:
         result.violations.append((seed, str(violation), film.show(world.film, world.start)))
     finally:
         await world.end()
-    result.passes, result.acting = world.passes, world.acting
+    result.passes, result.looks = world.acting, world.passes
     result.faults = sum(chaos.counts.values()) + sum(world.blows.values())
     result.actions.update(world.actions)
     result.blows.update(world.blows)

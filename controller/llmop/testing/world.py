@@ -25,7 +25,9 @@ from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm
 GATEWAYS = 2
 SPINS = 400  # passes at one moment of virtual time; more are a pass that never comes to rest
 SWEEP_S = 20.0
-COMES_TO_REST = 5  # passes: what one has written may be what the next one acts on (an end, then what it leaves behind)
+COMES_TO_REST = (
+    5  # passes: what one has written may be what the next one acts on (an end, then what it leaves behind)
+)
 REPETITIONS = frozenset({values.OrderDrain, values.CancelJobs, values.SubmitJob})
 
 
