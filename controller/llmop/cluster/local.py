@@ -68,7 +68,8 @@ class LocalCluster:
             "USER": account.pw_name,
             "LOGNAME": account.pw_name,
         }
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (directory.parent, directory):  # parents that mkdir makes by itself are open to others
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
         try:
