@@ -33,7 +33,7 @@ bench: setup  ## measure against yardsticks; ONLY=name for one
 	$(BIN)/python hack/bench $(ONLY)
 
 simulate: setup  ## deterministic simulation; SEEDS=n HOURS=h STORE=memory|sqlite
-	$(BIN)/python hack/simulate --seeds $(SEEDS) --hours $(HOURS) --store $(STORE)
+	$(BIN)/python hack/simulate $(SEEDS) $(HOURS) $(STORE)
 
 dev-slurm: setup  ## a private real Slurm of NODES nodes with fake GPUs (root on Debian or Ubuntu)
 	hack/install-slurm

@@ -38,6 +38,7 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     record = backoff.released(desired.record, deployment.generation, seen.now)
     record = _ends(desired, replicas, record, revision.number, seen, draft)
     record = _health(replicas, record, revision.number, seen)
+    _announce_ready(desired, replicas, draft)
     replicas = _deleted_by_hand(desired, replicas, seen, draft)
     for each in replicas:
         _advance(each, seen, draft)
@@ -146,6 +147,19 @@ def _health(
     return record
 
 
+def _announce_ready(desired: values.Desired, replicas: Sequence[assess.Assessment], draft: _Draft) -> None:
+    """For those that were not ready when they were written down last."""
+    was_ready = {each.uid for each in desired.replicas if each.ready_at is not None}
+    for each in replicas:
+        if each.is_routed and each.facts.uid not in was_ready:
+            message = f"serves on {each.facts.node}" if each.facts.node else "serves"
+            draft.actions.append(
+                values.Announce(
+                    regarding=owner_of(each.facts), warning=False, reason="Ready", message=message
+                )
+            )
+
+
 def _deleted_by_hand(
     desired: values.Desired, replicas: Sequence[assess.Assessment], seen: values.Observed, draft: _Draft
 ) -> list[assess.Assessment]:
@@ -168,6 +182,9 @@ def _drained(
 ) -> assess.Assessment:
     decided = drain.start(each, reason, desired.deployment.spec.template.termination_grace_s, seen.now)
     draft.actions.append(values.StartDrain(replica=each.facts, drain=decided, why=why))
+    draft.actions.append(
+        values.Announce(regarding=owner_of(each.facts), warning=False, reason="Draining", message=why)
+    )
     facts = dataclasses.replace(each.facts, drain=decided)
     shown = each.phase if each.is_pending else replica.Phase.DRAINING
     return dataclasses.replace(
@@ -284,6 +301,10 @@ def _roll(
     for _ in range(create):
         made = _new_replica(desired, newest, seen, names())
         draft.actions.append(values.CreateReplica(replica=made, why="a replica is missing"))
+        message = f"for revision {newest} of {made.deployment}"
+        draft.actions.append(
+            values.Announce(regarding=owner_of(made), warning=False, reason="Created", message=message)
+        )
     if create:
         record = backoff.after_submissions(record, create, seen.now)
     return record, brake, result
