@@ -75,6 +75,8 @@ def assess(each: replica.Replica, seen: values.Observed, *, asked: bool) -> Asse
     if own_job is not None and heartbeat is not None and heartbeat.restart_count < own_job.restart_count:
         # Slurm has put the job back into the queue since: what that start said is void.
         each, heartbeat = _without_engine(each), None
+    if own_job is not None and heartbeat is not None and view is not None:
+        own_job = _since_started(own_job, heartbeat, view)
     if own_job is not None and own_job.state.is_terminal:
         return _ended(each, own_job, seen, heartbeat, asked=asked)
     if own_job is None and view is not None and _must_show(each, view):
@@ -132,6 +134,19 @@ def _must_show(each: replica.Replica, view: values.ClusterView) -> bool:
         and view.snapshot_started_at is not None
         and resolved_at is not None
         and view.snapshot_started_at > resolved_at
+    )
+
+
+def _since_started(
+    own_job: job.ObservedJob, heartbeat: replica.Heartbeat, view: values.ClusterView
+) -> job.ObservedJob:
+    """A job that the snapshot shows waiting has started when its agent was heard after that snapshot began."""
+    if own_job.state is not job.JobState.PENDING or heartbeat.phase is replica.AgentPhase.ENDED:
+        return own_job
+    if view.snapshot_started_at is None or heartbeat.received_at <= view.snapshot_started_at:
+        return own_job
+    return dataclasses.replace(
+        own_job, state=job.JobState.RUNNING, pending=None, reason="", explanation="", started_at=None
     )
 
 

@@ -89,23 +89,27 @@ def step(replicas: Sequence[assess.Assessment], newest: int, bounds: Bounds, now
     staying = [each for each in staying if not each.is_replaced]
     current = [each for each in staying if each.facts.revision == newest]
     old = [each for each in staying if each.facts.revision != newest]
-    available = [each for each in staying if is_available(each, bounds.min_ready_s, now)]
+    available = {each.facts.uid for each in staying if is_available(each, bounds.min_ready_s, now)}
     floor = max(0, wanted - bounds.max_unavailable)
+
+    def cheapest(candidates: Sequence[assess.Assessment]) -> list[assess.Assessment]:
+        return sorted(victims(candidates, newest), key=lambda each: each.facts.uid in available)
 
     drained: list[assess.Assessment] = list(silent)
     if not old:
-        drained += victims(current, newest)[: max(0, len(current) - wanted)]
+        drained += cheapest(current)[: max(0, len(current) - wanted)]
     else:
         # Old replicas that serve nobody cost nothing to lose, unless there would be too few jobs on the way.
-        idle_old = [each for each in victims(old, newest) if each not in available]
-        spare_available = len(available) - floor
-        ready_old = [each for each in victims(old, newest) if each in available]
+        idle_old = [each for each in cheapest(old) if each.facts.uid not in available]
+        spare = max(0, len(available) - floor)
+        ready_old = [each for each in cheapest(old) if each.facts.uid in available][:spare]
         drained += idle_old[: max(0, len(staying) - floor)]
-        drained += ready_old[: max(0, spare_available)]
+        drained += ready_old
         surplus = len(staying) - len(drained) + len(silent) - limit
         if surplus > 0:
-            rest = [each for each in victims(current, newest) if each not in drained]
-            drained += rest[:surplus]
+            idle = [each for each in cheapest(current) if each.facts.uid not in available]
+            ready = [each for each in cheapest(current) if each.facts.uid in available]
+            drained += (idle + ready[: spare - len(ready_old)])[:surplus]
     dropped = {each.facts.uid for each in drained}
     remaining_current = [each for each in current if each.facts.uid not in dropped]
     create = max(0, min(wanted - len(remaining_current), limit - len(holding)))

@@ -6,6 +6,7 @@ fixed order, until nobody has. What must always hold is in `invariants`, what go
 
 import asyncio
 import collections
+import functools
 import heapq
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +20,7 @@ from llmop.rpc.writing import Writer
 from llmop.store import interface
 from llmop.testing import agents, builders, film, invariants, leaders
 from llmop.testing.clock import FakeClock
+from llmop.testing.memory_store import MemoryStore
 from llmop.testing.slurm_text import VirtualJob
 from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm
 
@@ -62,9 +64,11 @@ class World:
         period_s: float = 30.0,
         orphan_policy: site.OrphanPolicy = site.OrphanPolicy.CANCEL,
         time_limit: str = "6h",
+        poll_s: int = 5,
     ) -> None:
         self.seed = seed
         self.store = store
+        self._store_has_threads = not isinstance(store, MemoryStore)
         self.clock = clock
         self.start = clock.now()
         self.installation = ""
@@ -95,6 +99,7 @@ class World:
         self.period_s = period_s
         self._orphan_policy = orphan_policy
         self._time_limit = time_limit
+        self._poll_s = poll_s
         self._random = random.Random(f"{seed}/world")
         self._agents_random = random.Random(f"{seed}/agents")
         self._events: list[tuple[float, int, Callable[[], Awaitable[None] | None]]] = []
@@ -181,19 +186,16 @@ class World:
         self.installation = await self.store.installation()
         cluster = builders.cluster_manifest(
             settleTime="60s",
-            pollInterval={"min": "5s", "max": "60s"},
+            pollInterval={"min": f"{self._poll_s}s", "max": f"{max(60, self._poll_s)}s"},
             orphanPolicy=self._orphan_policy.value,
             submitRate={"perSecond": 1, "burst": 10},
         )
-        # Not every key may be known to the schema of every version; these are.
         for document in (
             cluster,
             builders.runtime_manifest(),
             builders.profile_manifest(timeLimit=self._time_limit),
         ):
             admitted = merge.apply(None, document, manager="simulation").resource
-            admit_name = admitted.name
-            assert admit_name
             made = resources.Resource(
                 kind=admitted.kind,
                 name=admitted.name,
@@ -334,7 +336,7 @@ class World:
         task = asyncio.ensure_future(_shielded(action))
         spins = 0
         while not task.done():
-            await asyncio.sleep(0)
+            await self._breathe([task])
             spins += 1
             if self.paused and spins > 50:
                 self._hanging.add(task)
@@ -413,11 +415,18 @@ class World:
         """Until all that the controller does waits for virtual time, or is done."""
         spins = 0
         while len(leader.tasks()) > leader.blocked:
-            await asyncio.sleep(0)
+            await self._breathe(leader.tasks())
             spins += 1
             if leader.is_paused and spins > 50:
                 break  # the rest waits for what stands still
         await self._harvest(leader)
+
+    async def _breathe(self, tasks: Sequence[asyncio.Future[None]]) -> None:
+        """Lets others run. A real store answers from a thread, which a loop that spins would keep from working."""
+        if self._store_has_threads:
+            await asyncio.wait(tasks, timeout=0.002, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(0)
 
     async def _harvest(self, leader: leaders.Leader) -> None:
         finished = [task for task in leader.polls.values() if task.done()]
@@ -473,7 +482,7 @@ class World:
         for gateway in self.gateways[1:]:
             if version != gateway.table.version and not gateway.is_pulling and not gateway.is_cut:
                 gateway.is_pulling = True
-                self.after(self._random.uniform(0.01, 0.8), lambda gateway=gateway: self._pull(gateway))
+                self.after(self._random.uniform(0.01, 0.8), functools.partial(self._pull, gateway))
 
     def _pull(self, gateway: Gateway) -> None:
         gateway.is_pulling = False
