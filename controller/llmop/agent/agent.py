@@ -1296,8 +1296,9 @@ class Channel:
         while not self.stopped.is_set():
             begun = time.monotonic()
             try:
-                # The first one on a line is answered at once: it brings the period.
-                news = self.send(line, self.period if line.url else 0.0)
+                # The first one on a line is answered at once: it brings the period. Orders come with the next, which is held.
+                held = self.period if line.url else 0.0
+                news = self.send(line, held)
                 failures = 0
             except Away as error:
                 failures += 1
@@ -1305,7 +1306,7 @@ class Channel:
                 self.stopped.wait(min(self.period, 0.2 * 2 ** min(failures, 10)) * random.uniform(0.8, 1.2))
                 continue
             # A controller that holds nothing back must not be called in a tight loop.
-            if not news:
+            if held and not news:
                 self.stopped.wait(max(0.0, begun + self.period - time.monotonic()))
 
     def push(self) -> None:
