@@ -190,7 +190,9 @@ def test_foreign_scancel(site: Installation, one: Callable[..., str]) -> None:
     before = ready_one(site, name)
     site.rig.run_as_root(["scancel", str(before.job_id)])
     after = wait_replaced(site, name, before)
-    assert "CancelledByOther" == failure_of(site, name)["reason"]
+    failure = site.wait("the reason", lambda: failure_of(site, name), timeout=20)
+    assert "CancelledByOther" == failure["reason"]
+    assert before.status["node"] == failure["node"]
     site.rig.run_as_root(["scancel", str(after.job_id)])
     site.wait(
         "the back-off",
