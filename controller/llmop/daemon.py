@@ -137,7 +137,7 @@ async def _serve(
 
 
 class Places:
-    """Shared directories, made usable once per process and told where this controller listens."""
+    """Shared directories, made usable and told where this controller listens; again when a purge of old files has undone it."""
 
     def __init__(self, installation: str, ca: str) -> None:
         self.urls: tuple[str, ...] = ()
@@ -149,9 +149,9 @@ class Places:
 
     async def install(self, where: site.Site) -> render.Installation:
         """Raises OSError."""
+        directory = shared.DiskDirectory(Path(where.shared_dir))
         known = self._known.get(where.shared_dir)
-        if known is None:
-            directory = shared.DiskDirectory(Path(where.shared_dir))
+        if known is None or not await asyncio.to_thread(directory.is_complete, known.agent):
             agent = await asyncio.to_thread(self._install, directory)
             known = self._known[where.shared_dir] = render.Installation(
                 id=self._installation, agent=agent, ca=self._ca

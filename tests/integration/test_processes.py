@@ -280,6 +280,42 @@ def test_a_log_on_a_full_disk_does_not_end_it(home: Path) -> None:
         process.wait()
 
 
+def test_a_cluster_that_cannot_be_used_does_not_end_it(controller: Callable[..., Controller]) -> None:
+    """The manifest is somebody's mistake; other clusters and the next start must not pay for it."""
+    one = controller("--local")
+    one.started()
+    api = ("--controller", f"unix://{one.state}/run/controller.sock")
+    llmctl = str(Path(LLMOP).with_name("llmctl"))
+    spec = {"driver": "local", "sharedDir": "/proc/none/shared"}
+    manifest = {"apiVersion": "llmop/v1alpha1", "kind": "Cluster", "metadata": {"name": "bad"}, "spec": spec}
+    subprocess.run(
+        [llmctl, *api, "apply", "-f", "-"],
+        input=json.dumps(manifest),
+        text=True,
+        env=environment(),
+        check=True,
+    )
+
+    def reachable(name: str) -> str:
+        assert one.process.poll() is None, one.said()
+        shown = subprocess.run(
+            [llmctl, *api, "get", f"cluster/{name}", "-o", "json"],
+            env=environment(),
+            capture_output=True,
+            check=True,
+        )
+        conditions = json.loads(shown.stdout)["status"].get("conditions", [])
+        return "".join(each["status"] for each in conditions if each["type"] == "Reachable")
+
+    wanted = {"bad": "False", "default": "True"}
+    wait_for(
+        "both clusters",
+        lambda: wanted == {name: reachable(name) for name in wanted},
+        timeout=30,
+    )
+    assert 0 == one.end()
+
+
 # llmop up
 
 

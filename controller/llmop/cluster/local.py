@@ -68,7 +68,13 @@ class LocalCluster:
             "USER": account.pw_name,
             "LOGNAME": account.pw_name,
         }
-        for each in (directory.parent, directory):  # parents that mkdir makes by itself are open to others
+
+    def _make(self) -> None:
+        """Here and not at the start: a directory that cannot be made is a problem of this cluster, not of the controller."""
+        for each in (
+            self._directory.parent,
+            self._directory,
+        ):  # parents that mkdir makes by itself are open to others
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
@@ -134,6 +140,7 @@ class LocalCluster:
     def _write_down(self, request: JobRequest) -> str:
         """Makes the job's directory, complete but for a runner; its id."""
         options = dict(request.options)
+        self._make()
         with _locked(self._directory / "counter.lock"):
             counter = self._directory / "counter.json"
             number = (local_runner.read(counter) or {"last": 0})["last"] + 1
@@ -167,6 +174,7 @@ class LocalCluster:
         return str(number)
 
     def _job_ids(self) -> list[str]:
+        self._make()
         names = [path.name for path in self._directory.iterdir() if path.name.isdecimal()]
         return sorted(names, key=int)
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from llmop.domain import endings, ids, replica
 
+PARTS = ("agent", "replicas", "claims", "images", "models")
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 
@@ -37,7 +38,7 @@ class DiskDirectory:
     def install(self, agent: bytes, simulator: Path) -> str:
         """Makes the layout and puts the agent there by its content hash; returns the agent's path. Raises OSError."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for part in ("agent", "replicas", "claims", "images", "models"):
+        for part in PARTS:
             (self.root / part).mkdir(mode=0o700, exist_ok=True)
         digest = hashlib.sha256(agent).hexdigest()[:16]
         path = self.root / "agent" / f"{digest}.py"
@@ -64,6 +65,11 @@ class DiskDirectory:
             target.rename(old)
         fresh.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+    def is_complete(self, agent: str) -> bool:
+        """Whether what `install` and `publish` have put there is there: sites delete files that nobody has changed for weeks."""
+        parts = (Path(agent), self.root / "controllers.json", *(self.root / part for part in PARTS))
+        return all(path.exists() for path in parts)
 
     def publish(self, urls: Sequence[str]) -> None:
         """Tells agents where the controller listens. Raises OSError."""

@@ -1,0 +1,117 @@
+"""The shared directory of a cluster: made usable, kept usable, cleaned, and never believed blindly."""
+
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmop.agent
+from llmop import daemon
+from llmop.domain import replica, site
+from llmop.reconciler import shared
+
+URL = "https://10.0.0.1:7443"
+END: dict[str, Any] = {"reason": "Drained", "endedAt": 1_760_000_000, "exitCode": 0, "logTail": ["bye"]}
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> site.Site:
+    return site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(tmp_path / "shared"))
+
+
+@pytest.fixture
+def places() -> daemon.Places:
+    made = daemon.Places("k3v9qd", "the CA")
+    made.urls = (URL,)
+    return made
+
+
+async def test_a_shared_directory_is_private_and_says_where_the_controller_is(
+    where: site.Site, places: daemon.Places
+) -> None:
+    made = await places.install(where)
+    root = Path(where.shared_dir)
+    assert Path(llmop.agent.__file__).with_name("agent.py").read_bytes() == Path(made.agent).read_bytes()
+    assert {"version": 1, "urls": [URL]} == json.loads((root / "controllers.json").read_text())
+    assert {0o700} == {stat.S_IMODE((root / part).stat().st_mode) for part in (".", *shared.PARTS)}
+
+
+@pytest.mark.parametrize("lost", ["agent", "controllers.json", "claims", "."])
+async def test_what_a_purge_has_deleted_comes_back(
+    where: site.Site, places: daemon.Places, lost: str
+) -> None:
+    first = await places.install(where)
+    gone = Path(where.shared_dir) / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert first == await places.install(where)
+    assert Path(first.agent).exists()
+    assert gone.exists()
+    assert (Path(where.shared_dir) / "controllers.json").exists()
+
+
+async def test_a_directory_that_cannot_be_made_is_an_os_error(places: daemon.Places, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    bad = site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(tmp_path / "file" / "shared"))
+    with pytest.raises(OSError, match="file"):
+        await places.install(bad)
+
+
+async def read(root: Path, content: bytes) -> replica.End | None:
+    directory = root / "replicas" / "chat-1"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "exit.json").write_bytes(content)
+    return await shared.DiskDirectory(root).read_end("chat-1")
+
+
+async def test_a_death_record_is_read(tmp_path: Path) -> None:
+    end = await read(tmp_path, json.dumps(END).encode())
+    assert end is not None
+    assert (replica.EndReason.DRAINED, ("bye",)) == (end.reason, end.log_tail)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff",
+        b"[" * 100_000,
+        b" " * (shared.END_LIMIT + 1),
+        *(
+            json.dumps({**END, **change}).encode()
+            for change in (
+                {"reason": "Bored"},
+                {"reason": []},
+                {"endedAt": float("nan")},
+                {"endedAt": 10**400},
+                {"exitCode": {}},
+                {"logTail": 5},
+            )
+        ),
+    ],
+)
+async def test_a_record_that_is_none_says_nothing(tmp_path: Path, content: bytes) -> None:
+    assert await read(tmp_path, content) is None
+    assert await shared.DiskDirectory(tmp_path).read_end("another") is None
+
+
+async def test_only_what_is_ours_and_forgotten_is_cleaned(tmp_path: Path) -> None:
+    directory = shared.DiskDirectory(tmp_path)
+    jobs = ("llmop-k3v9qd-chat-1-00000001", "llmop-k3v9qd-chat-2-00000002", "llmop-other1-chat-2-00000002")
+    (tmp_path / "claims").mkdir()
+    for job in (*jobs, "notes"):
+        (tmp_path / "claims" / job).touch()
+    (tmp_path / "claims" / "llmop-k3v9qd-chat-3-00000003").mkdir()  # nobody's idea, but no reason to fail
+    for name, installation in (("chat-1", "k3v9qd"), ("chat-2", "k3v9qd"), ("chat-3", "other1")):
+        await directory.prepare(name, {"installation": installation})
+    (tmp_path / "replicas" / "notes").mkdir()
+    directory.sweep("k3v9qd", frozenset({"chat-1"}), frozenset({jobs[0]}))
+    assert {"chat-1", "chat-3", "notes"} == {path.name for path in (tmp_path / "replicas").iterdir()}
+    left = {path.name for path in (tmp_path / "claims").iterdir()}
+    assert {jobs[0], jobs[2], "notes", "llmop-k3v9qd-chat-3-00000003"} == left
