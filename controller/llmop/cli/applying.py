@@ -38,7 +38,8 @@ def explain(error: ServerError, document: "Document") -> str:
     """The error as it is shown: each violation with file, line and column."""
     if error.violations:
         lines = [f'The {error.kind} "{error.name}" is invalid:']
-        lines += [f"* {document.locate(violation)}" for violation in error.violations]
+        problems = [document.locate(violation) for violation in error.violations]
+        lines += [f"* {each}" for each in sorted(problems, key=lambda each: (each.line, each.column))]
         return "\n".join(lines)
     if error.fields:
         line, column = document.position(error.fields[0])
