@@ -1,20 +1,17 @@
 """How much CPU time llmop spends on one squeue of 1,000 and of 10,000 jobs. The yardstick is json.loads of as many jobs.
 
-Prints a table and writes build/bench/snapshot_parse.json. Medians of several rounds, ours and the yardstick in turn.
+Medians of several rounds, ours and the yardstick in turn.
 """
 
 import json
-import os
-import platform
 import random
 import statistics
-import sys
 import time
-from pathlib import Path
+
+import bench
 
 from llmop.cluster.slurm import parse
 
-ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 15
 
 
@@ -69,26 +66,16 @@ def measure(jobs: int) -> tuple[float, float]:
     return statistics.median(ours), statistics.median(theirs)
 
 
-def main() -> int:
+def run() -> bench.Result:
+    conditions = bench.machine()
     small, small_json = measure(1_000)
     large, large_json = measure(10_000)
-    print(f"{'jobs':>8} {'ours, CPU ms':>14} {'json.loads':>12}")
-    print(f"{1_000:>8} {small:>14.1f} {small_json:>12.1f}")
-    print(f"{10_000:>8} {large:>14.1f} {large_json:>12.1f}")
-    result = {
-        "name": "snapshot_parse",
-        "unit": "CPU ms for 1,000 jobs",
-        "ours": round(small, 2),
-        "peers": {"json.loads of the same fields": round(small_json, 2)},
-        "ratios": {"json.loads of the same fields": round(small_json / small, 3)},
-        "more": {"10,000 jobs": round(large, 2), "10,000 jobs, json.loads": round(large_json, 2)},
-        "conditions": {"python": platform.python_version(), "cpus": os.cpu_count(), "rounds": ROUNDS},
-    }
-    target = ROOT / "build" / "bench" / "snapshot_parse.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return bench.Result(
+        name="snapshot_parse",
+        unit="CPU ms for 1,000 jobs",
+        ours=small,
+        peers={"json.loads of the same fields": small_json},
+        higher_is_better=False,
+        more={"10,000 jobs": round(large, 2), "10,000 jobs, json.loads": round(large_json, 2)},
+        conditions={**conditions, "rounds": ROUNDS},
+    )
