@@ -158,7 +158,7 @@ def _with_job(each: replica.Replica, own_job: job.ObservedJob) -> replica.Replic
     has_started = own_job.state not in (job.JobState.PENDING, job.JobState.HELD, job.JobState.REQUEUED)
     if not has_started:
         each = _without_engine(each)
-    return dataclasses.replace(
+    return replica.learn(
         each,
         started_at=(own_job.started_at or each.started_at) if has_started else None,
         ends_at=own_job.ends_at if has_started else None,
@@ -393,7 +393,7 @@ def _with_heartbeat(
         ready_at = None
     elif is_ready and ready_at is None:
         ready_at = seen.now
-    return dataclasses.replace(
+    return replica.learn(
         each,
         ready_at=ready_at,
         host=heartbeat.host or each.host,

@@ -459,7 +459,7 @@ def _current_revision(replicas: Sequence[assess.Assessment], newest: int) -> int
 
 def _shown(each: assess.Assessment) -> values.ReplicaStatus:
     return values.ReplicaStatus(
-        replica=dataclasses.replace(each.facts, phase=each.phase),
+        replica=replica.learn(each.facts, phase=each.phase),
         phase=each.phase,
         reason=each.reason,
         message=each.message,
