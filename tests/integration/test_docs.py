@@ -23,8 +23,13 @@ from pathlib import Path
 
 import pytest
 
+from llmop.domain import errors
+from llmop.manifest import admit, load
+
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial" / "laptop.md"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+WRONG_ON_PURPOSE = "name: Bad_Name"
 BIN = ROOT / ".venv" / "bin"
 COMMAND_S = 60.0
 ENDED = "-- ended with "
@@ -140,8 +145,9 @@ class Terminals:
             return
         if step.way == "interrupt":
             assert self._interrupt() == 0
+        started = time.monotonic()
         code, printed = self._run(command)
-        print(f"$ {command}\n{printed}", end="")
+        print(f"$ {command}  # {time.monotonic() - started:.1f} s\n{printed}", end="")
         place = f"{TUTORIAL.name}:{step.line}: {step.command}"
         assert code == step.exit_code, f"{place}\nended with {code}:\n{printed}"
         assert not (lost := missing(shown, printed)), f"{place}\ndid not print {lost!r}:\n{printed}"
@@ -195,6 +201,9 @@ class Terminals:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+        for pipe in (self.first.stdin, self.first.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def processes(home: Path) -> list[str]:
@@ -239,3 +248,29 @@ def test_every_command_of_the_tutorial_does_what_the_page_shows(terminals: Termi
     left = {path.name for path in terminals.home.iterdir()}
     assert set() == left - {"second.log", ".local", ".config", ".cache"}
     assert [] == [*terminals.home.glob(".local/share/*"), *terminals.home.glob(".config/*")]
+
+
+def test_every_relative_link_leads_to_a_file() -> None:
+    links = [
+        (page, target)
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target
+    ]
+    assert [] == [f"{page}: {target}" for page, target in links if not (page.parent / target).exists()]
+
+
+def test_every_manifest_of_the_pages_is_one_that_llmop_takes() -> None:
+    refused = []
+    for page in PAGES:
+        for text in re.findall(
+            r"^```yaml\n(apiVersion: llmop.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            if WRONG_ON_PURPOSE in text:
+                continue
+            for document in load.load(text.replace("${HOME}", "/home/me"), page.name):
+                try:
+                    admit.admit(document.data, namespace="default")
+                except errors.Invalid as error:
+                    refused.append(str(document.explain(error)))
+    assert [] == refused
