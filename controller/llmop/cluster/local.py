@@ -68,14 +68,19 @@ class LocalCluster:
             "USER": account.pw_name,
             "LOGNAME": account.pw_name,
         }
+        self._is_made = False
+        # A directory that cannot be made is a problem of this cluster, which its snapshots tell, not of whoever makes this object.
+        with contextlib.suppress(OSError):
+            self._make()
 
     def _make(self) -> None:
-        """Here and not at the start: a directory that cannot be made is a problem of this cluster, not of the controller."""
-        for each in (
-            self._directory.parent,
-            self._directory,
-        ):  # parents that mkdir makes by itself are open to others
+        """Once: a directory that goes away later must not look like one without jobs. Raises OSError."""
+        if self._is_made:
+            return
+        # One by one: parents that mkdir makes by itself are open to others.
+        for each in (self._directory.parent, self._directory):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._is_made = True
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
         try:
