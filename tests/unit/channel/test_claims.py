@@ -31,8 +31,14 @@ CLAIMED = {**SUBMITTED, "claimed_restart": 0}
         pytest.param(
             CLAIMED,
             {"restart_count": 1, "holder": ("5", 0)},
-            RUN,
+            RUN_AND_TAKE_THE_LINK,
             id="its own job, requeued, finds the link of its earlier start",
+        ),
+        pytest.param(
+            {**CLAIMED, "claimed_restart": 1},
+            {"restart_count": 0, "holder": ("5", 1)},
+            SUPERSEDED,
+            id="an earlier start that finds the link of a later one",
         ),
         pytest.param(
             CLAIMED, {"job_id": "6", "holder": ("5", 0)}, SUPERSEDED, id="a twin of the job that claimed"
