@@ -45,6 +45,11 @@ def after_health(record: values.Record) -> values.Record:
     return dataclasses.replace(record, crashes=0, crash_revision=0, retry_at=None)
 
 
+def for_revision(record: values.Record, newest: int) -> values.Record:
+    """`record` without the crashes of another revision: a changed manifest is tried at once; the budget still counts."""
+    return after_health(record) if record.crashes and record.crash_revision != newest else record
+
+
 def stalled(record: values.Record, reason: str, message: str, generation: int, now: float) -> values.Record:
     return dataclasses.replace(
         record,

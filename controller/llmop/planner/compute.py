@@ -36,6 +36,7 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
         assess.assess(each, seen, asked=is_going or each.drain is not None) for each in desired.replicas
     ]
     record = backoff.released(desired.record, deployment.generation, seen.now)
+    record = backoff.for_revision(record, revision.number)
     record = _ends(desired, replicas, record, revision.number, seen, draft)
     record = _health(replicas, record, revision.number, seen)
     _announce_ready(desired, replicas, draft)

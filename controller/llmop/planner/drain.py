@@ -4,6 +4,7 @@
 |----------------------------|----------------------------------------------------------------------------------------|
 | waits                      | cancelled at once                                                                      |
 | runs, was never ready      | cancelled at once: nobody uses it                                                      |
+| runs, its agent has ended  | left to end by itself                                                                  |
 | runs                       | gateways first, then the agent is told; it waits for its connections until the deadline |
 | runs past its deadline     | cancelled                                                                              |
 """
