@@ -57,6 +57,10 @@ class Surroundings(Protocol):
 
     def will_cancel(self, leader: "Leader", job_ids: Sequence[str]) -> None: ...
 
+    def wrote(self) -> None:
+        """Something is about to be committed."""
+        ...
+
 
 class Leader:
     """One controller process: a reconciler and a desk, and the blows that it gets."""
@@ -66,6 +70,7 @@ class Leader:
         self.around = around
         self.is_alive = True
         self.resumed: asyncio.Event | None = None  # set while it stands still
+        self.has_read = -1  # how many writes it has followed
         self.blocked = 0  # how many of its coroutines wait for virtual time
         self.aims: list[Aim] = []
         self.work: asyncio.Task[None] | None = None  # a pass that stands still
@@ -168,6 +173,7 @@ class TappedStore:
         await self._leader.around.between(self._leader)
         if await self._leader.gate("before commit", _COMMIT_BEFORE) is Blow.REFUSE:
             raise errors.Unavailable("the store does not answer")
+        self._leader.around.wrote()
         committed = await self._inner.commit(writes, epoch=epoch, durable=durable)
         if await self._leader.gate("after commit", _COMMIT_AFTER) is Blow.LOSE_ANSWER:
             raise errors.Unavailable("the store's answer was lost")

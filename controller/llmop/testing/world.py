@@ -87,6 +87,7 @@ class World:
         self.slow: dict[str, float] = {}  # seconds that calls of the cluster take
         self.has_quota = False
         self.foreign: set[VirtualJob] = set()
+        self.writes = 0  # commits of anybody: a controller follows the change log
         self.passes = 0
         self.acting = 0
         self.actions: collections.Counter[str] = collections.Counter()
@@ -274,7 +275,11 @@ class World:
             self._lose_leader(leader, 1.0)
             self._due.append(leader.bury)
 
+    def wrote(self) -> None:
+        self.writes += 1
+
     def _hint(self, kind: str, namespace: str, name: str) -> None:
+        self.wrote()
         if self.leader is not None:
             self.leader.reconciler.hint(kind, namespace, name)
 
@@ -350,10 +355,9 @@ class World:
         if leader is None:
             return False
         reconciler = leader.reconciler
-        try:
+        if leader.has_read != self.writes:
+            leader.has_read = self.writes
             await reconciler.refresh()
-        except errors.Unavailable:
-            return False
         for cluster in (builders.CLUSTER,):
             watch = reconciler.fleet.watches.get(cluster)
             if cluster not in leader.polls and (watch is None or watch.due_at <= self.clock.now()):
