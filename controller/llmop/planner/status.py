@@ -9,6 +9,7 @@ from llmop.planner import assess, backoff, rollout, values
 _TRUE, _FALSE, _UNKNOWN = conditions.Status.TRUE, conditions.Status.FALSE, conditions.Status.UNKNOWN
 
 _STALLING = frozenset({"SubmissionBudgetSpent"})
+CRASHES_BEFORE_STALLED = 3  # bad ends of one revision in a row: somebody has to look, retries go on slowly
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +92,21 @@ def _stalled(
     if desired.record.stalled_reason:
         return _condition("Stalled", _TRUE, desired.record.stalled_reason, desired.record.stalled_message)
     if brake.reason in _STALLING:
-        return _condition("Stalled", _TRUE, brake.reason, brake.message)
+        return _condition("Stalled", _TRUE, brake.reason, _with_failure(brake.message, desired.record))
+    if desired.record.crashes >= CRASHES_BEFORE_STALLED:
+        words = _with_failure("replicas end soon after their start", desired.record)
+        return _condition("Stalled", _TRUE, "CrashLoopBackOff", words)
     if is_stalled_submission:
         return _condition(
             "Stalled", _TRUE, "SubmissionUnresolved", "submissions leave no job; trying again slowly"
         )
     return _condition("Stalled", _FALSE, "NotStalled", "")
+
+
+def _with_failure(message: str, record: values.Record) -> str:
+    """The sentence with the cause that is known: people should not have to look for it."""
+    failure = record.last_failure
+    return f"{message}; the last one: {failure.reason}: {failure.message}" if failure is not None else message
 
 
 def _capacity(
@@ -163,7 +173,7 @@ def _progressing(
             f"a replica runs for more than {spec.progress_deadline_s} s without being ready",
         )
     if brake.reason and counts.updated < wanted:
-        return _condition("Progressing", _FALSE, brake.reason, brake.message)
+        return _condition("Progressing", _FALSE, brake.reason, _with_failure(brake.message, desired.record))
     if counts.updated < wanted:
         return _condition(
             "Progressing",
