@@ -127,21 +127,27 @@ def _job_of(each: replica.Replica, view: values.ClusterView | None) -> job.Obser
 
 
 def _must_show(each: replica.Replica, view: values.ClusterView) -> bool:
-    """A complete snapshot that began after the job id was learned cannot miss a job that exists."""
+    """A complete snapshot that began after the job id was learned cannot miss a job that exists; unless so many are missing
+    that the snapshot itself is in doubt.
+    """
     resolved_at = each.submission.resolved_at
     return (
         view.is_current
+        and not view.brake
         and view.snapshot_started_at is not None
         and resolved_at is not None
         and view.snapshot_started_at > resolved_at
     )
 
 
+_SILENT = (job.JobState.PENDING, job.JobState.SUSPENDED)
+
+
 def _since_started(
     own_job: job.ObservedJob, heartbeat: replica.Heartbeat, view: values.ClusterView
 ) -> job.ObservedJob:
-    """A job that the snapshot shows waiting has started when its agent was heard after that snapshot began."""
-    if own_job.state is not job.JobState.PENDING or heartbeat.phase is replica.AgentPhase.ENDED:
+    """A job that the snapshot shows waiting, or frozen, runs when its agent was heard after that snapshot began."""
+    if own_job.state not in _SILENT or heartbeat.phase is replica.AgentPhase.ENDED:
         return own_job
     if view.snapshot_started_at is None or heartbeat.received_at <= view.snapshot_started_at:
         return own_job

@@ -1,0 +1,67 @@
+"""The copy in memory follows the store."""
+
+import dataclasses
+
+from llmop.domain import resources
+from llmop.reconciler import mirror, queue
+from llmop.store import interface
+from llmop.testing.memory_store import MemoryStore
+
+OWNER = resources.Resource(kind=resources.MODEL_DEPLOYMENT, namespace="default", name="a", uid="u-a")
+KEY = queue.Key(kind=OWNER.kind, namespace="default", name="a")
+
+
+def _revision(number: int) -> resources.Resource:
+    return resources.Resource(
+        kind=resources.REVISION,
+        namespace="default",
+        name=f"a-{number}",
+        uid=f"u-a-{number}",
+        owner=resources.Owner(kind=OWNER.kind, name="a", uid=OWNER.uid),
+    )
+
+
+async def test_it_begins_with_everything_and_goes_on_with_changes() -> None:
+    store = MemoryStore()
+    await store.commit([interface.Create(resource=OWNER)])
+    copy = mirror.Mirror(store)
+    first = await copy.refresh()
+    assert (True, {KEY}) == (first.everything, first.keys)
+    await store.commit([interface.Create(resource=_revision(2)), interface.Create(resource=_revision(1))])
+    assert {KEY} == (await copy.refresh()).keys
+    assert ["a-1", "a-2"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+    assert frozenset() == (await copy.refresh()).keys
+
+
+async def test_what_is_removed_is_gone_and_what_takes_its_name_is_another() -> None:
+    store = MemoryStore()
+    await store.commit([interface.Create(resource=OWNER), interface.Create(resource=_revision(1))])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    await store.commit([interface.Remove(kind=OWNER.kind, namespace="default", name="a", uid=OWNER.uid)])
+    await store.commit([interface.Create(resource=dataclasses.replace(OWNER, uid="u-b"))])
+    await copy.refresh()
+    found = copy.get(OWNER.kind, "default", "a")
+    assert found is not None
+    assert "u-b" == found.uid
+
+
+async def test_a_change_of_a_runtime_concerns_everybody() -> None:
+    store = MemoryStore()
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    await store.commit(
+        [interface.Create(resource=resources.Resource(kind=resources.SERVING_RUNTIME, name="r", uid="u-r"))]
+    )
+    assert (await copy.refresh()).everything
+
+
+async def test_a_reader_that_is_too_old_reads_everything_again() -> None:
+    store = MemoryStore()
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    await store.commit([interface.Create(resource=OWNER)])
+    await store.commit([interface.Create(resource=_revision(1))])
+    await store.compact(changes_before=3, tombstones_before=0, events_before=0)
+    assert (await copy.refresh()).everything
+    assert copy.get(OWNER.kind, "default", "a") is not None

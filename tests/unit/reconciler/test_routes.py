@@ -1,0 +1,84 @@
+"""The versioned table of endpoints."""
+
+from llmop.domain import endpoint
+from llmop.reconciler import routes
+from llmop.testing.clock import FakeClock
+
+READY, DRAINING = endpoint.EndpointState.READY, endpoint.EndpointState.DRAINING
+
+
+def _endpoint(uid: str, state: endpoint.EndpointState = READY) -> endpoint.Endpoint:
+    return endpoint.Endpoint(
+        replica=uid, uid=uid, host="h", port=1, api_key="k", state=state, deployment="default/a"
+    )
+
+
+class Book:
+    """An open book of a controller that has been up for a while."""
+
+    def __init__(self, epoch: int = 1) -> None:
+        self.clock = FakeClock()
+        self.told: list[str] = []
+        self.book = routes.EndpointBook(epoch, self.clock.now, self.told.append)
+        self.book.expect(())
+        self.clock.advance(10)
+
+    def uids(self) -> list[str]:
+        return [each.uid for each in self.book.table().endpoints]
+
+
+def test_every_change_raises_the_version_and_nothing_else_does() -> None:
+    book = Book().book
+    versions = [book.table().version]
+    for group in ((_endpoint("x"),), (_endpoint("x"),), ()):
+        book.put("default/a", group, None)
+        versions.append(book.table().version)
+    assert [0, 1, 1, 2] == [version - versions[0] for version in versions]
+
+
+def test_versions_rise_over_restarts() -> None:
+    old, new = Book(epoch=1), Book(epoch=2)
+    for _ in range(3):
+        old.book.put("default/a", (_endpoint("x"),), None)
+        old.book.put("default/a", (), None)
+    assert new.book.table().version > old.book.table().version
+
+
+def test_the_first_table_waits_for_every_deployment() -> None:
+    book = routes.EndpointBook(1, FakeClock().now, lambda _: None)
+    book.expect(["default/a", "default/b", "default/c"])
+    book.put("default/a", (_endpoint("x"),), None)
+    book.put("default/b", (), None)
+    assert 0 == book.table().version
+    book.skip("default/c")
+    assert ["x"] == [each.uid for each in book.table().endpoints]
+    assert book.table().version > 1 << 32
+
+
+def test_a_draining_endpoint_is_left_alone_once_every_live_gateway_has_seen_that() -> None:
+    given = Book()
+    for name in ("g1", "g2"):
+        given.book.acknowledge(name, given.book.table().version, {})
+    given.book.put("default/a", (_endpoint("x", DRAINING),), None)
+    assert frozenset() == given.book.drained()
+    given.book.acknowledge("g1", given.book.table().version, {})
+    assert frozenset() == given.book.drained()
+    given.book.acknowledge("g2", given.book.table().version, {})
+    assert frozenset({"x"}) == given.book.drained()
+    assert "default/a" in given.told
+
+
+def test_a_gateway_that_is_not_heard_any_more_delays_nobody() -> None:
+    given = Book()
+    given.book.acknowledge("g1", given.book.table().version, {})
+    given.book.put("default/a", (_endpoint("x", DRAINING),), None)
+    given.clock.advance(routes.GATEWAY_LIVE_S + 0.1)
+    assert frozenset({"x"}) == given.book.drained()
+
+
+def test_right_after_a_start_nobody_knows_which_gateways_live() -> None:
+    clock = FakeClock()
+    book = routes.EndpointBook(1, clock.now, lambda _: None)
+    book.expect(())
+    book.put("default/a", (_endpoint("x", DRAINING),), None)
+    assert frozenset() == book.drained()
