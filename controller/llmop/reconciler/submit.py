@@ -136,9 +136,10 @@ class Submitter:
         while waiting and sum(name == where.name for name in self._in_flight.values()) < CONCURRENT:
             wait_s = bucket.take(self._clock.now())
             if wait_s > 0:
-                key, _, _ = next(iter(waiting.values()))
-                # The key's next pass asks for the submission again, which pumps.
-                self._later(key, self._clock.now() + wait_s)
+                # A key's next pass asks for the submission again, which pumps. Each is looked at when it would be its turn: the first
+                # one may not be wanted any more by then.
+                for position, (key, _, _) in enumerate(waiting.values()):
+                    self._later(key, self._clock.now() + wait_s + position / where.submit_rate)
                 return
             uid, (key, each, round_number) = waiting.popitem(last=False)
             self._in_flight[uid] = where.name
