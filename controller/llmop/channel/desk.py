@@ -209,8 +209,11 @@ class Desk:
         self._ledgers.pop(uid, None)
         self._orders.pop(uid, None)
         self._acknowledged.pop(uid, None)
-        self._waiting.pop(uid, None)
         self.heartbeats.pop(uid, None)
+        waiting = self._waiting.pop(uid, None)
+        if waiting is not None:
+            # Its held reply goes out: nothing would wake it any more.
+            waiting.event.set()
 
 
 def _is_open(submission: replica.Submission) -> bool:

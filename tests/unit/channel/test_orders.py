@@ -141,3 +141,11 @@ async def test_an_order_for_one_replica_does_not_reach_another(rig: Rig) -> None
     assert not other.done()
     rig.desk.close()
     assert [] == await other
+
+
+async def test_a_reply_held_for_a_replica_that_goes_is_sent_at_once(rig: Rig) -> None:
+    """Nothing else would wake it: it would outlive the listener and be cut with an error."""
+    waiting = held(rig)
+    await until_held()
+    rig.desk.forget(UID)
+    assert [] == await at_once(waiting)
