@@ -169,7 +169,7 @@ class World:
         )
 
     def _plain(self, text: str) -> str:
-        return text.replace(str(self.directory), "/work").replace(llmop.__version__, "VERSION")
+        return text.replace(str(self.directory), "/home/me").replace(llmop.__version__, "VERSION")
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ class Transcript:
     def run(self, *arguments: str, stdin: str = "") -> Outcome:
         outcome = self.world.llmctl(*arguments, stdin=stdin)
         shown = [f"'{each}'" if " " in each else each for each in arguments]
-        command = " ".join(shown).replace(str(self.world.directory), "/work")
+        command = " ".join(shown).replace(str(self.world.directory), "/home/me")
         self._lines.append(f"$ llmctl {command}\n")
         self._lines += outcome.stdout.splitlines(keepends=True)
         self._lines += [f"2| {line}" for line in outcome.stderr.splitlines(keepends=True)]
