@@ -209,3 +209,14 @@ def test_gpus_of_a_profile(site: Installation, one: Callable[..., str]) -> None:
     each = ready_one(site, name)
     shown = site.rig.run_as_root(["scontrol", "show", "job", str(each.job_id)])
     assert "gres:gpu:a100:2" in shown or "gres/gpu:a100=2" in shown or "gres/gpu=2" in shown, shown
+
+
+def test_the_longest_name_in_a_container(site: Installation, engine_sif: Path) -> None:
+    """Nothing that is made of the name (job, directories, sockets) grows beyond what the node takes."""
+    name = "x" * 63
+    site.apply(simulator(name, image=engine_sif))
+    try:
+        site.wait_ready(name, 1, timeout=30)
+    finally:
+        site.delete(name)
+        site.wait_gone(name)
