@@ -9,7 +9,7 @@ import random
 import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,12 @@ async def _serve(
         work = asyncio.create_task(reconciler.run(), name="reconciler")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
-            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            until: list[asyncio.Future[Any]] = [work, stopped, agents.ended]
+            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+            if agents.ended.done():
+                agents.ended.result()
         finally:
             for task in (work, stopped):
                 task.cancel()
@@ -158,14 +161,15 @@ class Places:
             )
         return known
 
-    async def sweep(self, ledgers: Sequence[interface.Ledger]) -> None:
-        """Logs and claims live as long as the ledger remembers their replica."""
-        replicas = frozenset(ledger.replica_name for ledger in ledgers)
-        jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
-        for shared_dir in self._known:
-            await asyncio.to_thread(
-                shared.DiskDirectory(Path(shared_dir)).sweep, self._installation, replicas, jobs
-            )
+    async def sweep(self, store: interface.Store) -> None:
+        """Logs and claims live as long as the ledger remembers their replica. Raises Unavailable of the store."""
+        for shared_dir in list(self._known):
+            directory = shared.DiskDirectory(Path(shared_dir))
+            found = await asyncio.to_thread(directory.entries)
+            ledgers = await store.ledgers()
+            replicas = frozenset(ledger.replica_name for ledger in ledgers)
+            jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
+            await asyncio.to_thread(directory.sweep, found, self._installation, replicas, jobs)
 
     def _install(self, directory: shared.DiskDirectory) -> str:
         agent = directory.install(self._agent, self._simulator)
@@ -259,8 +263,6 @@ async def retain(store: interface.Store, clock: Clock, places: Places) -> None:
             tombstones_before=now - TOMBSTONES_KEPT_S,
             events_before=now - EVENTS_KEPT_S,
         )
-        ledgers = await store.ledgers()
+        await places.sweep(store)
     except errors.Unavailable as error:
         _log.warning("nothing was cleaned up", error=str(error))
-        return
-    await places.sweep(ledgers)

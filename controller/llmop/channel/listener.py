@@ -334,6 +334,12 @@ class Listener:
         if self._task.done():
             self._task.result()
 
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done when it does not listen any more, whatever the reason; to be asked after `start`."""
+        assert self._task is not None
+        return self._task
+
     async def stop(self) -> None:
         self._server.should_exit = True
         if self._task is not None:

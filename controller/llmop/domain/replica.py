@@ -32,6 +32,7 @@ class Submission:
     script_hash: str = ""
     intent_at: float = 0.0
     attempt_at: float | None = None
+    unknown_at: float | None = None  # when sbatch came back without saying what came of it
     resolved_at: float | None = None
     retry_at: float | None = None
     rounds: int = 0
@@ -126,6 +127,7 @@ class Replica:
     ends_at: float | None = None
     engine_restarts: int = 0
     missing_since: float | None = None  # when the first complete snapshot without its job was taken
+    blocked_since: float | None = None  # since when Slurm says that its job will not run as it is
     was_running: bool = False  # Slurm said RUNNING at least once
     phase: "Phase | None" = None
 

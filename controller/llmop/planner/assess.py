@@ -282,6 +282,8 @@ def _alive(
     )
     kept = (_Phase.READY, _Phase.SUSPECT, _Phase.UNREACHABLE, _Phase.SUSPENDED)
     facts = _with_heartbeat(each, heartbeat, seen, is_ready=shown.phase in kept)
+    blocked_since = (facts.blocked_since or seen.now) if shown.phase is _Phase.BLOCKED else None
+    facts = replica.learn(facts, blocked_since=blocked_since)
     waits = own_job is not None and own_job.state is job.JobState.PENDING
     return Assessment(
         facts=facts,
@@ -291,7 +293,7 @@ def _alive(
         is_routed=shown.is_routed and facts.drain is None and bool(facts.host),
         job=own_job,
         heartbeat=heartbeat,
-        is_replaced=shown.is_replaced,
+        is_replaced=shown.is_replaced and not seen.is_blind,
         estimated_start_at=own_job.started_at if waits and own_job is not None else None,
     )
 

@@ -64,6 +64,13 @@ def _runs(each: replica.Replica) -> bool:
     )
 
 
+def is_blind(heartbeats: Mapping[str, replica.Heartbeat], now: float, silent_s: float) -> bool:
+    """Agents fall silent one by one; when max(3, 30 %) of them are silent at once it is our listener, our clock or the network."""
+    talking = [beat for beat in heartbeats.values() if beat.phase is not replica.AgentPhase.ENDED]
+    silent = sum(1 for beat in talking if now - beat.received_at > silent_s)
+    return silent >= max(AT_LEAST, math.ceil(SHARE * len(talking)))
+
+
 def judge(
     replicas: Sequence[replica.Replica],
     snapshot: job.Snapshot,

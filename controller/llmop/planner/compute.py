@@ -69,8 +69,8 @@ def _newest_revision(desired: values.Desired, names: values.Names, draft: _Draft
         name=f"{desired.deployment.name[:50].rstrip('-')}-{number}-{fresh.suffix}",
         uid=fresh.uid,
     )
-    if desired.deployment.deleted_at is not None and newest is not None:
-        return newest
+    if desired.deployment.deleted_at is not None:
+        return newest or revision
     draft.actions.append(values.CreateRevision(revision=revision))
     return revision
 
@@ -238,8 +238,8 @@ def _hopeless(
         if own_job.pending is job.PendingClass.HELD_BY_ADMIN:
             result.append(each)
             continue
-        since = own_job.submitted_at or each.facts.submission.resolved_at or seen.now
-        if own_job.pending is job.PendingClass.NEVER and seen.now < since + NEVER_RUNS_CONFIRMED_S:
+        since = each.facts.blocked_since or seen.now
+        if seen.now < since + NEVER_RUNS_CONFIRMED_S:
             draft.recheck(since + NEVER_RUNS_CONFIRMED_S)
             result.append(each)
             continue
@@ -347,7 +347,7 @@ def _new_replica(
     desired: values.Desired, newest: int, seen: values.Observed, fresh: values.FreshName
 ) -> replica.Replica:
     deployment = desired.deployment
-    name = f"{deployment.name[: ids.REPLICA_LENGTH - 6].rstrip('-')}-{fresh.suffix}"
+    name = ids.replica_name(deployment.name, fresh.suffix)
     return replica.Replica(
         name=name,
         namespace=deployment.namespace,
@@ -375,9 +375,13 @@ def _prune(
         key=lambda each: each.facts.end.at if each.facts.end else 0.0,
     )
     kept = 0 if desired.deployment.deleted_at is not None else 1
-    for each in ended[: max(0, len(ended) - kept)]:
+    shown = ended[len(ended) - kept :] if kept else []
+    for each in ended:
+        if each in shown and each.facts.deleted_at is None:
+            continue
         draft.actions.append(values.RemoveReplica(replica=each.facts, why="it has ended"))
-    in_use = {each.facts.revision for each in replicas} | {newest.number}
+    is_last_pass = desired.deployment.deleted_at is not None and not desired.replicas
+    in_use = {each.facts.revision for each in replicas} | (set() if is_last_pass else {newest.number})
     spare = [each for each in desired.revisions if each.number not in in_use]
     limit = 0 if desired.deployment.deleted_at is not None else desired.deployment.spec.revision_history_limit
     for revision in spare[: max(0, len(spare) - limit)]:

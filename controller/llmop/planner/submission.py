@@ -61,7 +61,9 @@ def resolve(each: replica.Replica, seen: values.Observed) -> Resolution:
         return Resolution(actions=_adopt(each, found))
     if submission.attempt_at is None:
         return _first_attempt(each, view, seen.now)
-    settles_at = submission.attempt_at + view.site.settle_s
+    # Without an outcome the controller died meanwhile, and its sbatch may still be trying.
+    ended_at = submission.unknown_at or submission.attempt_at + view.site.submit_timeout_s
+    settles_at = ended_at + view.site.settle_s
     if submission.rounds >= ROUNDS_BEFORE_STALLED:
         settles_at = max(settles_at, submission.attempt_at + SLOW_RETRY_S)
     is_stalled = submission.rounds >= ROUNDS_BEFORE_STALLED

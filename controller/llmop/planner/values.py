@@ -119,6 +119,9 @@ class Observed:
     drained_by_gateways: frozenset[str] = frozenset()
     api_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     timing: Timing = Timing()
+    is_blind: bool = (
+        False  # so much is silent at once that the fault is more likely ours: nobody is replaced for silence
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,6 +56,7 @@ def replica_of(resource: resources.Resource, ledger: interface.Ledger) -> replic
         ends_at=_time(status.get("endsAt")),
         engine_restarts=int(status.get("restarts", 0)),
         missing_since=_time(status.get("missingSince")),
+        blocked_since=_time(status.get("blockedSince")),
         was_running=bool(status.get("wasRunning", False)),
         phase=replica.Phase(status["phase"]) if status.get("phase") else None,
     )
@@ -140,6 +141,7 @@ def replica_status(shown: values.ReplicaStatus, end: replica.End | None = None) 
         "readyAt": _exact(facts.ready_at),
         "endsAt": _exact(facts.ends_at),
         "missingSince": _exact(facts.missing_since),
+        "blockedSince": _exact(facts.blocked_since),
         "wasRunning": facts.was_running,
         "estimatedStartTime": _shown(shown.estimated_start_at),
         "end": end_json(end) if end is not None else None,

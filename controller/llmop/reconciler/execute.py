@@ -44,6 +44,10 @@ def transaction(
     """The writes of the plan and the effects that follow once they are committed."""
     draft = _Transaction()
     now = clock.now()
+    if any(isinstance(action, values.CreateReplica | values.RecordEnd) for action in plan.actions):
+        # What such a pass learned about crashes and budgets is in the owner's status, behind a guard that drops it when somebody wrote
+        # in between. Facts are not dropped: this unchanged write makes the whole pass fail instead, and it is done again.
+        draft.writes.append(interface.Update(resource=owner, expected_version=owner.resource_version))
     for action in plan.actions:
         _translate(action, owner, stored, clock, now, draft)
     gone = {each.uid for each in draft.removed}

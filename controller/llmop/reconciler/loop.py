@@ -17,7 +17,7 @@ from llmop.clock import Clock
 from llmop.cluster import driver
 from llmop.domain import errors, job, replica, resources, site
 from llmop.manifest import convert
-from llmop.planner import compute, orphans, values
+from llmop.planner import brake, compute, orphans, values
 from llmop.reconciler import (
     clusters,
     codec,
@@ -36,6 +36,8 @@ from llmop.store import interface
 _log = structlog.get_logger()
 
 CANCEL_AGAIN_S = 60.0
+GAP_S = 20.0  # a loop that should come round every 0.2 s and did not for so long was not running
+FILES_PATIENCE_S = 10.0  # for a shared file system; network file systems hang rather than fail
 
 
 class Agents(Protocol):
@@ -102,6 +104,7 @@ class Reconciler:
         self.epoch = epoch
         self._installation = installation
         self._since = ports.clock.now()
+        self._blind_until = 0.0
         self.queue = queue.WorkQueue()
         self._failures: collections.Counter[queue.Key] = collections.Counter()
         self.failing: dict[queue.Key, Exception] = {}  # why the last pass over a key came to nothing
@@ -164,8 +167,8 @@ class Reconciler:
             queue.Key(kind=resources.MODEL_DEPLOYMENT, namespace=namespace, name=name), queue.URGENT
         )
 
-    def resync(self) -> None:
-        """Everything once more, behind what somebody waits for."""
+    async def resync(self) -> None:
+        """Everything once more, behind what somebody waits for. A coroutine: a scheduler runs plain functions in a thread."""
         self._enqueue_all(queue.RESYNC)
 
     def _enqueue_all(self, priority: int) -> None:
@@ -211,7 +214,7 @@ class Reconciler:
     async def run(self) -> None:
         """Reconciles until cancelled. Raises Deposed when another controller has taken over."""
         await self.refresh()
-        self.resync()
+        await self.resync()
         workers = [
             asyncio.create_task(self._follow(), name="follow"),
             asyncio.create_task(self._work(), name="work"),
@@ -358,8 +361,10 @@ class Reconciler:
             if watch is not None:
                 views[name] = watch.view()
         await self._read_exits(desired.replicas, views)
+        now = self._clock.now()
+        timing = values.Timing.of_period(self._agents.period_s)
         seen = values.Observed(
-            now=self._clock.now(),
+            now=now,
             controller_since=self._since,
             installation=self._installation,
             clusters=views,
@@ -372,7 +377,9 @@ class Reconciler:
             in_flight=self.submitter.in_flight,
             drained_by_gateways=self.book.drained(),
             api_keys={uid: ledger.secrets.api_key for uid, ledger in ledgers.items()},
-            timing=values.Timing.of_period(self._agents.period_s),
+            timing=timing,
+            is_blind=now < self._blind_until
+            or brake.is_blind(self._agents.heartbeats, now, timing.replaced_s),
         )
         return desired, seen
 
@@ -380,7 +387,8 @@ class Reconciler:
         where = self._gatherer.known()[2].get(name)
         if where is None:
             return None
-        if name not in self._files:
+        known = self.fleet.watches.get(name)
+        if name not in self._files or (known is not None and known.site.shared_dir != where.shared_dir):
             self._files[name] = self._ports.make_files(where)
         return self.fleet.ensure(where)
 
@@ -404,9 +412,18 @@ class Reconciler:
             ]
             is_over = all(seen.state.is_terminal for seen in found) if found else view.is_current
             if is_over:
-                end = await self._files[each.cluster].read_end(each.name)
+                end = await self._read_end(each)
                 if end is not None:
                     self._exits[each.uid] = end
+
+    async def _read_end(self, each: replica.Replica) -> replica.End | None:
+        """A file system that hangs must not stop the passes of all clusters: no answer in time is no record."""
+        try:
+            async with asyncio.timeout(FILES_PATIENCE_S):
+                return await self._files[each.cluster].read_end(each.name)
+        except TimeoutError:
+            _log.warning("the shared directory does not answer", cluster=each.cluster, replica=each.name)
+            return None
 
     def _act(self, key: queue.Key, effects: execute.Effects) -> None:
         for gone in effects.removed:
@@ -487,7 +504,13 @@ class Reconciler:
     async def _observe_for_ever(self) -> None:
         """Polls each cluster when it is due; different clusters at the same time."""
         polling: dict[str, asyncio.Task[None]] = {}
+        looked_at = self._clock.now()
         while True:
+            now = self._clock.now()
+            if abs(now - looked_at) > GAP_S:
+                # Stopped, suspended, or the clock was set: agents need a while to be heard again.
+                self._blind_until = now + values.Timing.of_period(self._agents.period_s).unreachable_s
+            looked_at = now
             for each in list(self._mirror.all(resources.CLUSTER)):
                 task = polling.get(each.name)
                 if task is not None and task.done():
@@ -504,6 +527,12 @@ class Reconciler:
             await self.poll(name)
         except errors.Unavailable as error:
             _log.warning("store unavailable", error=str(error))
+        except errors.Deposed:
+            raise
+        except Exception:  # noqa: BLE001  (a fault in one driver)
+            # One cluster that cannot be looked at must not stop the others; it is tried again in a while.
+            _log.exception("looking at a cluster failed", cluster=name)
+            await asyncio.sleep(observe.IDLE_S)
 
     async def poll(self, name: str) -> None:
         """Takes a snapshot of one cluster; what is different enqueues its deployments."""
@@ -527,8 +556,13 @@ class Reconciler:
     async def _announce(self, watch: observe.ClusterWatch) -> None:
         """Tells the agents of this cluster where this controller is; they may run since long before it."""
         try:
-            await self._ports.install(watch.site)
+            async with asyncio.timeout(FILES_PATIENCE_S):
+                await self._ports.install(watch.site)
             watch.directory_problem = ""
+        except TimeoutError:
+            watch.directory_problem = (
+                f"{watch.site.shared_dir}: does not answer within {FILES_PATIENCE_S:.0f} s"
+            )
         except OSError as error:
             watch.directory_problem = f"{watch.site.shared_dir}: {error.strerror or error}"
 

@@ -12,6 +12,7 @@ SOON_S = 2.0  # after a submission or a cancellation, coalesced
 IDLE_S = 30.0
 FAILURE_MAX_S = 120.0
 HISTORY_EVERY_S = 60.0
+HISTORY_PATIENCE_S = 600.0  # an accounting that fails for longer is treated as none
 CAPABILITIES_EVERY_S = 600.0
 
 
@@ -43,6 +44,7 @@ class ClusterWatch:
         self._verdict: brake.Verdict | None = None
         self._history: dict[str, tuple[job.ObservedJob, ...]] = {}
         self._history_at: float | None = None
+        self._history_failing_since: float | None = None
         self._capabilities_at: float | None = None
         self._due_at = 0.0
 
@@ -80,16 +82,23 @@ class ClusterWatch:
             jobs=self._jobs,
             problem=self._problem,
             brake=self.braked,
-            accounting=self.capabilities is not None and self.capabilities.accounting,
+            accounting=self._has_accounting(),
             history=self._history,
         )
 
+    def _has_accounting(self) -> bool:
+        """There is an accounting, and it has not been failing for so long that waiting for it helps nobody."""
+        if self.capabilities is None or not self.capabilities.accounting:
+            return False
+        failing_since = self._history_failing_since
+        return failing_since is None or self._clock.now() - failing_since < HISTORY_PATIENCE_S
+
     def is_over(self, job_name: str, job_id: str) -> bool:
-        """A complete snapshot says that this job has ended, or does not know it any more."""
-        if not self.is_current:
+        """A complete snapshot says that this job has ended. Absence says nothing: it may have begun after the snapshot."""
+        if not self.is_current or self.braked:
             return False
         found = [seen for seen in self._jobs.get(job_name, ()) if seen.job_id == job_id]
-        return not found or all(seen.state.is_terminal for seen in found)
+        return bool(found) and all(seen.state.is_terminal for seen in found)
 
     async def poll(
         self,
@@ -156,13 +165,15 @@ class ClusterWatch:
         now = self._clock.now()
         is_new = any(submission.job_name not in self._history for submission in wanted)
         is_due = self._history_at is None or now - self._history_at >= HISTORY_EVERY_S
-        if not wanted or not (is_due or is_new):
+        if not wanted or not (is_due or (is_new and self._history_failing_since is None)):
             return False
         self._history_at = now
         since = min(submission.intent_at for submission in wanted) - 60.0
         answer = await self.cluster.history([submission.job_name for submission in wanted], since)
         if not answer.available or answer.problem:
+            self._history_failing_since = self._history_failing_since or now
             return False
+        self._history_failing_since = None
         found = _by_name(answer.jobs, self._installation)
         self._history.update(
             {submission.job_name: found.get(submission.job_name, ()) for submission in wanted}

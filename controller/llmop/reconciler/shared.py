@@ -95,15 +95,27 @@ class DiskDirectory:
             # A torn or foreign file says nothing; Slurm's own words are used instead.
             return None
 
-    def sweep(self, installation: str, replicas: frozenset[str], jobs: frozenset[str]) -> None:
-        """Removes the directories of replicas and the claims of jobs that nobody remembers any more.
+    def entries(self) -> tuple[list[Path], list[Path]]:
+        """The directories of replicas and the claims that are there now."""
+        return _entries(self.root / "replicas"), _entries(self.root / "claims")
 
-        What another installation has put here by mistake is left alone.
+    def sweep(
+        self,
+        found: tuple[list[Path], list[Path]],
+        installation: str,
+        replicas: frozenset[str],
+        jobs: frozenset[str],
+    ) -> None:
+        """Removes those of `found` that nobody remembers any more.
+
+        They were listed before the ledger was read, so what was made since is not among them. What another installation has put
+        here by mistake is left alone.
         """
-        for directory in _entries(self.root / "replicas"):
+        directories, links = found
+        for directory in directories:
             if directory.name not in replicas and _installation_of(directory) == installation:
                 shutil.rmtree(directory, ignore_errors=True)
-        for link in _entries(self.root / "claims"):
+        for link in links:
             parts = ids.parse_job_name(link.name)
             if link.name not in jobs and parts is not None and parts.installation == installation:
                 with contextlib.suppress(OSError):

@@ -72,7 +72,9 @@ def after(submission: replica.Submission, outcome: job.SubmitOutcome, now: float
                 message=message,
             )
         case job.SubmitUnknown(message=message):
-            return dataclasses.replace(submission, state=replica.SubmissionState.UNKNOWN, message=message)
+            return dataclasses.replace(
+                submission, state=replica.SubmissionState.UNKNOWN, unknown_at=now, message=message
+            )
 
 
 class Submitter:
@@ -169,7 +171,13 @@ class Submitter:
         cluster: driver.Cluster,
         files: shared.SharedDirectory,
     ) -> None:
-        prepared = await self._prepare(each)
+        try:
+            prepared = await self._prepare(each)
+        except ValueError as error:
+            # What cannot be rendered will not be better next time: a person has to change the manifest.
+            rejected = job.Rejected(reject_class=job.RejectClass.INVALID_OPTION, message=str(error))
+            await self._record(each, after(each.submission, rejected, self._clock.now()))
+            return
         if isinstance(prepared, str):
             return
         if isinstance(prepared, job.Refused):
@@ -181,6 +189,7 @@ class Submitter:
             attempt_at=self._clock.now(),
             rounds=round_number,
             retry_at=None,
+            unknown_at=None,
             script_hash=prepared.script_hash,
         )
         try:
@@ -193,7 +202,12 @@ class Submitter:
             # The row may have gone while this attempt waited: then its state has moved on and nothing is written.
             if not await self._record(each, begun, durable=True):
                 return
-        outcome = await cluster.submit(prepared.request)
+        outcome: job.SubmitOutcome
+        try:
+            outcome = await cluster.submit(prepared.request)
+        except ValueError as error:
+            # Drivers refuse what no command line can hold before they run anything.
+            outcome = job.Rejected(reject_class=job.RejectClass.INVALID_OPTION, message=str(error))
         await self._record(each, after(begun, outcome, self._clock.now()))
 
     async def _record(

@@ -31,7 +31,7 @@ class _Lossy(io.TextIOBase):
 def configure() -> None:
     """To be called once, by a process's entry point."""
     is_terminal = sys.stderr.isatty()
-    stream = cast(TextIO, _Lossy(sys.stderr))
+    stream = cast("TextIO", _Lossy(sys.stderr))
     renderer: structlog.typing.Processor = (
         # Plain tracebacks: the pretty ones show local variables, and those may hold secrets.
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

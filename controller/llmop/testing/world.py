@@ -246,7 +246,7 @@ class World:
         )
         leader.reconciler.attach(leader.desk)
         await leader.reconciler.refresh()
-        leader.reconciler.resync()
+        await leader.reconciler.resync()
         self.leader = leader
         self.leader_since = self.clock.now()
 
@@ -475,7 +475,7 @@ class World:
         """Every gateway that can be heard has reported within the last second."""
         for gateway in self.gateways:
             if not gateway.is_cut:
-                leader.reconciler.book.acknowledge(gateway.name, gateway.table.version, {})
+                leader.reconciler.book.acknowledge(gateway.name, gateway.table.version)
 
     def _move_gateways(self) -> None:
         leader = self.leader
@@ -498,7 +498,7 @@ class World:
             return
         before, gateway.table = gateway.routed(), table
         self.judge.routes(gateway, before)
-        leader.reconciler.book.acknowledge(gateway.name, table.version, {})
+        leader.reconciler.book.acknowledge(gateway.name, table.version)
 
     # What is seen of plans
 

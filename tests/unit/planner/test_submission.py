@@ -17,6 +17,7 @@ def _unresolved(**changes: object) -> replica.Replica:
         "state": _State.UNKNOWN,
         "job_id": None,
         "attempt_at": ATTEMPT,
+        "unknown_at": ATTEMPT,
         "resolved_at": None,
         "claimed_restart": None,
     }
@@ -58,9 +59,16 @@ def test_of_several_jobs_one_is_kept(
 
 
 def test_before_the_settle_time_is_over_nothing_is_done() -> None:
-    each = _unresolved(attempt_at=make.NOW - 10)
+    each = _unresolved(unknown_at=make.NOW - 10)
     resolution = submission.resolve(each, make.observed())
     assert ((), make.NOW + 50) == (resolution.actions, resolution.wait_until)
+
+
+def test_an_sbatch_without_an_outcome_may_go_on_for_its_whole_time_first() -> None:
+    """The controller died while it ran: it lives on, and tries again by itself for up to two minutes."""
+    crashed = _unresolved(state=_State.SUBMITTING, unknown_at=None)
+    resolution = submission.resolve(crashed, make.observed())
+    assert ((), ATTEMPT + 180 + 60) == (resolution.actions, resolution.wait_until)
 
 
 def test_after_it_the_same_name_is_submitted_again() -> None:
@@ -108,7 +116,7 @@ def test_an_attempt_that_runs_now_is_left_alone() -> None:
 def test_what_is_not_wanted_any_more_goes_only_when_no_job_can_come() -> None:
     drain = replica.Drain(reason=replica.DrainReason.SCALED_DOWN, requested_at=make.NOW, deadline_at=make.NOW)
     settled = dataclasses.replace(_unresolved(), drain=drain)
-    young = dataclasses.replace(_unresolved(attempt_at=make.NOW - 10), drain=drain)
+    young = dataclasses.replace(_unresolved(unknown_at=make.NOW - 10), drain=drain)
     assert ["RemoveReplica"] == _kinds(submission.resolve(settled, make.observed()))
     assert [] == _kinds(submission.resolve(young, make.observed()))
 
