@@ -70,3 +70,10 @@ class UsageError(CliError):
 class ConfigError(CliError):
     def __init__(self, message: str) -> None:
         super().__init__(f"error: {message}", ExitCode.CONFIG)
+
+
+class LaterVersionError(UsageError):
+    """A command or kind that a later version will have."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f'"{word}" is not supported in this version')

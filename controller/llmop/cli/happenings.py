@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmop.cli import targets
-from llmop.domain import times
+from llmop.domain import ids, resources, times
 
 
 def last_seen(row: Any) -> tuple[float, str]:
@@ -25,6 +25,29 @@ def about(rows: Sequence[Any], kind: str, name: str, uid: str = "") -> list[Any]
         ):
             found.append(row)
     return sorted(found, key=last_seen)
+
+
+def about_replicas(rows: Sequence[Any], deployment: Any, replicas: Sequence[Any]) -> list[Any]:
+    """The events of a deployment's replicas, of those that are gone too. `replicas` are all that the namespace has.
+
+    Whose replica one was that is gone says its name, and that it happened after the deployment was made.
+    """
+    owners = {
+        each.metadata.uid: json.loads(each.spec_json).get("deployment") == deployment.metadata.name
+        for each in replicas
+    }
+    made = deployment.metadata.creation_time.seconds
+    found = []
+    for row in rows:
+        spec = json.loads(row.object.spec_json)
+        regarding = spec.get("regarding") or {}
+        if regarding.get("kind") == resources.REPLICA and owners.get(
+            regarding.get("uid"),
+            last_seen(row)[0] >= made
+            and ids.is_replica_name(str(regarding.get("name", "")), deployment.metadata.name),
+        ):
+            found.append(row)
+    return found
 
 
 def line(row: Any, now: float) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from llmop.cli.errors import CliError, ExitCode
+from llmop.cli.errors import CliError, ExitCode, LaterVersionError
 from llmop.cli.session import Session, common_options, say
 from llmop.clock import Clock, SystemClock
 
@@ -28,6 +28,29 @@ COMMANDS = {
     "wait": "Wait for a condition, a creation or a deletion",
 }
 
+# Commands that a later version will have: refused by name until then.
+LATER_COMMANDS = frozenset(
+    {
+        "artifacts",
+        "autoscale",
+        "batch",
+        "bench",
+        "chat",
+        "completion",
+        "discover",
+        "doctor",
+        "edit",
+        "generate",
+        "key",
+        "patch",
+        "port-forward",
+        "preflight",
+        "rollout",
+        "top",
+        "why",
+    }
+)
+
 
 class _Commands(click.Group):
     """Imports a command's module when it is called; the list above is all that --help needs."""
@@ -36,6 +59,8 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATER_COMMANDS:
+            raise LaterVersionError(cmd_name)
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(f"llmop.cli.commands.{cmd_name}").command

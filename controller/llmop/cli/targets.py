@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from llmop.cli.errors import UsageError
+from llmop.cli.errors import LaterVersionError, UsageError
 from llmop.domain import resources
 
 
@@ -43,6 +43,8 @@ def one(arguments: Sequence[str]) -> Target:
 def kind(word: str) -> resources.KindInfo:
     found = resources.find_kind(word)
     if found is None:
+        if resources.is_later_kind(word):
+            raise LaterVersionError(word)
         words = {info.plural: info for info in resources.KINDS.values()}
         close = difflib.get_close_matches(
             word.lower(), [*words, *(info.singular for info in words.values())], n=1

@@ -6,6 +6,7 @@ import re
 INSTALLATION_LENGTH = 6
 UID_LENGTH = 8
 REPLICA_LENGTH = 57
+SUFFIX_LENGTH = 5
 
 _JOB_NAME = re.compile(
     r"llmop-(?P<installation>[a-z0-9]{6})-(?P<replica>[a-z0-9][a-z0-9-]*)-(?P<uid>[0-9a-f]{8})"
@@ -19,6 +20,22 @@ class JobName:
     installation: str
     replica: str
     uid: str
+
+
+def replica_name(deployment: str, suffix: str) -> str:
+    """The name of a new replica; `suffix` is five random characters."""
+    return f"{_stem(deployment)}-{suffix}"
+
+
+def is_replica_name(name: str, deployment: str) -> bool:
+    """Whether a replica of `deployment` could be called so. Of deployments whose names begin with the same 51 characters
+    all could."""
+    stem, _, suffix = name.rpartition("-")
+    return stem == _stem(deployment) and len(suffix) == SUFFIX_LENGTH
+
+
+def _stem(deployment: str) -> str:
+    return deployment[: REPLICA_LENGTH - SUFFIX_LENGTH - 1].rstrip("-")
 
 
 def job_name(installation: str, replica: str, uid: str) -> str:

@@ -98,6 +98,22 @@ KINDS: Mapping[str, KindInfo] = {
 }
 
 
+# Kinds that a later version will have, and how people write them: refused by name until then.
+LATER_KINDS: Mapping[str, tuple[str, ...]] = {
+    "Route": ("route", "routes", "rt"),
+    "Tribunal": ("tribunal", "tribunals", "tb"),
+    "Assistant": ("assistant", "assistants", "as"),
+    "APIKey": ("apikey", "apikeys", "key"),
+    "GitSource": ("gitsource", "gitsources", "gs"),
+}
+
+
+def is_later_kind(word: str) -> bool:
+    """Whether `word` names a kind of a later version, in any of the forms that `find_kind` takes."""
+    wanted = word.lower().removesuffix(".llmop")
+    return any(wanted in words for words in LATER_KINDS.values())
+
+
 def find_kind(word: str) -> KindInfo | None:
     """The kind that `word` names: kind, singular, plural or short name, in any case, with or without the group."""
     wanted = word.lower().removesuffix(".llmop")

@@ -10,7 +10,6 @@ from llmop.domain import errors, resources
 from llmop.manifest import limits, paths, suggest
 from llmop.manifest.schema_v1alpha1 import (
     ATOMIC,
-    LATER_KINDS,
     SPECS,
     Fields,
     InstallationMetadata,
@@ -149,7 +148,7 @@ def _kind_violation(kind: Any) -> errors.Violation:
     writable = [info.name for info in resources.KINDS.values() if not info.read_only]
     if kind is None:
         return _violation("kind", "Required", "is required; one of " + ", ".join(writable))
-    if isinstance(kind, str) and kind in LATER_KINDS:
+    if isinstance(kind, str) and kind in resources.LATER_KINDS:
         return _violation("kind", "Unsupported", f"{kind!r} is not supported in this version")
     if isinstance(kind, str) and kind in resources.KINDS:
         return _violation("kind", "Forbidden", f"{kind!r} is made by the controller and cannot be applied")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.control import manifests
 from tests.integration.cli.conftest import Transcript, World, conditions
 
+from llmop.cli import main
 from llmop.domain import resources
 from llmop.store import interface
 
@@ -294,10 +295,34 @@ def test_describe(transcript: Transcript) -> None:
             warning=True,
         )
     world.event("Replica", "chat-aaaaa", "Ready", "the engine answers", ago=100)
+    world.event("Replica", "chat-ddddd", "EngineCrashed", "signal 9", ago=30, warning=True)  # it is gone
+    world.event("Replica", "chat-eeeee", "EngineCrashed", "of an older chat", ago=700, warning=True)
+    world.event("Replica", "chat-two-aaaaa", "Ready", "of another deployment", ago=20)
     transcript.run("describe", "md", "chat")
     transcript.run("describe", "rep/chat-aaaaa")
     transcript.run("describe", "cl")
     transcript.run("describe", "md", "nobody")
+
+
+def test_describe_what_crashes_for_long(transcript: Transcript) -> None:
+    world = transcript.world
+    world.add(manifests.deployment(), uid="uid-chat")
+    for number in range(30):
+        world.event(
+            "Replica", f"chat-aaa{number:02}", "EngineCrashed", "signal 9", ago=300 - number, warning=True
+        )
+    transcript.run("describe", "md", "chat")
+
+
+def test_what_a_later_version_has(transcript: Transcript) -> None:
+    for command in sorted(main.LATER_COMMANDS):
+        transcript.run(command, "md/chat", "--flag")
+    for words in resources.LATER_KINDS.values():
+        for word in words:
+            transcript.run("get", word)
+    transcript.run("get", "md,Tribunal.llmop")
+    transcript.run("describe", "route/chat")
+    transcript.run("explain", "gitsource.spec")
 
 
 def test_events(transcript: Transcript) -> None:

@@ -48,13 +48,17 @@ def _describe(session: Session, item: Any) -> list[str]:
     }
     lines += _section("Status", rest) if rest else []
     lines += _conditions(status.get("conditions") or (), now)
+    replicas: list[Any] = []
     if item.kind == resources.MODEL_DEPLOYMENT:
-        lines += _replicas(session, item)
+        replicas, columns = session.client.list(resources.REPLICA, item.metadata.namespace)
+        lines += _replicas(replicas, columns, item)
     if item.kind != resources.EVENT:
         namespace = item.metadata.namespace if resources.KINDS[item.kind].namespaced else ""
         rows = session.client.list(resources.EVENT, namespace)[0]
         found = happenings.about(rows, item.kind, item.metadata.name, item.metadata.uid)
-        lines += _events(found, now)
+        if item.kind == resources.MODEL_DEPLOYMENT:
+            found += happenings.about_replicas(rows, item, [row.object for row in replicas])
+        lines += _events(sorted(found, key=happenings.last_seen), now)
     return lines
 
 
@@ -185,11 +189,9 @@ def _conditions(conditions: Sequence[Mapping[str, Any]], now: float) -> list[str
     return ["Conditions:", *printing.table(rows)]
 
 
-def _replicas(session: Session, item: Any) -> list[str]:
+def _replicas(rows: Sequence[Any], columns: Sequence[Any], item: Any) -> list[str]:
     from llmop.cli import printing
-    from llmop.domain import resources
 
-    rows, columns = session.client.list(resources.REPLICA, item.metadata.namespace)
     mine = [row for row in rows if json.loads(row.object.spec_json).get("deployment") == item.metadata.name]
     if not mine:
         return ["Replicas: <none>"]
@@ -198,13 +200,18 @@ def _replicas(session: Session, item: Any) -> list[str]:
     return ["Replicas:", *(f"  {line}" for line in printing.table(table))]
 
 
+# A deployment whose replicas crash for a week has thousands.
+_MAX_EVENTS = 25
+
+
 def _events(rows: Sequence[Any], now: float) -> list[str]:
     from llmop.cli import happenings, printing
 
     if not rows:
         return ["Events: <none>"]
-    lines = [["LAST SEEN", "TYPE", "REASON", "MESSAGE"]]
-    for row in rows:
-        age, kind, reason, _, message = happenings.line(row, now)
-        lines.append([age, kind, reason, message])
-    return ["Events:", *(f"  {line}" for line in printing.table(lines))]
+    title = "Events:"
+    if len(rows) > _MAX_EVENTS:
+        title = f"Events (the last {_MAX_EVENTS} of {len(rows)}; llmctl events shows all):"
+    lines = [["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]]
+    lines += [happenings.line(row, now) for row in rows[-_MAX_EVENTS:]]
+    return [title, *(f"  {line}" for line in printing.table(lines))]

@@ -8,7 +8,7 @@ from llmop.manifest.schema_v1alpha1 import cluster, deployment, profile, runtime
 from llmop.manifest.schema_v1alpha1.fields import Fields
 from llmop.manifest.schema_v1alpha1.metadata import InstallationMetadata, Metadata
 
-__all__ = ["ATOMIC", "LATER_KINDS", "SPECS", "Fields", "InstallationMetadata", "Metadata"]
+__all__ = ["ATOMIC", "SPECS", "Fields", "InstallationMetadata", "Metadata"]
 
 SPECS: dict[str, type[Fields]] = {
     resources.MODEL_DEPLOYMENT: deployment.ModelDeploymentSpec,
@@ -16,8 +16,6 @@ SPECS: dict[str, type[Fields]] = {
     resources.RESOURCE_PROFILE: profile.ResourceProfileSpec,
     resources.CLUSTER: cluster.ClusterSpec,
 }
-
-LATER_KINDS = frozenset({"Route", "Tribunal", "Assistant", "APIKey", "GitSource"})
 
 # Mappings that are one value: JSON for an engine, in which null and empty mean something.
 ATOMIC = frozenset({"spec.probes.warmup.body"})
