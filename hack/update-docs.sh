@@ -6,4 +6,6 @@ out=${1:-docs}
 python=${PYTHON:-.venv/bin/python}
 mkdir -p "$out/reference"
 "$python" hack/make-kinds-page >"$out/reference/kinds.md"
-"$python" hack/make-llmctl-page >"$out/reference/llmctl.md"
+for program in llmctl llmop; do
+  "$python" hack/make-command-page "$program" >"$out/reference/$program.md"
+done
