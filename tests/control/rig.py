@@ -29,7 +29,7 @@ class Endpoints:
     def __init__(self) -> None:
         self._table = EndpointTable(version=1)
         self._news = asyncio.Event()
-        self.acknowledged: list[tuple[str, int, dict[str, tuple[int, int]]]] = []
+        self.acknowledged: list[tuple[str, int]] = []
 
     def table(self) -> EndpointTable:
         return self._table
@@ -40,8 +40,8 @@ class Endpoints:
             await news.wait()
         return self._table
 
-    def acknowledge(self, gateway: str, version: int, load: Mapping[str, tuple[int, int]]) -> None:
-        self.acknowledged.append((gateway, version, dict(load)))
+    def acknowledge(self, gateway: str, version: int) -> None:
+        self.acknowledged.append((gateway, version))
 
     def publish(self, table: EndpointTable) -> None:
         self._table = table

@@ -12,7 +12,7 @@ class EndpointState(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """A proven engine. `deployment` is namespace/name; `ends_at` is the walltime end, None = unlimited or unknown."""
+    """A proven engine. `deployment` is namespace/name."""
 
     replica: str
     uid: str
@@ -21,7 +21,6 @@ class Endpoint:
     api_key: str
     state: EndpointState
     deployment: str
-    ends_at: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +32,6 @@ class RoutedModel:
     protocols: tuple[str, ...]
     created_at: float
     upstream_model: str = ""  # what the engine wants to read as "model"; "" = what the client sent
-    usage_in_stream: bool = False
-    strategy: str = "LeastOutstanding"
     retry_attempts: int = 2
 
 

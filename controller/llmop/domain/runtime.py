@@ -1,4 +1,4 @@
-"""A ServingRuntime: how an engine is started, probed and measured. Adding an engine is a YAML file, no code."""
+"""A ServingRuntime: how an engine is started, probed and stopped. Adding an engine is a YAML file, no code."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,17 +12,6 @@ class Warmup:
     path: str
     body: Mapping[str, Any]
     method: str = "POST"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class EngineMetrics:
-    """Where the engine's load is read and what its series are called; "" = the engine has none."""
-
-    path: str = ""
-    queue_depth: str = ""
-    running: str = ""
-    kv_cache_usage: str = ""
-    tokens_total: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +36,8 @@ class Runtime:
     health_path: str = "/health"
     health_timeout_s: int = 5
     warmup: Warmup | None = None
-    metrics: EngineMetrics = EngineMetrics()
     stop_signal: str = "TERM"
     stop_timeout_s: int = 30
-    usage_in_stream: bool = False  # reports usage in a stream only when asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,4 +46,3 @@ class Site:
     poll_max_s: float = 60.0
     orphan_policy: OrphanPolicy = OrphanPolicy.REPORT
     orphan_grace_s: float = 300.0
-    cidr: str = ""

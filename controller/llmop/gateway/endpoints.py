@@ -1,4 +1,4 @@
-"""The gateway's line to the controller: the endpoint table comes in, load and the version in force go out.
+"""The gateway's line to the controller: the endpoint table comes in, the version in force goes out.
 
 The only module of the gateway that speaks gRPC. Whatever happens to this line, the table in force stays in force.
 """
@@ -104,15 +104,9 @@ class ControllerLine:
             except TimeoutError:
                 pass
             self._applied.clear()
-            loads = [
-                gateway_pb2.DeploymentLoad(deployment=name, in_flight=load)
-                for name, load in self._fleet.loads().items()
-            ]
             try:
                 response = await stub.Report(
-                    gateway_pb2.ReportRequest(
-                        gateway=self._name, table_version=self._acknowledged, load=loads
-                    ),
+                    gateway_pb2.ReportRequest(gateway=self._name, table_version=self._acknowledged),
                     timeout=_REPORT_TIMEOUT,
                 )
             except grpc.aio.AioRpcError as error:

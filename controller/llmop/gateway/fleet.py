@@ -153,14 +153,6 @@ class Fleet:
         """Returns once every connection that was told to close is closed."""
         await self._closing.done()
 
-    def loads(self) -> dict[str, int]:
-        """Requests in flight per deployment; draining endpoints count too."""
-        loads = dict.fromkeys(self.deployments, 0)
-        for upstream in self._upstreams.values():
-            name = upstream.endpoint.deployment
-            loads[name] = loads.get(name, 0) + upstream.in_flight
-        return loads
-
     def states(self, now: float) -> dict[tuple[str, str], int]:
         """Number of endpoints per deployment and state, for people."""
         words = (*(state.value for state in EndpointState), "Ejected")

@@ -42,7 +42,6 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                     api_key=endpoint.api_key,
                     state=_STATES.get(endpoint.state, EndpointState.DRAINING),
                     deployment=endpoint.deployment,
-                    ends_at=endpoint.ends_at or None,
                 )
                 for endpoint in message.endpoints
             ),
@@ -53,8 +52,6 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                     protocols=tuple(model.protocols),
                     created_at=float(model.created_at),
                     upstream_model=model.upstream_model,
-                    usage_in_stream=model.usage_in_stream,
-                    strategy=model.strategy,
                     retry_attempts=model.retry_attempts,
                 )
                 for model in message.models

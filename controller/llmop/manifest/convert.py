@@ -109,7 +109,7 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
 def runtime(resource: resources.Resource) -> runtimes.Runtime:
     """The ServingRuntime that `resource` stores."""
     spec = ServingRuntimeSpec.model_validate(resource.spec)
-    metrics, warmup = spec.metrics, spec.probes.warmup
+    warmup = spec.probes.warmup
     return runtimes.Runtime(
         name=resource.name,
         engine=spec.engine,
@@ -131,18 +131,8 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         warmup=None
         if warmup is None
         else runtimes.Warmup(path=warmup.path, body=warmup.body, method=warmup.method),
-        metrics=runtimes.EngineMetrics()
-        if metrics is None
-        else runtimes.EngineMetrics(
-            path=metrics.path,
-            queue_depth=metrics.queue_depth or "",
-            running=metrics.running or "",
-            kv_cache_usage=metrics.kv_cache_usage or "",
-            tokens_total=metrics.tokens_total or "",
-        ),
         stop_signal=spec.stop.signal,
         stop_timeout_s=quantity.whole_seconds(spec.stop.timeout),
-        usage_in_stream=spec.usage_in_stream,
     )
 
 
@@ -190,7 +180,6 @@ def site(resource: resources.Resource) -> sites.Site:
         poll_max_s=quantity.seconds(spec.poll_interval.max),
         orphan_policy=sites.OrphanPolicy(spec.orphan_policy),
         orphan_grace_s=quantity.seconds(spec.orphan_grace_period),
-        cidr=spec.address.cidr if spec.address is not None else "",
     )
 
 

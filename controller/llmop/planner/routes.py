@@ -25,7 +25,6 @@ def endpoints(
                 api_key=api_key,
                 state=state,
                 deployment=deployment,
-                ends_at=each.facts.ends_at,
             )
         )
     return tuple(sorted(result, key=lambda one: one.replica))
@@ -56,5 +55,4 @@ def model(desired: values.Desired) -> endpoint.RoutedModel | None:
         protocols=desired.runtime.protocols,
         created_at=deployment.created_at,
         upstream_model=desired.runtime.served_name,
-        usage_in_stream=desired.runtime.usage_in_stream,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from llmop.domain import endpoint
 
@@ -103,7 +103,7 @@ class EndpointBook:
             await self._changed.wait()
         return self._table
 
-    def acknowledge(self, gateway: str, version: int, load: Mapping[str, tuple[int, int]]) -> None:
+    def acknowledge(self, gateway: str, version: int) -> None:
         now = self._now()
         before = self._gateways.get(gateway)
         self._gateways[gateway] = _Gateway(seen_at=now, version=version)

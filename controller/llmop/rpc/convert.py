@@ -71,7 +71,6 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
                 api_key=each.api_key,
                 state=_STATES[each.state],
                 deployment=each.deployment,
-                ends_at=each.ends_at or 0,
             )
             for each in table.endpoints
         ],
@@ -80,11 +79,9 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
                 name=each.name,
                 deployment=each.deployment,
                 protocols=each.protocols,
-                strategy=each.strategy,
                 created_at=int(each.created_at),
                 retry_attempts=each.retry_attempts,
                 upstream_model=each.upstream_model,
-                usage_in_stream=each.usage_in_stream,
             )
             for each in table.models
         ],

@@ -1,6 +1,5 @@
 """Where GatewayService gets its table from. The reconciler implements it."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from llmop.domain.endpoint import EndpointTable
@@ -15,6 +14,6 @@ class EndpointSource(Protocol):
         """Waits for a table whose version is greater than `after_version`; returns at once when there is one."""
         ...
 
-    def acknowledge(self, gateway: str, version: int, load: Mapping[str, tuple[int, int]]) -> None:
-        """`gateway` is alive and acts on `version`; `load` maps namespace/name of a deployment to (in flight, queued)."""
+    def acknowledge(self, gateway: str, version: int) -> None:
+        """`gateway` is alive and acts on `version`."""
         ...

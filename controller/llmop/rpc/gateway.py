@@ -1,4 +1,4 @@
-"""GatewayService: the table goes out, load and acknowledgements come in."""
+"""GatewayService: the table goes out, acknowledgements come in."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,8 +33,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         self, request: gateway_pb2.ReportRequest, context: Any
     ) -> gateway_pb2.ReportResponse:
         _require_name(request.gateway)
-        load = {each.deployment: (each.in_flight, each.queued) for each in request.load}
-        self._source.acknowledge(request.gateway, request.table_version, load)
+        self._source.acknowledge(request.gateway, request.table_version)
         return gateway_pb2.ReportResponse(period_ms=REPORT_PERIOD_MS)
 
 

@@ -158,7 +158,6 @@ def model(
         name=name,
         deployment=deployment,
         protocols=protocols or ("openai", "tgi"),
-        strategy="LeastOutstanding",
         created_at=1_700_000_000,
         retry_attempts=retry_attempts,
         upstream_model=upstream_model,

@@ -25,7 +25,6 @@ RECEIVED = ReceivedTable(
                 api_key="k",
                 state=EndpointState.SUSPECT,
                 deployment="default/d",
-                ends_at=99.0,
             ),
         ),
         models=(
@@ -35,7 +34,6 @@ RECEIVED = ReceivedTable(
                 protocols=("openai",),
                 created_at=3.0,
                 upstream_model="tgi",
-                usage_in_stream=True,
                 retry_attempts=4,
             ),
         ),
@@ -56,7 +54,6 @@ def message() -> gateway_pb2.EndpointTable:
                 api_key="k",
                 state=gateway_pb2.Endpoint.STATE_SUSPECT,
                 deployment="default/d",
-                ends_at=99.0,
             )
         ],
         models=[
@@ -64,11 +61,9 @@ def message() -> gateway_pb2.EndpointTable:
                 name="m",
                 deployment="default/d",
                 protocols=["openai"],
-                strategy="LeastOutstanding",
                 created_at=3,
                 retry_attempts=4,
                 upstream_model="tgi",
-                usage_in_stream=True,
             )
         ],
     )

@@ -73,7 +73,6 @@ RUNTIME = {
         "command": ["run", "--port={port}", "{{literal}}"],
         "env": {"HOME": "{scratch}"},
         "probes": {"warmup": {"path": "/g", "body": {"a": None, "b": {}, "c": [1.5, {"d": "{servedName}"}]}}},
-        "metrics": {"queueDepth": "x:waiting"},
         "binds": ["{sharedDir}/tools"],
     },
 }
@@ -106,7 +105,6 @@ CLUSTER = {
         },
         "submitRate": {"perSecond": 0.5},
         "pollInterval": {"min": "200ms"},
-        "address": {"cidr": "10.1.0.0/16"},
     },
 }
 SAMPLES = (MINIMAL, FULL, RUNTIME, PROFILE, CLUSTER)

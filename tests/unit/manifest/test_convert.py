@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from llmop.domain.deployment import Deployment, DeploymentSpec, SlurmOptions, Template
 from llmop.domain.profile import Profile
 from llmop.domain.resources import Resource
-from llmop.domain.runtime import EngineMetrics, Runtime, Warmup
+from llmop.domain.runtime import Runtime, Warmup
 from llmop.domain.site import Allowed, DriverKind, OrphanPolicy, Site
 from llmop.manifest import admit, convert
 
@@ -211,9 +211,7 @@ def test_a_runtime_is_read() -> None:
             "health": {"path": "/h", "timeout": "2s"},
             "warmup": {"method": "GET", "path": "/w", "body": {"a": None}},
         },
-        metrics={"path": "/m", "queueDepth": "q", "tokensTotal": "t"},
         stop={"signal": "INT", "timeout": "1m"},
-        usageInStream=True,
         modelRequired=False,
         supportedModelFormats=["gguf"],
         servedName="tgi",
@@ -242,10 +240,8 @@ def test_a_runtime_is_read() -> None:
         health_path="/h",
         health_timeout_s=2,
         warmup=Warmup(path="/w", body={"a": None}, method="GET"),
-        metrics=EngineMetrics(path="/m", queue_depth="q", tokens_total="t"),
         stop_signal="INT",
         stop_timeout_s=60,
-        usage_in_stream=True,
     ) == convert.runtime(resource)
 
 
@@ -305,7 +301,6 @@ def test_a_cluster_is_read() -> None:
         pollInterval={"min": "200ms", "max": "1s"},
         orphanPolicy="Cancel",
         orphanGracePeriod="10s",
-        address={"cidr": "10.0.0.0/8"},
     )
 
     assert Site(
@@ -329,7 +324,6 @@ def test_a_cluster_is_read() -> None:
         poll_max_s=1.0,
         orphan_policy=OrphanPolicy.CANCEL,
         orphan_grace_s=10.0,
-        cidr="10.0.0.0/8",
     ) == convert.site(resource)
     assert Site(name="x", driver=DriverKind.LOCAL, shared_dir="/s") == convert.site(
         stored("Cluster", driver="local", sharedDir="/s")

@@ -58,19 +58,19 @@ def test_the_first_table_waits_for_every_deployment() -> None:
 def test_a_draining_endpoint_is_left_alone_once_every_live_gateway_has_seen_that() -> None:
     given = Book()
     for name in ("g1", "g2"):
-        given.book.acknowledge(name, given.book.table().version, {})
+        given.book.acknowledge(name, given.book.table().version)
     given.book.put("default/a", (_endpoint("x", DRAINING),), None)
     assert frozenset() == given.book.drained()
-    given.book.acknowledge("g1", given.book.table().version, {})
+    given.book.acknowledge("g1", given.book.table().version)
     assert frozenset() == given.book.drained()
-    given.book.acknowledge("g2", given.book.table().version, {})
+    given.book.acknowledge("g2", given.book.table().version)
     assert frozenset({"x"}) == given.book.drained()
     assert "default/a" in given.told
 
 
 def test_a_gateway_that_is_not_heard_any_more_delays_nobody() -> None:
     given = Book()
-    given.book.acknowledge("g1", given.book.table().version, {})
+    given.book.acknowledge("g1", given.book.table().version)
     given.book.put("default/a", (_endpoint("x", DRAINING),), None)
     given.clock.advance(routes.GATEWAY_LIVE_S + 0.1)
     assert frozenset({"x"}) == given.book.drained()

@@ -96,14 +96,12 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
         "deployment": "default/a",
         "protocols": ("openai", "tgi"),
         "upstream_model": "up",
-        "usage_in_stream": True,
-        "strategy": "LeastOutstanding",
         "retry_attempts": 2,
     }
     table = endpoint.EndpointTable(
         version=7,
         endpoints=(
-            endpoint.Endpoint(**one, state=endpoint.EndpointState.DRAINING, ends_at=12.5),
+            endpoint.Endpoint(**one, state=endpoint.EndpointState.DRAINING),
             endpoint.Endpoint(**one, state=endpoint.EndpointState.READY),
         ),
         models=(endpoint.RoutedModel(**model, created_at=100.0),),
@@ -112,8 +110,8 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
         version=7,
         installation="abc123",
         endpoints=[
-            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_DRAINING, ends_at=12.5),
-            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_READY, ends_at=0),
+            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_DRAINING),
+            gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_READY),
         ],
         models=[gateway_pb2.Model(**model, created_at=100)],
     )

@@ -14,7 +14,7 @@ class WatchEndpointsRequest(_message.Message):
     def __init__(self, gateway: _Optional[str] = ...) -> None: ...
 
 class Endpoint(_message.Message):
-    __slots__ = ("replica", "uid", "host", "port", "api_key", "state", "deployment", "ends_at")
+    __slots__ = ("replica", "uid", "host", "port", "api_key", "state", "deployment")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Endpoint.State]
@@ -32,7 +32,6 @@ class Endpoint(_message.Message):
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
-    ENDS_AT_FIELD_NUMBER: _ClassVar[int]
     replica: str
     uid: str
     host: str
@@ -40,28 +39,23 @@ class Endpoint(_message.Message):
     api_key: str
     state: Endpoint.State
     deployment: str
-    ends_at: float
-    def __init__(self, replica: _Optional[str] = ..., uid: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., api_key: _Optional[str] = ..., state: _Optional[_Union[Endpoint.State, str]] = ..., deployment: _Optional[str] = ..., ends_at: _Optional[float] = ...) -> None: ...
+    def __init__(self, replica: _Optional[str] = ..., uid: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., api_key: _Optional[str] = ..., state: _Optional[_Union[Endpoint.State, str]] = ..., deployment: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "deployment", "protocols", "strategy", "created_at", "retry_attempts", "upstream_model", "usage_in_stream")
+    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
-    STRATEGY_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     RETRY_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_MODEL_FIELD_NUMBER: _ClassVar[int]
-    USAGE_IN_STREAM_FIELD_NUMBER: _ClassVar[int]
     name: str
     deployment: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
-    strategy: str
     created_at: int
     retry_attempts: int
     upstream_model: str
-    usage_in_stream: bool
-    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., strategy: _Optional[str] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ...) -> None: ...
 
 class EndpointTable(_message.Message):
     __slots__ = ("version", "installation", "endpoints", "models")
@@ -75,25 +69,13 @@ class EndpointTable(_message.Message):
     models: _containers.RepeatedCompositeFieldContainer[Model]
     def __init__(self, version: _Optional[int] = ..., installation: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
-class DeploymentLoad(_message.Message):
-    __slots__ = ("deployment", "in_flight", "queued")
-    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
-    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
-    QUEUED_FIELD_NUMBER: _ClassVar[int]
-    deployment: str
-    in_flight: int
-    queued: int
-    def __init__(self, deployment: _Optional[str] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
-
 class ReportRequest(_message.Message):
-    __slots__ = ("gateway", "table_version", "load")
+    __slots__ = ("gateway", "table_version")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     TABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
-    LOAD_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     table_version: int
-    load: _containers.RepeatedCompositeFieldContainer[DeploymentLoad]
-    def __init__(self, gateway: _Optional[str] = ..., table_version: _Optional[int] = ..., load: _Optional[_Iterable[_Union[DeploymentLoad, _Mapping]]] = ...) -> None: ...
+    def __init__(self, gateway: _Optional[str] = ..., table_version: _Optional[int] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("period_ms",)

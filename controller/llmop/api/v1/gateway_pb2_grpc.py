@@ -59,7 +59,7 @@ class GatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Report(self, request, context):
-        """Load and the version of the table that is in force; also the sign of life of a gateway (at least every second).
+        """The version of the table that is in force; also the sign of life of a gateway (at least every second).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,16 +58,10 @@ class PollInterval(fields.Fields):
         return self
 
 
-class Address(fields.Fields):
-    """Where nodes reach the controller, and the gateway reaches engines."""
-
-    cidr: fields.Network = Field(description="Network to use on hosts with several, like 10.1.0.0/16.")
-
-
 class ClusterSpec(fields.Fields):
     """Where replicas run."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"staging"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"staging", "address"})
 
     driver: Literal["slurm", "local"] = Field(
         description="slurm: jobs of a Slurm cluster; local: processes of this machine."
@@ -101,4 +95,3 @@ class ClusterSpec(fields.Fields):
     orphan_grace_period: fields.FineDuration = Field(
         default="300s", description="How long such a job is left alone first."
     )
-    address: Address | None = Field(default=None, description="Which network to use.")

@@ -1,6 +1,5 @@
 """What all models share: strict fields in camelCase, and the types of values that manifests write as text."""
 
-import ipaddress
 import re
 from typing import Annotated, ClassVar
 
@@ -135,14 +134,6 @@ def _image(value: str) -> str:
     return value
 
 
-def _network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value)
-    except ValueError as error:
-        raise invalid(f"{value!r} is not a network such as 10.1.0.0/16: {error}") from error
-    return value
-
-
 def _env_name(value: str) -> str:
     if not _ENV_NAME.fullmatch(value):
         raise invalid(
@@ -193,7 +184,6 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 BindablePath = Annotated[str, AfterValidator(_bindable)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 Image = Annotated[str, AfterValidator(_image)]
-Network = Annotated[str, AfterValidator(_network)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Env = dict[EnvName, str]
 OneLine = Annotated[str, AfterValidator(_one_line)]

@@ -1,4 +1,4 @@
-"""ServingRuntime: how an engine is started, probed and measured."""
+"""ServingRuntime: how an engine is started, probed and stopped."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,10 @@ from llmop.domain import placeholders
 from llmop.manifest.schema_v1alpha1 import fields
 
 _PORT = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
-_SERIES = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,254}", re.ASCII)
 
 _KNOWN = placeholders.OURS | placeholders.AGENT
 _BIND_NAMES = frozenset({"sharedDir"})
 _BODY_NAMES = frozenset({"servedName"})
-
-Series = Annotated[str, fields.matching(_SERIES, "the name of a Prometheus series", empty=True)]
 
 
 def _openai() -> list[Literal["openai", "tgi"]]:
@@ -53,20 +50,6 @@ class RuntimeProbes(fields.Fields):
     )
 
 
-class Metrics(fields.Fields):
-    """Where the engine's load is read, and what its series are called."""
-
-    path: fields.HttpPath = Field(
-        default="/metrics", description="Path of the metrics in Prometheus' text form."
-    )
-    queue_depth: Series | None = Field(default=None, description="Series: requests that wait in the engine.")
-    running: Series | None = Field(default=None, description="Series: requests that the engine works on.")
-    kv_cache_usage: Series | None = Field(
-        default=None, description="Series: share of the key-value cache in use."
-    )
-    tokens_total: Series | None = Field(default=None, description="Series: tokens generated so far.")
-
-
 class Stop(fields.Fields):
     """How the engine is ended once its last request is done."""
 
@@ -79,9 +62,11 @@ class Stop(fields.Fields):
 class ServingRuntimeSpec(fields.Fields):
     """How an engine is started. Commands are lists of arguments, never shell text; they may hold placeholders."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"multiNode", "unique", "bodyEdits"})
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        {"multiNode", "unique", "bodyEdits", "metrics", "usageInStream"}
+    )
 
-    engine: fields.Name = Field(description="Which engine it is, for people and metrics.")
+    engine: fields.Name = Field(description="Which engine it is, for people.")
     image: fields.Image | None = Field(
         default=None,
         description="Absolute path of the .sif that holds the engine; deployments may name another.",
@@ -111,13 +96,8 @@ class ServingRuntimeSpec(fields.Fields):
     probes: RuntimeProbes = Field(
         default_factory=RuntimeProbes, description="How the agent asks the engine on the node."
     )
-    metrics: Metrics | None = Field(default=None, description="Where the engine's load is read.")
     stop: Stop = Field(
         default_factory=Stop, description="How the engine is ended once its last request is done."
-    )
-    usage_in_stream: bool = Field(
-        default=False,
-        description="The engine reports the tokens used at the end of a stream only when it is asked to.",
     )
     model_required: bool = Field(default=True, description="Whether a deployment has to name a model's uri.")
     supported_model_formats: list[Literal["gguf", "directory"]] | None = Field(
