@@ -26,15 +26,9 @@ _BROKEN = (
     SnapshotFault.NOISE,
 )
 # Words for a job that is alive: a terminal word would be a lie that nobody could see through.
-# A job in COMPLETING is over by definition: to say so of one that runs would be a lie that nobody could see through.
-_LIVE_WORDS = (
-    *(
-        row.word
-        for row in states.STATE_ROWS
-        if row.state.is_live and row.state is not job.JobState.COMPLETING and row.word
-    ),
-    "TELEPORTING",
-)
+# What Slurm may call a job that runs. To call it waiting, held, frozen or over would be a lie that nobody could see through.
+_RUNS = (job.JobState.RUNNING, job.JobState.CONFIGURING, job.JobState.UNKNOWN)
+_LIVE_WORDS = (*(row.word for row in states.STATE_ROWS if row.state in _RUNS and row.word), "TELEPORTING")
 _REASONS = (*(row.start + row.contains for row in states.PENDING_ROWS if row.start), "NobodyKnows")
 _TEXTS = (*(row.text for row in states.SUBMIT_ROWS if row.text), "sbatch: error: who knows")
 

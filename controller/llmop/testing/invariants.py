@@ -210,7 +210,7 @@ class Judge:
     async def sweep(self) -> None:
         world = self._world
         for gateway in world.gateways:
-            if not gateway.is_cut:
+            if not gateway.is_cut and not gateway.is_behind(world.leader):
                 for each in gateway.routed().values():
                     self._is_servable(gateway, each)
         self._one_engine()

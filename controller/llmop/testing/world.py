@@ -42,6 +42,10 @@ class Gateway:
         self.is_cut = False
         self.is_pulling = False
 
+    def is_behind(self, leader: "leaders.Leader | None") -> bool:
+        """There is a newer table, which it has not got yet: after a cut it takes a moment."""
+        return leader is not None and leader.reconciler.book.table().version > self.table.version
+
     def routed(self) -> dict[str, endpoint.Endpoint]:
         """By replica uid: what it chooses for new requests."""
         return {
