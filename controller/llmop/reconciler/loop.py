@@ -613,12 +613,16 @@ class Reconciler:
         tombstones = frozenset(
             ledger.submission.job_name for ledger in ledgers if ledger.tombstoned_at is not None
         )
-        return orphans.find(
+        now = self._clock.now()
+        found = orphans.find(
             watch.jobs,
             self._installation,
             live,
             tombstones,
             watch.site.orphan_policy,
             watch.site.orphan_grace_s,
-            self._clock.now(),
+            now,
+            watch.orphans_seen,
         )
+        watch.orphans_seen = {name: watch.orphans_seen.get(name, now) for name in found.seen}
+        return found

@@ -33,6 +33,7 @@ class ClusterWatch:
         self.cluster = cluster
         self.capabilities: job.Capabilities | None = None
         self.orphan_passes = 0
+        self.orphans_seen: dict[str, float] = {}  # job name -> when it was seen without an owner first
         self.directory_problem = ""  # why the shared directory cannot be used
         self._clock = clock
         self._installation = installation

@@ -111,16 +111,26 @@ def test_orphans_are_ours_alone() -> None:
         (site.OrphanPolicy.REPORT, ("1",)),
         (site.OrphanPolicy.CANCEL, ("1", "2")),
     ):
-        found = orphans.find(jobs, make.INSTALLATION, live, tombstones, policy, 300.0, make.NOW)
+        found = orphans.find(jobs, make.INSTALLATION, live, tombstones, policy, 300.0, make.NOW, {})
         assert (cancelled, (f"{ours[2]} (2)",)) == (found.cancel, found.report)
 
 
 def test_a_young_orphan_is_left_alone() -> None:
     young = make.a_job(EACH, submitted_at=make.NOW - 299)
     found = orphans.find(
-        [young], make.INSTALLATION, {}, frozenset(), site.OrphanPolicy.CANCEL, 300.0, make.NOW
+        [young], make.INSTALLATION, {}, frozenset(), site.OrphanPolicy.CANCEL, 300.0, make.NOW, {}
     )
-    assert () == found.cancel
+    assert ((), (young.name,)) == (found.cancel, found.seen)
+
+
+def test_an_orphan_from_a_clock_ahead_of_ours_is_as_old_as_we_know_it() -> None:
+    ahead = make.a_job(EACH, submitted_at=make.NOW + 600)
+    for known_for_s, cancelled in ((299, ()), (300, (ahead.job_id,))):
+        first_seen = {ahead.name: make.NOW - known_for_s}
+        found = orphans.find(
+            [ahead], make.INSTALLATION, {}, frozenset(), site.OrphanPolicy.CANCEL, 300.0, make.NOW, first_seen
+        )
+        assert cancelled == found.cancel
 
 
 def test_crashes_delay_the_next_replica_longer_and_longer() -> None:
