@@ -20,6 +20,7 @@ Position = compose.Position
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NESTING = "maximum nesting depth"  # libyaml (parser.c) has had a bound of its own since 0.2.6, and may read ahead of ours
 
 # Neither allowed raw in JSON nor printable in YAML; the last three would be folded as line breaks by YAML 1.1 parsers.
 _FORBIDDEN = re.compile(
@@ -151,6 +152,8 @@ class _Composer:
         return documents
 
     def _syntax_message(self, error: yaml.MarkedYAMLError) -> str:
+        if error.problem is not None and _NESTING in error.problem:
+            return f"nested deeper than {limits.MAX_DEPTH} levels"
         text = f"not YAML: {error.problem or 'it cannot be read'}" + (
             f" ({error.context})" if error.context else ""
         )
