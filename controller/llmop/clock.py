@@ -14,7 +14,7 @@ class Clock(Protocol):
     """Where `now` and new names come from; the simulation has its own."""
 
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Seconds since the epoch, UTC, in whole microseconds: what is stored as text compares equal when it comes back."""
         ...
 
     def monotonic(self) -> float:
@@ -38,7 +38,7 @@ class SystemClock:
     """The machine's clock and its random source."""
 
     def now(self) -> float:
-        return time.time()
+        return round(time.time(), 6)
 
     def monotonic(self) -> float:
         return time.monotonic()

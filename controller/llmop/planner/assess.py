@@ -224,8 +224,9 @@ def _absent(
         )
     if (
         each.missing_since is None
-        or view.snapshot_taken_at is None
-        or view.snapshot_taken_at <= each.missing_since
+        or view.snapshot_started_at is None
+        or view.snapshot_started_at < each.missing_since
+        or view.snapshot_taken_at == each.missing_since
     ):
         return _waiting_for_truth(each, heartbeat, seen, "the job was missing in one snapshot")
     if _is_fresh(heartbeat, seen):
@@ -276,7 +277,8 @@ def _alive(
     """The rows for a job that is, as far as anybody knows, not over."""
     shown = (
         (_row_of_job(own_job) if own_job is not None else None)
-        or _row_of_drain(each, own_job, heartbeat)
+        or _row_of_drain(each, heartbeat)
+        or _row_of_unknown(each, own_job, heartbeat, seen)
         or _row_of_silence(each, own_job, heartbeat, seen)
         or _row_of_heartbeat(heartbeat, seen)
     )
@@ -325,19 +327,28 @@ def _row_of_job(own_job: job.ObservedJob) -> _Row | None:
 _BLOCKED = (job.PendingClass.NEVER, job.PendingClass.HELD, job.PendingClass.HELD_BY_ADMIN)
 
 
-def _row_of_drain(
-    each: replica.Replica, own_job: job.ObservedJob | None, heartbeat: replica.Heartbeat | None
-) -> _Row | None:
+def _row_of_drain(each: replica.Replica, heartbeat: replica.Heartbeat | None) -> _Row | None:
     if heartbeat is not None and heartbeat.phase is replica.AgentPhase.ENDED:
         return _Row(_Phase.ENDED, "Completing", "the agent has ended, Slurm has not said so yet")
     if each.drain is not None:
         return _Row(_Phase.DRAINING, each.drain.reason)
     if heartbeat is not None and heartbeat.phase is replica.AgentPhase.DRAINING:
         return _Row(_Phase.DRAINING, replica.DrainReason.WALLTIME)
-    if own_job is not None and own_job.state is job.JobState.UNKNOWN:
-        words = f"Slurm says {own_job.state_text}, which llmop does not know"
-        return _Row(_Phase.UNKNOWN, "UnknownState", words, is_routed=each.ready_at is not None)
     return None
+
+
+def _row_of_unknown(
+    each: replica.Replica,
+    own_job: job.ObservedJob | None,
+    heartbeat: replica.Heartbeat | None,
+    seen: values.Observed,
+) -> _Row | None:
+    """A word that nobody knows says nothing: whether it is routed follows from its heartbeat alone."""
+    if own_job is None or own_job.state is not job.JobState.UNKNOWN:
+        return None
+    heard = _row_of_silence(each, own_job, heartbeat, seen) or _row_of_heartbeat(heartbeat, seen)
+    words = f"Slurm says {own_job.state_text}, which llmop does not know"
+    return _Row(_Phase.UNKNOWN, "UnknownState", words, is_routed=heard.is_routed)
 
 
 def _row_of_silence(

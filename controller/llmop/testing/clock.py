@@ -1,9 +1,11 @@
 """A clock that moves only when told, and names that follow from a seed."""
 
+import math
 import random
 import uuid
 
 _ALPHABET = "bcdfghjkmnpqrstvwxz2456789"
+_MICROSECOND = 1e-6
 
 
 class FakeClock:
@@ -34,7 +36,10 @@ class FakeClock:
         self.move_to(self._now + seconds)
 
     def move_to(self, when: float) -> None:
-        """Moves to a time (epoch seconds) that is not in the past; ValueError otherwise."""
-        if when < self._now:
+        """Moves to a time (epoch seconds), up to the next whole microsecond. ValueError when it is in the past."""
+        if when < self._now - _MICROSECOND:
             raise ValueError(f"the clock stands at {self._now}; it does not go back to {when}")
-        self._now = when
+        micros = math.ceil(when * 1e6)
+        if micros / 1e6 < when:  # the product was rounded down
+            micros += 1
+        self._now = max(self._now, micros / 1e6)

@@ -45,8 +45,9 @@ def test_phase_of(
 
 
 def test_a_word_nobody_knows_changes_nothing_about_the_traffic() -> None:
-    shown = _assessed(_Job.UNKNOWN, _Agent.READY)
-    assert (_Phase.UNKNOWN, True) == (shown.phase, shown.is_routed)
+    for silent_s, routed in ((1, True), (20, True), (40, False), (400, False)):
+        shown = _assessed(_Job.UNKNOWN, _Agent.READY, silent_s)
+        assert (_Phase.UNKNOWN, routed, False) == (shown.phase, shown.is_routed, shown.is_replaced)
 
 
 def test_without_a_snapshot_a_replica_is_as_its_heartbeat_says() -> None:
@@ -71,6 +72,22 @@ def test_a_missing_job_is_believed_gone_only_when_two_looks_agree() -> None:
     second = assess.assess(make.a_replica(1, missing_since=make.NOW - 60), make.observed(), asked=False)
     assert second.end is not None
     assert replica.EndReason.LOST == second.end.reason
+
+
+def test_the_second_look_is_another_one_that_began_when_the_first_was_over() -> None:
+    first = assess.assess(EACH, make.observed(), asked=False).facts.missing_since
+    for taken, looks in ((0.0, 1), (5.0, 2)):
+        view = values.ClusterView(
+            site=make.where(), snapshot_started_at=make.NOW + taken, snapshot_taken_at=make.NOW + taken
+        )
+        each = make.a_replica(1, missing_since=first)
+        again = assess.assess(each, make.observed((), view=view), asked=False)
+        assert looks == (1 if again.end is None else 2)
+    slow = values.ClusterView(
+        site=make.where(), snapshot_started_at=make.NOW - 1, snapshot_taken_at=make.NOW + 30
+    )
+    each = make.a_replica(1, missing_since=first)
+    assert None is assess.assess(each, make.observed((), view=slow), asked=False).end
 
 
 def test_a_missing_job_whose_engine_still_serves_stays_in_the_traffic() -> None:
