@@ -156,13 +156,7 @@ class ClusterWatch:
             return False
         live = {each.submission.job_name for each in replicas if each.end is None}
         self._history = {name: found for name, found in self._history.items() if name in live}
-        wanted = [
-            each.submission
-            for each in replicas
-            if each.end is None
-            and each.submission.attempt_at is not None
-            and each.submission.job_name not in self._jobs
-        ]
+        wanted = left_the_queue(replicas, self._jobs)
         now = self._clock.now()
         is_new = any(submission.job_name not in self._history for submission in wanted)
         is_due = self._history_at is None or now - self._history_at >= HISTORY_EVERY_S
@@ -180,6 +174,22 @@ class ClusterWatch:
             {submission.job_name: found.get(submission.job_name, ()) for submission in wanted}
         )
         return True
+
+
+def left_the_queue(
+    replicas: Sequence[replica.Replica], jobs: Mapping[str, object]
+) -> list[replica.Submission]:
+    """Submissions of live replicas that have a job, or may have one, which the queue does not show under its name.
+
+    A job can be known although no attempt is recorded: one that landed late has claimed the replica after a later attempt was refused.
+    """
+    return [
+        each.submission
+        for each in replicas
+        if each.end is None
+        and (each.submission.attempt_at is not None or each.submission.job_id is not None)
+        and each.submission.job_name not in jobs
+    ]
 
 
 def _by_name(jobs: Sequence[job.ObservedJob], installation: str) -> dict[str, tuple[job.ObservedJob, ...]]:
