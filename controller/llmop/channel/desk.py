@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmop.clock import Clock
-from llmop.domain import replica
+from llmop.domain import errors, replica, resources
 from llmop.planner import claim
 from llmop.store import interface
 
@@ -118,6 +118,7 @@ class Desk:
             decision = claim.decide(
                 ledger.submission,
                 is_tombstone=ledger.tombstoned_at is not None,
+                is_draining=await self._is_draining(ledger),
                 job_id=asked.job_id,
                 restart_count=asked.restart_count,
                 holds_link=holds_link,
@@ -138,6 +139,13 @@ class Desk:
                 self._heard(ledger.namespace, ledger.replica_name)
                 return {"verdict": str(decision.verdict), "takeOver": decision.take_over}
         raise Refused(503, "the replica changed hands while it was claimed; ask again")
+
+    async def _is_draining(self, ledger: interface.Ledger) -> bool:
+        try:
+            stored = await self._store.get(resources.REPLICA, ledger.namespace, ledger.replica_name)
+        except errors.NotFound:
+            return True
+        return stored.uid != ledger.replica_uid or bool(stored.spec.get("drain"))
 
     def _is_gone(self, asked: Claim, ledger: interface.Ledger) -> bool:
         """Does nobody live behind the link? Not behind that of an earlier start of the same job: Slurm has put it back into the queue."""

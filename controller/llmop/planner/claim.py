@@ -27,6 +27,7 @@ def decide(
     submission: replica.Submission,
     *,
     is_tombstone: bool,
+    is_draining: bool,
     job_id: str,
     restart_count: int,
     holds_link: bool,
@@ -35,6 +36,7 @@ def decide(
 ) -> Decision:
     """Decides about the job `job_id`.
 
+    `is_draining`: the replica is not wanted any more, so no further start of it is.
     `holds_link`: the link on disk names this very job. `holder_is_over`: the job that the link names is known to have ended.
     A job that holds the link wins over a recorded job that has never claimed: the link is what jobs race for.
     """
@@ -47,6 +49,8 @@ def decide(
         return Decision(verdict=Verdict.SUPERSEDED)
     if is_own and submission.claimed_restart == restart_count:
         return Decision(verdict=Verdict.RUN, take_over=not holds_link)
+    if is_draining:
+        return Decision(verdict=Verdict.SUPERSEDED)
     record = dataclasses.replace(
         submission,
         state=replica.SubmissionState.SUBMITTED,

@@ -109,6 +109,14 @@ class Rig:
             ]
         )
 
+    async def drain(self, number: int = 1) -> None:
+        """It is decided that the replica ends."""
+        stored = await self.store.get(resources.REPLICA, NAMESPACE, f"chat-r{number}")
+        drained = dataclasses.replace(stored, spec={**stored.spec, "drain": {"reason": "ScaledDown"}})
+        await self.store.commit(
+            [interface.Update(resource=drained, expected_version=stored.resource_version)]
+        )
+
     async def ledger(self, number: int = 1) -> interface.Ledger:
         return (await self.store.ledgers([uid_of(number)]))[0]
 

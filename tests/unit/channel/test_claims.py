@@ -97,6 +97,13 @@ async def test_a_late_claim_on_a_deleted_replica_is_refused(rig: Rig) -> None:
     assert (await rig.ledger()).submission.job_id is None
 
 
+async def test_a_job_that_lands_when_its_replica_is_not_wanted_any_more_starts_no_engine(rig: Rig) -> None:
+    await rig.add()
+    await rig.drain()
+    assert SUPERSEDED == await rig.claim()
+    assert (await rig.ledger()).submission.job_id is None
+
+
 @pytest.mark.parametrize("token", ["", "wrong", token_of(1)[:-1], token_of(1) + " ", token_of(2), "tökén"])
 async def test_another_token_is_refused(rig: Rig, token: str) -> None:
     await rig.add(1)

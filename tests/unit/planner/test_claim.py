@@ -18,6 +18,7 @@ def _ask(**given: object) -> claim.Decision:
         "restart_count": 0,
         "holds_link": True,
         "holder_is_over": False,
+        "is_draining": False,
         "now": make.NOW,
     }
     return claim.decide(make.submission("r", make.uid_of(1), **changes), **{**asked, **given})  # type: ignore[arg-type]
@@ -35,6 +36,9 @@ def _ask(**given: object) -> claim.Decision:
         ({"is_tombstone": True}, _NO, False),
         ({"submission": {"state": _State.ENDED}}, _NO, False),
         ({"submission": {"state": _State.REJECTED}}, _NO, False),
+        ({"is_draining": True}, _NO, False),
+        ({"is_draining": True, "restart_count": 1, "submission": {"claimed_restart": 0}}, _NO, False),
+        ({"is_draining": True, "submission": {"claimed_restart": 0}}, _RUN, False),
     ],
     ids=[
         "the recorded job",
@@ -46,6 +50,9 @@ def _ask(**given: object) -> claim.Decision:
         "a replica that is gone",
         "a replica that has ended",
         "a submission that was rejected",
+        "a replica that is not wanted any more",
+        "a further start of a replica that is not wanted any more",
+        "the start that serves a replica which drains asks again",
     ],
 )
 def test_a_claim(given: dict[str, object], verdict: claim.Verdict, take_over: bool) -> None:
