@@ -35,15 +35,26 @@ class Sqlite:
 
     On a shared file system WAL can't work (its index is memory shared through a file; https://sqlite.org/wal.html): there is one
     connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it.
+
+    Without `threads` a transaction runs where it is asked for and the event loop stands still meanwhile: for simulations, whose
+    order of events must follow from their seed.
     """
 
     def __init__(
-        self, path: Path, installation: str, lock: "ProcessLock", *, shared: bool, patience: float
+        self,
+        path: Path,
+        installation: str,
+        lock: "ProcessLock",
+        *,
+        shared: bool,
+        patience: float,
+        threads: bool,
     ) -> None:
         self.installation = installation
         self._path = path
         self._lock = lock
         waiting = {"busy_timeout": str(int(patience * 1000))}
+        self._threads = threads
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         if shared:
             self._reader = self._writer
@@ -80,6 +91,8 @@ class Sqlite:
             with database.in_words(self._explain), engine.connect() as connection:
                 return work(connection)
 
+        if not self._threads:
+            return run()
         try:
             job = asyncio.get_running_loop().run_in_executor(executor, run)
         except RuntimeError as error:  # the executor was shut down
@@ -90,11 +103,14 @@ class Sqlite:
         return explain(self._path, error)
 
 
-async def open_sqlite(path: Path, *, shared: bool | None = None, patience: float = _PATIENCE) -> Sqlite:
+async def open_sqlite(
+    path: Path, *, shared: bool | None = None, patience: float = _PATIENCE, threads: bool = True
+) -> Sqlite:
     """Opens or makes the database at `path`, a file that only its owner may read; a folder made for it is 0700.
 
     `shared` says whether it lies on a shared file system; None = look. A lock that others hold (a backup) is waited for
-    `patience` seconds. Raises Unavailable, and NeedsUser when another process has it open.
+    `patience` seconds. Without `threads` transactions block the event loop. Raises Unavailable, and NeedsUser when another process
+    has it open.
     """
     path = path.absolute()
     try:
@@ -119,7 +135,7 @@ async def open_sqlite(path: Path, *, shared: bool | None = None, patience: float
             address = sa.URL.create("sqlite", database=str(path))
             pragmas = _SHARED if shared else _LOCAL
             installation = await asyncio.to_thread(migrate.upgrade, address, pragmas)
-        opened = Sqlite(path, installation, lock, shared=shared, patience=patience)
+        opened = Sqlite(path, installation, lock, shared=shared, patience=patience, threads=threads)
     except BaseException:
         lock.release()
         raise

@@ -25,7 +25,6 @@ _BROKEN = (
     SnapshotFault.GARBAGE,
     SnapshotFault.NOISE,
 )
-# Words for a job that is alive: a terminal word would be a lie that nobody could see through.
 # What Slurm may call a job that runs. To call it waiting, held, frozen or over would be a lie that nobody could see through.
 _RUNS = (job.JobState.RUNNING, job.JobState.CONFIGURING, job.JobState.UNKNOWN)
 _LIVE_WORDS = (*(row.word for row in states.STATE_ROWS if row.state in _RUNS and row.word), "TELEPORTING")
@@ -223,6 +222,18 @@ def _slurm_hangs(world: World, source: random.Random) -> None:
     world.after(source.choice((5.0, 60.0, 600.0)), world.slurm.thaw)
 
 
+def _slurm_crashes(world: World, source: random.Random) -> None:
+    """slurmctld comes back with its state of some seconds ago: jobs are gone, or wait again, that were there before."""
+    world.judge.lied_at = world.clock.now() + 300
+    world.slurm.crash(unsaved_s=source.choice((1.0, 5.0, 30.0)))
+
+
+def _state_lost(world: World, source: random.Random) -> None:
+    world.judge.lied_at = world.clock.now() + 900
+    world.judge.state_lost()
+    world.slurm.lose_state(kill_after_s=source.choice((10.0, 60.0, 400.0)))
+
+
 def _accounting_away(world: World, source: random.Random) -> None:
     world.slurm.set_accounting_down(True)
     world.after(source.uniform(30, 900), lambda: world.slurm.set_accounting_down(False))
@@ -335,6 +346,8 @@ FAULTS: tuple[tuple[str, int, Fault], ...] = (
     ("quota", 2, _quota),
     ("slurmctld away", 2, _slurm_away),
     ("slurmctld hangs", 2, _slurm_hangs),
+    ("slurmctld crashes", 2, _slurm_crashes),
+    ("slurmctld loses its state", 1, _state_lost),
     ("accounting away", 2, _accounting_away),
     ("ids again", 1, _ids_again),
     ("admin cancels", 5, _admin_cancels),

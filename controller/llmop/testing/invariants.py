@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmop.domain import endpoint, ids, replica, resources, site
+from llmop.domain.job import Snapshot
 from llmop.planner import assess, rollout, values
 from llmop.testing.slurm_text import Phase, VirtualJob
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from llmop.testing.world import Gateway, World
 
 SLACK_S = 15.0
+CATCH_UP_S = (
+    30.0  # more than the time between two sweeps: behind at both of them, with the time of a pull in between
+)
 ORPHAN_SWEEPS = (
     45  # looks of 20 s with a controller and a Slurm that answer: grace time, polls and cancellations fit in
 )
@@ -39,8 +43,19 @@ class Judge:
         self._orphaned: collections.Counter[VirtualJob] = collections.Counter()
         self.lied_at = float("-inf")  # when Slurm last said something wrong that looked right
         self.strays: set[VirtualJob] = set()  # jobs with a name of ours that we have not made
+        self._complete_looks: int | None = None  # since Slurm lost its state; None = it did not
+        self._behind_since: dict[str, float] = {}  # by gateway: since when its table is not the newest
 
     # As it happens
+
+    def state_lost(self) -> None:
+        """Slurm has forgotten every job, and says so in complete snapshots."""
+        self._complete_looks = 0
+
+    def looked(self, snapshot: Snapshot) -> None:
+        """A controller has got this snapshot."""
+        if self._complete_looks is not None and snapshot.is_complete:
+            self._complete_looks += 1
 
     def planned(
         self, leader: "Leader", desired: values.Desired, seen: values.Observed, plan: values.Plan
@@ -53,6 +68,15 @@ class Judge:
                 self._drained_at[each.uid] = each.drain.requested_at
         self._rows(desired, seen, plan)
         self._floor(desired, seen, plan)
+        self._given_up(plan)
+
+    def _given_up(self, plan: values.Plan) -> None:
+        """A fleet that is gone in one snapshot is believed gone only when a second one says so too."""
+        if self._complete_looks is None or self._complete_looks > 1:
+            return
+        for action in plan.actions:
+            if isinstance(action, values.RecordEnd) and action.end.reason is replica.EndReason.LOST:
+                raise Violation("nobody is given up after one look", action.replica.name)
 
     def _rows(self, desired: values.Desired, seen: values.Observed, plan: values.Plan) -> None:
         """Never more replicas that hold or may get a job than desired + surge, now or when the oldest of them was wanted."""
@@ -77,7 +101,8 @@ class Judge:
     def _holds(self, each: replica.Replica) -> bool:
         """It may get a job, or has one that waits or runs.
 
-        A job that was on its way out, and replaced, when the site put it back into the queue is one too many until that is seen.
+        A job that was on its way out, and replaced, when the site put it back into the queue is one too many until that is seen; so
+        is a twin that lands late, when the job that it waited for has just been cancelled.
         """
         if each.end is not None or each.submission.state is replica.SubmissionState.ENDED:
             return False
@@ -89,6 +114,7 @@ class Judge:
             and own.name == each.submission.job_name
             and own.phase in _HOLDING
             and not own.restarts
+            and not own.is_late
         )
 
     def _bound(self, deployment_uid: str, since: float) -> int:
@@ -210,9 +236,17 @@ class Judge:
     async def sweep(self) -> None:
         world = self._world
         for gateway in world.gateways:
-            if not gateway.is_cut and not gateway.is_behind(world.leader):
-                for each in gateway.routed().values():
-                    self._is_servable(gateway, each)
+            if gateway.is_cut or not gateway.is_behind(world.leader):
+                self._behind_since.pop(gateway.name, None)
+            if gateway.is_cut:
+                continue
+            if gateway.is_behind(world.leader):
+                since = self._behind_since.setdefault(gateway.name, world.clock.now())
+                if world.clock.now() - since > CATCH_UP_S:
+                    raise Violation("gateways get new tables at once", f"{gateway.name} has an older one")
+                continue
+            for each in gateway.routed().values():
+                self._is_servable(gateway, each)
         self._one_engine()
         await self._jobs()
 

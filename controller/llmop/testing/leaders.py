@@ -57,6 +57,8 @@ class Surroundings(Protocol):
 
     def will_cancel(self, leader: "Leader", job_ids: Sequence[str]) -> None: ...
 
+    def looked(self, snapshot: job.Snapshot) -> None: ...
+
     def wrote(self) -> None:
         """Something is about to be committed."""
         ...
@@ -218,7 +220,8 @@ class TappedCluster:
         snapshot = await self._inner.snapshot()
         seconds = self._leader.around.delay("snapshot")
         await self._leader.wait(seconds)
-        return dataclasses.replace(snapshot, taken_at=snapshot.taken_at + seconds)
+        self._leader.around.looked(snapshot)
+        return dataclasses.replace(snapshot, taken_at=round(snapshot.taken_at + seconds, 6))
 
     async def history(self, names: Sequence[str], since: float) -> job.History:
         return await self._inner.history(names, since)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmop.cluster.slurm import states
 from llmop.domain import replica, site
-from llmop.store import interface, sql
+from llmop.store import interface, sql, sqlite
 from llmop.testing import film, invariants
 from llmop.testing.clock import FakeClock
 from llmop.testing.faults import Chaos, Users
@@ -74,7 +74,7 @@ async def _simulate(seed: int, setting: Setting) -> Result:
     # In memory where that is possible: what a disk does with fsync is not what is looked at here.
     shm = Path("/dev/shm")  # noqa: S108  (a directory of our own in it)
     with tempfile.TemporaryDirectory(prefix="llmop-simulation-", dir=shm if shm.is_dir() else None) as folder:
-        store = await sql.open_store(f"sqlite:///{Path(folder) / 'store.db'}")
+        store = sql.SqlStore(await sqlite.open_sqlite(Path(folder) / "store.db", shared=False, threads=False))
         try:
             return await _play(seed, setting, store)
         finally:

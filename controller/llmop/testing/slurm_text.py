@@ -44,7 +44,8 @@ class VirtualJob:
     exited: bool = False  # by itself
     held: str = ""  # JobHeldUser or JobHeldAdmin
     blocked: str = ""  # a reason that a test gave
-    shown_as: str = ""  # a state word that a test gave
+    shown_as: str = ""  # a state word that a test gave, while it runs
+    is_late: bool = False  # it appeared long after its sbatch had timed out
     requeue: bool = False
     comment: str = ""
 
@@ -124,7 +125,7 @@ def sacct_fields(job: VirtualJob, skew_s: float) -> tuple[str, ...]:
 
 def state_word(job: VirtualJob) -> str:
     """What squeue calls the state of the job."""
-    if job.shown_as:
+    if job.shown_as and job.phase is Phase.RUNNING:
         return job.shown_as
     return job.final if job.phase is Phase.ENDED else job.phase.name
 

@@ -198,7 +198,7 @@ class VirtualSlurm:
         if fault is SubmitFault.ACCEPTED_UNSEEN:
             self._note(f"sbatch {request.name}: times out, lands in {delay:.0f} s")
             if delay:
-                self._at(self._clock.now() + delay, functools.partial(self._land, request))
+                self._at(self._clock.now() + delay, functools.partial(self._land, request, is_late=True))
             else:
                 self._land(request)
             return self._failure("Socket timed out on send/recv operation")
@@ -482,7 +482,7 @@ class VirtualSlurm:
     def thaw(self) -> None:
         frozen, self._frozen = self._frozen, None
         for request in frozen or ():
-            self._land(request)
+            self._land(request, is_late=True)
         self._schedule()
 
     def set_accounting_down(self, down: bool) -> None:
@@ -534,7 +534,9 @@ class VirtualSlurm:
 
     # Inside: a job's life
 
-    def _land(self, request: JobRequest) -> VirtualJob | Rejected | Refused | SubmitUnknown:
+    def _land(
+        self, request: JobRequest, *, is_late: bool = False
+    ) -> VirtualJob | Rejected | Refused | SubmitUnknown:
         options = dict(request.options)
         partition = options.get("partition", self.shape.partitions[0])
         if partition not in self.shape.partitions:
@@ -559,6 +561,7 @@ class VirtualSlurm:
             eligible_at=now + self.shape.queue_wait(self._random),
             time_limit_s=_minutes_up(request.time_limit_s or self.shape.default_time_s),
             comment=options.get("comment", ""),
+            is_late=is_late,
         )
         self._next_id += 1
         self._jobs[job.id] = self._pending[job.id] = job

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from llmop.channel import desk
 from llmop.domain import endpoint, errors, replica, resources, site
+from llmop.domain.job import Snapshot
 from llmop.manifest import merge
 from llmop.planner import values
 from llmop.reconciler import loop, queue, render
@@ -20,13 +21,16 @@ from llmop.rpc.writing import Writer
 from llmop.store import interface
 from llmop.testing import agents, builders, film, invariants, leaders
 from llmop.testing.clock import FakeClock
-from llmop.testing.memory_store import MemoryStore
 from llmop.testing.slurm_text import VirtualJob
 from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm
 
 GATEWAYS = 2
 SPINS = 400  # passes at one moment of virtual time; more are a pass that never comes to rest
 SWEEP_S = 20.0
+RETENTION_S = 1800.0
+CHANGES_KEPT = 40  # so few that a controller which stood still for a while has to read everything again
+TOMBSTONES_KEPT_S = 7200.0
+EVENTS_KEPT_S = 3600.0
 COMES_TO_REST = (
     5  # passes: what one has written may be what the next one acts on (an end, then what it leaves behind)
 )
@@ -56,7 +60,7 @@ class Gateway:
 
 
 class World:
-    """`installation` is that of the store. Use: `begin`, then `run` as long as wanted, `end` last."""
+    """`installation` is that of the store, whose calls must not wait for a thread. Use: `begin`, then `run` as long as wanted, `end` last."""
 
     def __init__(
         self,
@@ -72,7 +76,6 @@ class World:
     ) -> None:
         self.seed = seed
         self.store = store
-        self._store_has_threads = not isinstance(store, MemoryStore)
         self.clock = clock
         self.start = clock.now()
         self.installation = ""
@@ -167,6 +170,9 @@ class World:
     def will_cancel(self, leader: leaders.Leader, job_ids: Sequence[str]) -> None:
         self.judge.cancels(leader, job_ids)
 
+    def looked(self, snapshot: Snapshot) -> None:
+        self.judge.looked(snapshot)
+
     # Hooks of the virtual Slurm
 
     def on_start(self, job: VirtualJob) -> None:
@@ -211,7 +217,8 @@ class World:
             )
             await self.store.commit([interface.Create(resource=made)])
         await self._start_leader()
-        self.at(self.clock.now() + SWEEP_S, self._sweep)
+        self.after(SWEEP_S, self._sweep)
+        self.after(RETENTION_S, self._retain)
 
     async def end(self) -> None:
         for leader in [*self.paused, *([self.leader] if self.leader is not None else [])]:
@@ -345,7 +352,7 @@ class World:
         task = asyncio.ensure_future(_shielded(action))
         spins = 0
         while not task.done():
-            await self._breathe([task])
+            await asyncio.sleep(0)
             spins += 1
             if self.paused and spins > 50:
                 self._hanging.add(task)
@@ -423,18 +430,11 @@ class World:
         """Until all that the controller does waits for virtual time, or is done."""
         spins = 0
         while len(leader.tasks()) > leader.blocked:
-            await self._breathe(leader.tasks())
+            await asyncio.sleep(0)
             spins += 1
             if leader.is_paused and spins > 50:
                 break  # the rest waits for what stands still
         await self._harvest(leader)
-
-    async def _breathe(self, tasks: Sequence[asyncio.Future[None]]) -> None:
-        """Lets others run. A real store answers from a thread, which a loop that spins would keep from working."""
-        if self._store_has_threads:
-            await asyncio.wait(tasks, timeout=0.002, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(0)
 
     async def _harvest(self, leader: leaders.Leader) -> None:
         finished = [task for task in leader.polls.values() if task.done()]
@@ -565,6 +565,17 @@ class World:
         """Looks at the whole world now and then."""
         await self.judge.sweep()
         self.after(SWEEP_S, self._sweep)
+
+    async def _retain(self) -> None:
+        """History is dropped, as the controller's daemon does."""
+        now = self.clock.now()
+        self.wrote()
+        await self.store.compact(
+            changes_before=await self.store.revision() - CHANGES_KEPT,
+            tombstones_before=now - TOMBSTONES_KEPT_S,
+            events_before=now - EVENTS_KEPT_S,
+        )
+        self.after(RETENTION_S, self._retain)
 
 
 async def _shielded(action: Awaitable[None]) -> None:
