@@ -48,3 +48,13 @@ def test_hours_on_a_real_database_violate_nothing() -> None:
 def test_a_seed_plays_the_same_again(seed: int) -> None:
     setting = simulation.Setting(hours=0.3, fault_every_s=25, user_every_s=60)
     assert simulation.simulate(seed, setting) == simulation.simulate(seed, setting)
+
+
+def test_a_seed_plays_the_same_on_a_real_database() -> None:
+    """So what is seen on the store double, which is quicker, is seen of the real one."""
+    plays = [
+        simulation.simulate(3, simulation.Setting(hours=0.5, fault_every_s=25, user_every_s=60, store=store))
+        for store in ("memory", "sqlite")
+    ]
+    assert plays[0] == plays[1]
+    assert plays[0].passes > 10

@@ -43,19 +43,20 @@ class Judge:
         self._orphaned: collections.Counter[VirtualJob] = collections.Counter()
         self.lied_at = float("-inf")  # when Slurm last said something wrong that looked right
         self.strays: set[VirtualJob] = set()  # jobs with a name of ours that we have not made
-        self._complete_looks: int | None = None  # since Slurm lost its state; None = it did not
-        self._behind_since: dict[str, float] = {}  # by gateway: since when its table is not the newest
+        self._state_lost_at = float("inf")
+        self._complete_looks = 0  # since then
+        self._behind: dict[str, tuple[int, float]] = {}  # by gateway: its old version, and since when
 
     # As it happens
 
     def state_lost(self) -> None:
         """Slurm has forgotten every job, and says so in complete snapshots."""
+        self._state_lost_at = self._world.clock.now()
         self._complete_looks = 0
 
     def looked(self, snapshot: Snapshot) -> None:
         """A controller has got this snapshot."""
-        if self._complete_looks is not None and snapshot.is_complete:
-            self._complete_looks += 1
+        self._complete_looks += snapshot.is_complete
 
     def planned(
         self, leader: "Leader", desired: values.Desired, seen: values.Observed, plan: values.Plan
@@ -72,10 +73,12 @@ class Judge:
 
     def _given_up(self, plan: values.Plan) -> None:
         """A fleet that is gone in one snapshot is believed gone only when a second one says so too."""
-        if self._complete_looks is None or self._complete_looks > 1:
-            return
         for action in plan.actions:
-            if isinstance(action, values.RecordEnd) and action.end.reason is replica.EndReason.LOST:
+            if not isinstance(action, values.RecordEnd) or action.end.reason is not replica.EndReason.LOST:
+                continue
+            first_look_at = action.replica.missing_since
+            was_missed = first_look_at is not None and first_look_at < self._state_lost_at
+            if self._complete_looks == 1 and not was_missed:
                 raise Violation("nobody is given up after one look", action.replica.name)
 
     def _rows(self, desired: values.Desired, seen: values.Observed, plan: values.Plan) -> None:
@@ -236,19 +239,24 @@ class Judge:
     async def sweep(self) -> None:
         world = self._world
         for gateway in world.gateways:
-            if gateway.is_cut or not gateway.is_behind(world.leader):
-                self._behind_since.pop(gateway.name, None)
             if gateway.is_cut:
+                self._behind.pop(gateway.name, None)
                 continue
             if gateway.is_behind(world.leader):
-                since = self._behind_since.setdefault(gateway.name, world.clock.now())
-                if world.clock.now() - since > CATCH_UP_S:
-                    raise Violation("gateways get new tables at once", f"{gateway.name} has an older one")
+                self._catches_up(gateway)
                 continue
+            self._behind.pop(gateway.name, None)
             for each in gateway.routed().values():
                 self._is_servable(gateway, each)
         self._one_engine()
         await self._jobs()
+
+    def _catches_up(self, gateway: "Gateway") -> None:
+        now, version = self._world.clock.now(), gateway.table.version
+        known, since = self._behind.get(gateway.name, (version, now))
+        self._behind[gateway.name] = (version, since if known == version else now)
+        if known == version and now - since > CATCH_UP_S:
+            raise Violation("gateways get new tables at once", f"{gateway.name} has an older one")
 
     def _one_engine(self) -> None:
         world = self._world
