@@ -34,6 +34,10 @@ _OLD_EVENTS = (
     .order_by(tables.events.c.last_seen_at)
     .limit(500)
 )
+_EVERY_LEDGER = tables.ledgers.select().order_by(tables.ledgers.c.replica_uid)
+_SOME_LEDGERS = _EVERY_LEDGER.where(
+    tables.ledgers.c.replica_uid.in_(sa.bindparam("replica_uids", expanding=True))
+)
 _UIDS_PER_QUERY = 500
 
 
@@ -144,14 +148,14 @@ def _list(connection: sa.Connection, kind: str, namespace: str | None) -> interf
 
 
 def _ledgers(connection: sa.Connection, replica_uids: Sequence[str] | None) -> tuple[interface.Ledger, ...]:
-    uid = tables.ledgers.c.replica_uid
-    everything = tables.ledgers.select().order_by(uid)
     if replica_uids is None:
-        return tuple(rows.ledger(row) for row in connection.execute(everything))
+        return tuple(rows.ledger(row) for row in connection.execute(_EVERY_LEDGER))
     wanted = sorted(set(replica_uids))
     parts = [wanted[start : start + _UIDS_PER_QUERY] for start in range(0, len(wanted), _UIDS_PER_QUERY)]
     return tuple(
-        rows.ledger(row) for part in parts for row in connection.execute(everything.where(uid.in_(part)))
+        rows.ledger(row)
+        for part in parts
+        for row in connection.execute(_SOME_LEDGERS, {"replica_uids": part})
     )
 
 
