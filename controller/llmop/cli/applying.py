@@ -4,9 +4,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llmop.api.v1 import resources_pb2
-from llmop.cli import files
+from llmop.cli import files, targets
 from llmop.cli.client import ServerError
-from llmop.cli.session import Session
+from llmop.cli.session import Session, say
 from llmop.domain import resources
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ def send(session: Session, document: "Document", *, force: bool, dry_run: bool, 
             dry_run=dry_run,
         ),
     )
+
+
+def warn(answer: Any) -> None:
+    """What the server remarks about a document, to stderr."""
+    for warning in answer.warnings:
+        say(f"Warning: {targets.label_of(answer.object)}: {warning}")
 
 
 def explain(error: ServerError, document: "Document") -> str:

@@ -20,7 +20,7 @@ def read(names: Sequence[str], *, recursive: bool, namespace: str | None) -> "li
 
     `namespace` is what the user gave by flag; a document that names another one is refused.
     """
-    from llmop.manifest import load
+    from llmop.manifest import lists, load
 
     if not names:
         raise UsageError("name what to read: -f FILE, -f FOLDER or -f -")
@@ -28,7 +28,8 @@ def read(names: Sequence[str], *, recursive: bool, namespace: str | None) -> "li
     problems: list[str] = []
     for source, text in _texts(names, recursive=recursive):
         try:
-            documents += load.load(text, source)
+            for document in load.load(text, source):
+                documents += lists.expand(document)
         except load.ManifestError as error:
             problems += [str(problem) for problem in error.problems]
     if problems:

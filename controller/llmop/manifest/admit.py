@@ -7,7 +7,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from llmop.domain import errors, resources
-from llmop.manifest import limits, paths, suggest
+from llmop.manifest import exported, limits, paths, suggest
 from llmop.manifest.schema_v1alpha1 import (
     ATOMIC,
     SPECS,
@@ -21,18 +21,6 @@ MAX_VIOLATIONS = 100
 MAX_MESSAGE_CHARACTERS = 500
 
 _TOP = ("apiVersion", "kind", "metadata", "spec")
-_READ_ONLY_METADATA = frozenset(
-    {
-        "uid",
-        "generation",
-        "resourceVersion",
-        "creationTime",
-        "deletionTime",
-        "finalizers",
-        "owner",
-        "ownedFields",
-    }
-)
 _JSON_NAMES = {bool: "a truth value", int: "a number", float: "a number"}
 # By pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/).
 _MESSAGES = {
@@ -214,7 +202,7 @@ def _translate(detail: ErrorDetails, root_model: type[Fields], root: str) -> lis
 
 def _unknown(path: str, root_model: type[Fields], steps: tuple[paths.Step, ...]) -> errors.Violation:
     name = str(steps[-1])
-    if issubclass(root_model, InstallationMetadata) and name in _READ_ONLY_METADATA:
+    if issubclass(root_model, InstallationMetadata) and name in exported.METADATA:
         return _violation(path, "Forbidden", "is written by the controller; remove it")
     if root_model is InstallationMetadata and name == "namespace":
         return _violation(path, "Forbidden", "this kind belongs to no namespace; remove it")

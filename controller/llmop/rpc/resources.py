@@ -132,6 +132,7 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
             object=convert.to_object(outcome.resource),
             verdict=_VERDICTS[outcome.verdict],
             changed_paths=outcome.changed_paths,
+            warnings=outcome.warnings,
             live=convert.to_object(outcome.live) if outcome.live is not None else None,
         )
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from llmop.clock import Clock
 from llmop.domain import resources
 from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
-from llmop.manifest import admit, convert, merge, references
+from llmop.manifest import admit, convert, exported, merge, references
 from llmop.rpc import audit, deletion
 from llmop.rpc.errors import BadRequest
 from llmop.store import interface
@@ -23,12 +23,13 @@ Hint = Callable[[str, str, str], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a write did. `live` is the object before it, None when it was created."""
+    """What a write did. `live` is the object before it, None when it was created; `warnings` are sentences for whoever wrote."""
 
     resource: resources.Resource
     live: resources.Resource | None
     verdict: str
     changed_paths: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class _Raced(Conflict):
@@ -46,25 +47,33 @@ class Writer:
     async def apply(
         self, manifest: str, *, namespace: str, manager: str, force: bool, dry_run: bool
     ) -> Outcome:
-        document = _document(manifest)
+        """What only the controller sets is ignored, with a warning unless the manifest is what `get` has printed."""
+        document, warnings = exported.strip(_document(manifest))
 
         async def attempt() -> Outcome:
             live = await self._live(_key(document, namespace))
             applied = merge.apply(live, document, manager=manager, force=force, namespace=namespace)
-            verdict = applied.verdict.value
-            paths = applied.changed_paths
             resource = applied.resource if live is not None else self._new(applied.resource)
+            outcome = Outcome(
+                resource=resource,
+                live=live,
+                verdict=applied.verdict.value,
+                changed_paths=applied.changed_paths,
+                warnings=warnings,
+            )
             await self._check_references(resource)
             if dry_run or resource == live:  # an unchanged one may still get a new owner of its fields
-                return Outcome(resource=resource, live=live, verdict=verdict, changed_paths=paths)
+                return outcome
             write: interface.Create | interface.Update
             if live is None:
                 write = interface.Create(resource=resource)
             else:
                 write = interface.Update(resource=resource, expected_version=live.resource_version)
             stored = await self._commit(write)
-            audit.record("apply", stored, manager=manager, result=verdict, paths=paths)
-            return Outcome(resource=stored, live=live, verdict=verdict, changed_paths=paths)
+            audit.record(
+                "apply", stored, manager=manager, result=outcome.verdict, paths=outcome.changed_paths
+            )
+            return dataclasses.replace(outcome, resource=stored)
 
         return await _repeated(attempt)
 

@@ -475,3 +475,21 @@ def test_explain(transcript: Transcript) -> None:
     transcript.run("explain", "md.spec.replicas")
     transcript.run("explain", "nothing")
     transcript.run("explain", "md.spec.replcas")
+
+
+def test_apply_what_get_has_printed(transcript: Transcript) -> None:
+    """One object and a List go round; what was typed into the controller's place is named."""
+    running(transcript.world)
+    transcript.world.base()
+    one = transcript.run("get", "md", "chat", "-o", "yaml").stdout
+    transcript.run("apply", "-f", "-", stdin=one)
+    transcript.run("diff", "-f", "-", stdin=one)
+    transcript.run("apply", "-f", "-", stdin=one.replace("replicas: 2\n", "replicas: 3\n", 1))
+    shown = transcript.run("get", "clusters,rp,sr,md", "-o", "yaml").stdout
+    everything = shown.replace("/home/me", str(transcript.world.directory))
+    transcript.run("apply", "-f", "-", stdin=everything)
+    transcript.run("apply", "--dry-run=server", "-f", "-", stdin=everything)
+    typed = transcript.write("typed.yaml", MANIFEST + "status:\n  readyReplicas: 2\n")
+    transcript.run("apply", "-f", typed, "--force")
+    transcript.run("diff", "-f", typed)
+    transcript.run("apply", "-f", transcript.write("list.yaml", "kind: List\nitems:\n- 1\n"))

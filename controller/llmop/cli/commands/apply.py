@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmop.cli.errors import CliError, ExitCode
-from llmop.cli.session import Duration, Session, common_options, out, say
+from llmop.cli.session import Duration, Session, common_options, out
 
 if TYPE_CHECKING:
     from llmop.manifest.load import Document
@@ -59,10 +59,12 @@ def command(
 ) -> None:
     """Create or change objects from manifests.
 
+    What `get -o yaml` prints can be applied, a List too: what the controller sets is ignored.
+
     All documents are checked before the first one is stored. With --wait the exit code is 217 when a deployment stalls and 208
     when the time is over.
     """
-    from llmop.cli import files, targets, waiting
+    from llmop.cli import applying, files, targets, waiting
 
     documents = files.read(names, recursive=recursive, namespace=session.namespace)
     options: dict[str, Any] = {"force": force, "manager": field_manager}
@@ -72,6 +74,8 @@ def command(
             for document, answer in zip(documents, answers, strict=True):
                 kind, _, name = files.key(document, session.namespace)
                 verdict = _VERDICTS[answer.verdict] if answer else "created"
+                if answer:
+                    applying.warn(answer)
                 out(f"{targets.label(kind, name)} {verdict} (server dry run)")
             return
     goals = []
@@ -118,8 +122,7 @@ def _store(session: Session, documents: "list[Document]", options: dict[str, Any
             if answers:
                 text += f"\nerror: {len(answers)} of {len(documents)} objects were applied before that"
             raise CliError(text, error.code) from error
-        for warning in answer.warnings:
-            say(f"Warning: {warning}")
+        applying.warn(answer)
         out(f"{targets.label_of(answer.object)} {_VERDICTS[answer.verdict]}")
         answers.append(answer)
     return answers

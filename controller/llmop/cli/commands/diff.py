@@ -49,6 +49,7 @@ def command(
             else:
                 problems.append((applying.explain(error, document), error.code))
             continue
+        applying.warn(answer)
         lines += _difference(answer)
     if lines:
         out("\n".join(lines))
