@@ -310,6 +310,27 @@ async def test_a_write_that_fails_takes_the_whole_call_with_it(store: interface.
     await store.commit([new_replica()])
 
 
+async def test_a_call_that_was_decided_on_a_list_fails_when_there_is_more_than_was_listed(
+    store: interface.Store,
+) -> None:
+    first = await made(store, "a")
+    known = interface.NoOthers(kind=first.kind, uids=frozenset({first.uid, "uid-that-is-gone"}))
+    await made(store, "other", kind=resources.CLUSTER)
+    await store.commit([known, update(first, spec={"n": 2})])
+
+    with pytest.raises(errors.Conflict):
+        await store.commit([interface.Create(resource=thing("b")), known])
+    second = await made(store, "c")
+    with pytest.raises(errors.Conflict):
+        await store.commit([known, update(await store.get(*first.key), spec={"n": 3})])
+
+    assert {"n": 2} == (await store.get(*first.key)).spec
+    await store.commit([remove(second)])
+    revision = await store.revision()
+    assert (True,) == (await store.commit([known])).applied
+    assert revision == await store.revision()
+
+
 async def test_nothing_to_write_and_nothing_new_cost_no_revision(store: interface.Store) -> None:
     first = await made(store, "a", status={"x": [1]})
     same = [update(first), status(first, {"x": [1]}), remove(thing("gone"))]

@@ -9,7 +9,7 @@ from llmop.clock import Clock
 from llmop.domain import resources
 from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
 from llmop.manifest import admit, convert, exported, merge, references
-from llmop.rpc import audit, deletion
+from llmop.rpc import audit, deletion, moving
 from llmop.rpc.errors import BadRequest
 from llmop.store import interface
 
@@ -62,6 +62,7 @@ class Writer:
                 warnings=warnings,
             )
             await self._check_references(resource)
+            guards = await moving.check(self._store, live, resource)
             if dry_run or resource == live:  # an unchanged one may still get a new owner of its fields
                 return outcome
             write: interface.Create | interface.Update
@@ -69,7 +70,7 @@ class Writer:
                 write = interface.Create(resource=resource)
             else:
                 write = interface.Update(resource=resource, expected_version=live.resource_version)
-            stored = await self._commit(write)
+            stored = await self._commit(write, *guards)
             audit.record(
                 "apply", stored, manager=manager, result=outcome.verdict, paths=outcome.changed_paths
             )
@@ -184,11 +185,13 @@ class Writer:
         _refuse_if_deleting(live)
         return live
 
-    async def _commit(self, write: interface.Create | interface.Update) -> resources.Resource:
-        """The object as stored. Raises _Raced when it was changed, made or removed since it was read."""
+    async def _commit(
+        self, write: interface.Create | interface.Update, *guards: interface.NoOthers
+    ) -> resources.Resource:
+        """The object as stored. Raises _Raced when it was changed, made or removed since it was read, or a guard fails."""
         try:
             # What was acknowledged to a person survives a power failure.
-            committed = await self._store.commit([write], durable=True)
+            committed = await self._store.commit([*guards, write], durable=True)
         except (Conflict, AlreadyExists, NotFound) as error:
             raise _Raced(str(error)) from error
         self._hint(*write.resource.key)

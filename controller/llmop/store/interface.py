@@ -134,7 +134,18 @@ class RecordEvent:
     at: float
 
 
-Write = Create | Update | WriteStatus | RecordSubmission | Remove | RecordEvent
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NoOthers:
+    """Writes nothing; holds the call to what was read before it.
+
+    Fails with Conflict when there is an object of `kind` that is not among `uids`: it was made since they were listed.
+    """
+
+    kind: str
+    uids: frozenset[str]
+
+
+Write = Create | Update | WriteStatus | RecordSubmission | Remove | RecordEvent | NoOthers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ LIST = (
 )
 LIST_NAMESPACE = LIST.where(_objects.namespace == sa.bindparam("namespace"))
 
+_UIDS = sa.select(_objects.uid).where(_objects.kind == sa.bindparam("kind"))
 _UID = sa.select(_objects.uid).where(_objects.uid == sa.bindparam("uid"))
 _REPLACE = tables.objects.update().where(_objects.uid == sa.bindparam("key"))
 _DELETE = tables.objects.delete().where(_objects.uid == sa.bindparam("key"))
@@ -48,6 +49,9 @@ class SqlRows:
     def find(self, kind: str, namespace: str, name: str) -> resources.Resource | None:
         row = self._connection.execute(FIND, {"kind": kind, "namespace": namespace, "name": name}).first()
         return None if row is None else resource(row)
+
+    def uids(self, kind: str) -> frozenset[str]:
+        return frozenset(self._connection.execute(_UIDS, {"kind": kind}).scalars())
 
     def uid_taken(self, uid: str) -> bool:
         return self._connection.execute(_UID, {"uid": uid}).first() is not None

@@ -13,6 +13,10 @@ class Rows(Protocol):
 
     def find(self, kind: str, namespace: str, name: str) -> resources.Resource | None: ...
 
+    def uids(self, kind: str) -> frozenset[str]:
+        """Of all objects of `kind`."""
+        ...
+
     def uid_taken(self, uid: str) -> bool: ...
 
     def insert(self, resource: resources.Resource) -> None: ...
@@ -72,6 +76,8 @@ class Transaction:
                 return self._remove(write)
             case interface.RecordEvent():
                 return self._record_event(write)
+            case interface.NoOthers():
+                return self._no_others(write)
 
     def finish(self) -> tuple[interface.Change, ...]:
         """Writes the change log and returns what it got."""
@@ -201,6 +207,14 @@ class Transaction:
         else:
             event = self._replace(stored, spec=events.again(stored.spec, write, combined=combined))
         self._rows.event_seen(event, series, write.at)
+        return True
+
+    def _no_others(self, write: interface.NoOthers) -> bool:
+        others = self._rows.uids(write.kind) - write.uids
+        if others:
+            raise errors.Conflict(
+                f"{len(others)} more of kind {write.kind} than were read: read them again and repeat the change"
+            )
         return True
 
     def _replace(self, stored: resources.Resource, **fields: Any) -> resources.Resource:

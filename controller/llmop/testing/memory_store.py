@@ -180,6 +180,12 @@ class _Rows:
     def find(self, kind: str, namespace: str, name: str) -> resources.Resource | None:
         return self._objects.get((kind, namespace, name))
 
+    def uids(self, kind: str) -> frozenset[str]:
+        of_kind = self._kinds.get(kind, {}) | {
+            key: changed for key, changed in self._objects.changed.items() if key[0] == kind
+        }
+        return frozenset(each.uid for each in of_kind.values() if each is not None)
+
     def uid_taken(self, uid: str) -> bool:
         return self._uids.get(uid) is not None
 

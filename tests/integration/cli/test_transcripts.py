@@ -24,6 +24,15 @@ spec:
   resourceProfile: cpu
   replicas: 2
 """
+CLUSTER = """\
+apiVersion: llmop/v1alpha1
+kind: Cluster
+metadata:
+  name: default
+spec:
+  driver: slurm
+  sharedDir: /project/llmop
+"""
 READY = conditions(Ready=("True", "AllReplicasReady"), Available=("True", "MinimumAvailable"))
 PENDING = conditions(
     Ready=("False", "ReplicasNotReady", "1 of 2 replicas are ready"),
@@ -493,3 +502,11 @@ def test_apply_what_get_has_printed(transcript: Transcript) -> None:
     transcript.run("apply", "-f", typed, "--force")
     transcript.run("diff", "-f", typed)
     transcript.run("apply", "-f", transcript.write("list.yaml", "kind: List\nitems:\n- 1\n"))
+
+
+def test_a_cluster_in_use_is_not_moved(transcript: Transcript) -> None:
+    running(transcript.world)
+    transcript.world.base()
+    cluster = transcript.write("cluster.yaml", CLUSTER)
+    transcript.run("apply", "-f", cluster)
+    transcript.run("apply", "--dry-run=server", "-f", cluster)
