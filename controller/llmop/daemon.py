@@ -61,7 +61,7 @@ async def run(
     async with contextlib.AsyncExitStack() as stack:
         # Whatever can be refused is refused before another controller is deposed.
         stack.enter_context(statedir.claim(settings.state_dir, "controller"))
-        ca, certificate, key = certificates.ensure(settings.state_dir / "tls", clock.now())
+        ca, certificate, key = certificates.ensure(settings.authority, settings.own_certificates, clock.now())
         door = stack.enter_context(listener.bind(settings.agent_host, settings.agent_port))
         control_socket.parse(settings.socket)
         store = await sql.open_store(settings.store_url)

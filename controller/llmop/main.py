@@ -49,6 +49,12 @@ _state_dir = click.option(
     default="",
     help="Host name or address that nodes use.  [default: the address of this machine]",
 )
+@click.option(
+    "--tls-dir",
+    type=click.Path(path_type=Path),
+    help="Private directory of the CA that agents trust: one that every machine sees on which a controller of this installation"
+    " may run.  [default: tls in the state directory]",
+)
 @click.option("--gateway-url", default="", help="The gateway's public address, shown in statuses.")
 @click.option(
     "--local",
@@ -61,6 +67,7 @@ def controller(
     store: str,
     agent_listen: str,
     agent_advertise: str,
+    tls_dir: Path | None,
     gateway_url: str,
     local_cluster: bool,
 ) -> None:
@@ -77,6 +84,7 @@ def controller(
         agent_host=host.strip("[]"),
         agent_port=int(port),
         agent_advertise=agent_advertise,
+        tls_dir=_absolute(tls_dir) if tls_dir is not None else None,
         gateway_url=gateway_url,
         local_cluster=local_cluster,
     )

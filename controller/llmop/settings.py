@@ -12,7 +12,8 @@ class ControllerSettings:
     """`state_dir` holds the socket, the certificates and, by default, the database; it is private to the account.
 
     `agent_host` is what the agent listener binds, `agent_advertise` what nodes are told (default: the same, or this
-    machine's address when it binds all). `local_cluster` makes the Cluster `default` on this machine when there is none.
+    machine's address when it binds all). `tls_dir` is where the CA that agents trust lies when several machines take turns.
+    `local_cluster` makes the Cluster `default` on this machine when there is none.
     """
 
     state_dir: Path
@@ -22,10 +23,21 @@ class ControllerSettings:
     agent_advertise: str = ""
     gateway_url: str = ""
     local_cluster: bool = False
+    tls_dir: Path | None = None  # None = in the state directory
 
     @property
     def store_url(self) -> str:
         return self.store or f"sqlite:///{self.state_dir / 'llmop.db'}"
+
+    @property
+    def own_certificates(self) -> Path:
+        """Where the certificate of this controller's listener lies."""
+        return self.state_dir / "tls"
+
+    @property
+    def authority(self) -> Path:
+        """Where the CA lies that the installation's agents trust."""
+        return self.tls_dir or self.own_certificates
 
     @property
     def socket(self) -> str:

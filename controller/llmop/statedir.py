@@ -11,20 +11,25 @@ from pathlib import Path
 from llmop.domain.errors import NeedsUser
 
 
-def ensure(directory: Path) -> None:
-    """Makes the directory (0700). Raises NeedsUser when it is there and not ours alone: keys and the database lie in it."""
+def ensure(directory: Path, called: str = "state directory") -> None:
+    """Makes the directory (0700). Raises NeedsUser when it is there and not ours alone: keys and the database lie in it.
+
+    `called` is what people know it as.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
     except FileExistsError as error:
-        raise _unusable(directory, "is no directory") from error
+        raise _unusable(directory, "is no directory", called) from error
     except OSError as error:
-        raise _unusable(directory, f"cannot be made: {error.strerror}") from error
+        raise _unusable(directory, f"cannot be made: {error.strerror}", called) from error
     if found.st_uid != os.geteuid():
-        raise _unusable(directory, f"belongs to user id {found.st_uid}, not to you ({os.geteuid()})")
+        raise _unusable(directory, f"belongs to user id {found.st_uid}, not to you ({os.geteuid()})", called)
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
-        raise _unusable(directory, f"others may enter it (mode {mode:04o}); run: chmod 700 {directory}")
+        raise _unusable(
+            directory, f"others may enter it (mode {mode:04o}); run: chmod 700 {directory}", called
+        )
 
 
 @contextlib.contextmanager
@@ -58,5 +63,5 @@ def claim(directory: Path, kind: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _unusable(directory: Path, problem: str) -> NeedsUser:
-    return NeedsUser("BadStateDirectory", f"state directory {directory}: {problem}")
+def _unusable(directory: Path, problem: str, called: str = "state directory") -> NeedsUser:
+    return NeedsUser("BadStateDirectory", f"{called} {directory}: {problem}")

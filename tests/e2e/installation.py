@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,8 @@ class Installation:
     """Start with `start`; `stop` ends every process and every job of it, and removes its directory.
 
     `store` is SQLAlchemy's address ("" = SQLite in the state directory). `path_first` is put before PATH of the controller. `name` tells
-    installations on one rig apart; `cluster` changes fields of the Cluster's spec.
+    installations on one rig apart; `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes
+    fields of the Cluster's spec.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Installation:
         name: str,
         store: str = "",
         path_first: Path | None = None,
+        shares_authority: bool = False,
         cluster: Mapping[str, Any] | None = None,
     ) -> None:
         self.rig = rig
@@ -76,6 +78,7 @@ class Installation:
         self.directory = rig.shared / name
         self.shared = self.directory / "shared"
         self.store = store
+        self.authority = self.directory / "authority" if shares_authority else None
         self.key = ""
         self.port = 0
         self.controllers: dict[str, Kept] = {}
@@ -147,6 +150,7 @@ class Installation:
             *(str(self.venv / "bin/llmop"), "controller", "--state-dir", str(self.state(which))),
             *("--gateway-url", f"http://127.0.0.1:{self.port}"),
             *(["--store", self.store] if self.store else []),
+            *(["--tls-dir", str(self.authority)] if self.authority else []),
         ]
         kept = self.controllers[which] = self._keep(f"controller-{which}", argv)
         if wait:
@@ -283,7 +287,20 @@ class Installation:
         """The jobs of any llmop that Slurm holds resources for, or will."""
         return [job for job in self.rig.squeue() if job.state in LIVE and job.name.startswith("llmop-")]
 
+    def owners(self, jobs: Sequence[QueuedJob]) -> set[str]:
+        """The accounts that `jobs` run under."""
+        lines = self.rig.run_as_root(["squeue", "--noheader", "--format=%i %u"]).splitlines()
+        account = dict(line.split() for line in lines)
+        return {account[str(job.id)] for job in jobs}
+
     # Waiting
+
+    def hold(self, what: str, probe: Callable[[], object], *, seconds: float) -> None:
+        """Asks for so long, and fails with everything that may explain it at the first answer that is not true."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert probe(), f"this did not hold: {what}\n{self.report()}"
+            time.sleep(POLL)
 
     def wait(self, what: str, probe: Callable[[], T | None], *, timeout: float) -> T:
         """Asks until the answer is true; its time is printed. Fails with everything that may explain why not."""
@@ -353,12 +370,13 @@ class Installation:
                     found.append(command.replace(b"\0", b" ").decode(errors="replace"))
         return found
 
-    def assert_nothing_left(self) -> None:
-        """No job, no process, no mount, no scratch directory."""
+    def assert_nothing_left(self, *, killed: Collection[str] = ()) -> None:
+        """No job, no process, no mount, no scratch directory but those of `killed`: replicas with nobody left to remove it."""
         self.wait("the queue to be empty", lambda: not self.jobs(), timeout=60)
         self.wait("the processes to be gone", lambda: not self.processes(), timeout=20)
         assert [] == sorted(mounts() - self._mounts)
-        assert [] == list(self.shared.glob("replicas/*/scratch/*"))
+        scratch = self.shared.glob("replicas/*/scratch/*")
+        assert [] == [path for path in scratch if path.parts[-3] not in killed]
         temporary = [path for path in self.shared.rglob("*") if path.name.endswith(".tmp")]
         assert [] == temporary
 

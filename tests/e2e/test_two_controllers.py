@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
 from collections.abc import Callable
 
 from tests.e2e.installation import Installation, simulator
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.processes import tail
+
+HEARD_OF_S = 30.0  # how long a silent agent is believed to be alive: six heartbeats
+
+
+def phases(site: Installation, phase: str) -> list[str]:
+    """The replicas in this phase, as the second controller has it."""
+    return [one.name for one in site.replicas("sim", "second") if one.status["phase"] == phase]
 
 
 def test_a_second_controller_on_sqlite_refuses_to_start(install: Callable[..., Installation]) -> None:
@@ -35,17 +40,12 @@ def test_a_second_controller_on_sqlite_refuses_to_start(install: Callable[..., I
 def test_a_second_controller_on_postgres_takes_over(
     install: Callable[..., Installation], postgres_rig: PostgresRig
 ) -> None:
-    """The first one ends; agents, gateway and jobs go on; what is asked of the second happens once."""
-    site = install(store=postgres_rig.database("two_controllers"))
+    """With a state directory of its own. The first one ends; agents and jobs go on; what is asked of the second happens once."""
+    site = install(store=postgres_rig.database("two_controllers"), shares_authority=True)
     site.apply(simulator(replicas=3))
     site.wait_ready("sim", 3)
     before = {job.id for job in site.wait_settled(3)}
     first = site.controllers["first"]
-    # Both speak for one installation: they share its certificates, as they share its database.
-    shutil.copytree(site.state("first") / "tls", site.state("second") / "tls")
-    for path in [site.state("second"), *site.state("second").rglob("*")]:
-        shutil.chown(path, site.rig.uid, site.rig.gid)
-        path.chmod(0o700 if path.is_dir() else 0o600)
     with site.flowing():
         site.start_controller("second")
         site.wait("the first one to end", lambda: not first.daemon.alive(), timeout=60)
@@ -54,16 +54,19 @@ def test_a_second_controller_on_postgres_takes_over(
         assert "took over" in said or "taken over" in said, said
         site.wait(
             "all heartbeats to reach the second one",
-            lambda: (
-                3 == len([one for one in site.replicas("sim", "second") if one.status["phase"] == "Ready"])
-            ),
+            lambda: 3 == len(phases(site, "Ready")),
             timeout=60,
         )
         site.llmctl("scale", "md", "sim", "--replicas=4", which="second")
         site.wait_settled(4)
-        threading.Event().wait(35.0)  # past the time after which silent replicas are not routed any more
-        phases = [one.status["phase"] for one in site.replicas("sim", "second")]
-        assert 4 * ["Ready"] == phases
+        site.wait("the new one to be ready", lambda: 4 == len(phases(site, "Ready")), timeout=60)
+        # Past the time after which silent replicas are not routed any more.
+        site.hold(
+            "all report to the second one", lambda: 4 == len(phases(site, "Ready")), seconds=HEARD_OF_S + 5
+        )
+    assert site.authority is not None
+    assert {"ca.key", "ca.pem"} == {path.name for path in site.authority.iterdir()}
+    assert not (site.state("second") / "tls/ca.key").exists()
     after = {job.id for job in site.wait_settled(4)}
     assert before < after
     names = [job.name for job in site.rig.squeue() if job.name.startswith("llmop-")]

@@ -1,7 +1,13 @@
-"""The installation's own certificate authority: agents trust it and nothing else."""
+"""The installation's own certificate authority: agents trust it and nothing else.
 
+The authority belongs to the installation and may lie where several machines see it; the listener's certificate belongs to one
+controller. Whoever can read the authority's key can pose as the controller: it is for the installation's account alone.
+"""
+
+import contextlib
 import datetime
 import os
+import secrets
 from pathlib import Path
 
 from cryptography import x509
@@ -10,33 +16,35 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from llmop import statedir
 from llmop.domain import errors
 
 _VALID = datetime.timedelta(days=3650)
 _EARLIER = datetime.timedelta(days=1)  # clocks of nodes may be behind
 
 
-def ensure(directory: Path, now: float) -> tuple[str, Path, Path]:
-    """The CA as PEM text, and the paths of the listener's certificate and key (0600); made once.
+def ensure(authority: Path, own: Path, now: float) -> tuple[str, Path, Path]:
+    """The CA of the directory `authority` as PEM text, and the paths of the listener's certificate and key in `own`.
 
+    Both are made private (0700, files 0600), the CA only once: of several controllers that start at the same time all get the same.
     A new server certificate is made at every start from the CA's key, so that it never expires under a controller that is
     restarted once in ten years. Raises NeedsUser for files that cannot be used: a CA is never replaced by itself, because every agent
     that runs trusts the old one only.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
+    for directory in (authority, own):
+        statedir.ensure(directory, "directory of certificates")
+    ca_path, ca_key_path = authority / "ca.pem", authority / "ca.key"
     at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    # The certificate is written last: a key without one is what a start that was cut short leaves.
-    if ca_path.exists():
-        ca, ca_key = _load(ca_path, ca_key_path)
-    else:
-        ca_key = ec.generate_private_key(ec.SECP256R1())
+    if not ca_path.exists():
+        # The key first: one without a certificate is what a start that was cut short leaves, and gets its certificate now.
+        _write(ca_key_path, _private(ec.generate_private_key(ec.SECP256R1())), once=True)
+        ca_key = _load_key(ca_key_path)
         ca = _certificate("llmop agent channel CA", ca_key.public_key(), None, ca_key, at, is_ca=True)
-        _write(ca_key_path, _private(ca_key))
-        _write(ca_path, ca.public_bytes(serialization.Encoding.PEM))
+        _write(ca_path, ca.public_bytes(serialization.Encoding.PEM), once=True)
+    ca, ca_key = _load(ca_path, ca_key_path)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate("llmop controller", key.public_key(), ca, ca_key, at, is_ca=False)
-    certificate_path, key_path = directory / "listener.pem", directory / "listener.key"
+    certificate_path, key_path = own / "listener.pem", own / "listener.key"
     _write(key_path, _private(key))
     _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
     return ca.public_bytes(serialization.Encoding.PEM).decode(), certificate_path, key_path
@@ -47,6 +55,13 @@ def _load(ca_path: Path, ca_key_path: Path) -> tuple[x509.Certificate, ec.Ellipt
         ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
     except ValueError as error:
         raise _unusable(ca_path, "is no certificate") from error
+    ca_key = _load_key(ca_key_path)
+    if ca_key.public_key() != ca.public_key():
+        raise _unusable(ca_key_path, f"is not the key of {ca_path}")
+    return ca, ca_key
+
+
+def _load_key(ca_key_path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         mode = ca_key_path.stat().st_mode & 0o777
         ca_key = serialization.load_pem_private_key(ca_key_path.read_bytes(), password=None)
@@ -58,9 +73,9 @@ def _load(ca_path: Path, ca_key_path: Path) -> tuple[x509.Certificate, ec.Ellipt
         raise _unusable(
             ca_key_path, f"can be read or changed by others (mode {mode:04o}): chmod 600 it if you trust them"
         )
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
-        raise _unusable(ca_key_path, f"is not the key of {ca_path}")
-    return ca, ca_key
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise _unusable(ca_key_path, "is the key of something else")
+    return ca_key
 
 
 def _unusable(path: Path, problem: str) -> errors.NeedsUser:
@@ -122,15 +137,21 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
+def _write(path: Path, content: bytes, *, once: bool = False) -> None:
+    """Atomic and durable. `once` leaves a file that is there as it is, also one that another machine makes at this moment."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+        if once:
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temporary)
+        else:
+            temporary.rename(path)
+        temporary.unlink(missing_ok=True)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise errors.NeedsUser("BadCertificates", f"{path} cannot be written: {error.strerror}") from error

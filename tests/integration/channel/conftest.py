@@ -109,7 +109,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     await rig.start()
     await rig.add(1)
     await rig.add(2)
-    ca, certificate, key = certificates.ensure(tmp_path / "tls", rig.wall_clock())
+    ca, certificate, key = certificates.ensure(tmp_path / "tls", tmp_path / "tls", rig.wall_clock())
     bound = listener.bind("127.0.0.1", 0)
     at = listener.Listener(rig.desk, rig.clock, certificate, key, bound)
     await at.start()
