@@ -1,23 +1,33 @@
-"""What llmop is for, once through, on a real Slurm with real containers."""
+"""What llmop is for, once through, on a real Slurm with real containers, as an ordinary account, on either store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.e2e.installation import Installation, simulator
-from tests.rigs.postgres import PostgresRig
 
 GONE = frozenset({404, 503})
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest) -> str:
+    """The address of a database; "" is SQLite in the state directory."""
+    if request.param == "sqlite":
+        return ""
+    return str(request.getfixturevalue("postgres_rig").database("main_path"))
+
+
 def test_a_deployment_lives_through_every_change_without_a_failed_request(
-    install: Callable[..., Installation], engine_sif: Path
+    install: Callable[..., Installation], engine_sif: Path, store: str
 ) -> None:
     """Apply, scale up, change, scale down: all answered. Delete: refused as gone, and nothing is left."""
-    site = install()
+    site = install(store=store)
     site.apply(simulator(replicas=3, image=engine_sif))
     site.wait_ready("sim", 3)
+    assert site.rig.uid != 0
+    assert {site.rig.user} == site.owners(site.wait_settled(3))
     with site.flowing() as traffic:
         traffic.phase("three")
         site.wait("all three to answer", lambda: len(traffic.replicas) == 3, timeout=20)
@@ -40,24 +50,4 @@ def test_a_deployment_lives_through_every_change_without_a_failed_request(
         site.delete("sim")
         site.wait_gone("sim")
         traffic.phase("deleted", allowed=GONE)
-    site.assert_nothing_left()
-
-
-def test_the_same_with_postgres(
-    install: Callable[..., Installation], engine_sif: Path, postgres_rig: PostgresRig
-) -> None:
-    site = install(store=postgres_rig.database("main_path"))
-    site.apply(simulator(replicas=2, image=engine_sif))
-    site.wait_ready("sim", 2)
-    with site.flowing() as traffic:
-        site.scale("sim", 3)
-        site.wait_ready("sim", 3)
-        site.apply(simulator(replicas=None, image=engine_sif, args=["--answer-tokens=32"]))
-        site.wait_ready("sim", 3, timeout=120)
-        site.scale("sim", 1)
-        site.wait_ready("sim", 1)
-        site.wait_settled(1)
-        traffic.phase("deleting", allowed=GONE)
-        site.delete("sim")
-        site.wait_gone("sim")
     site.assert_nothing_left()

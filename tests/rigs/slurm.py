@@ -284,6 +284,13 @@ class SlurmRig:
         """Starts it again from its saved state and waits until it answers."""
         self._start_slurmctld()
 
+    def lose_state(self) -> None:
+        """kill -9 of slurmctld, its StateSaveLocation emptied, and a start from nothing (-c): it has never heard of the jobs that run."""
+        self.kill_slurmctld()
+        for path in (self.directory / "state").iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._start_slurmctld("-c", "-i")
+
     def kill_slurmd(self, node: str) -> None:
         """kill -9 of slurmd alone; its jobs run on, and the node goes down only after SlurmdTimeout."""
         kept = self._latest(f"slurmd-{node}")
