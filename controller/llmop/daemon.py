@@ -26,7 +26,7 @@ from llmop.cluster.local import LocalCluster
 from llmop.cluster.slurm.commands import SlurmCommands
 from llmop.domain import errors, resources, site
 from llmop.manifest import load, merge
-from llmop.reconciler import loop, render, shared
+from llmop.reconciler import loop, render, shared, trust
 from llmop.rpc import server
 from llmop.rpc import socket as control_socket
 from llmop.runtimes import builtin
@@ -66,6 +66,7 @@ async def run(
         control_socket.parse(settings.socket)
         store = await sql.open_store(settings.store_url)
         stack.push_async_callback(store.close)
+        await trust.require(store, settings.authority, ca)
         await bootstrap(store, clock, settings)
         await _serve(settings, store, clock, stop, ready, ca, (certificate, key), door)
 
@@ -173,7 +174,7 @@ class Places:
 
     def _install(self, directory: shared.DiskDirectory) -> str:
         agent = directory.install(self._agent, self._simulator)
-        directory.publish(self.urls)
+        directory.publish(self.urls, self._ca)
         return agent
 
 

@@ -47,6 +47,11 @@ def test_a_second_controller_on_postgres_takes_over(
     before = {job.id for job in site.wait_settled(3)}
     first = site.controllers["first"]
     with site.flowing():
+        argv = ["llmop", "controller", "--state-dir", str(site.state("other")), "--store", site.store]
+        said = site.run(argv, code=1)
+        print(f"       {said.strip()}")
+        assert "the replicas on cluster default trust another CA" in said
+        assert first.daemon.alive()
         site.start_controller("second")
         site.wait("the first one to end", lambda: not first.daemon.alive(), timeout=60)
         said = tail(site.directory / "controller-first.log", 3)

@@ -35,7 +35,8 @@ async def test_a_shared_directory_is_private_and_says_where_the_controller_is(
     made = await places.install(where)
     root = Path(where.shared_dir)
     assert Path(llmop.agent.__file__).with_name("agent.py").read_bytes() == Path(made.agent).read_bytes()
-    assert {"version": 1, "urls": [URL]} == json.loads((root / "controllers.json").read_text())
+    said = json.loads((root / "controllers.json").read_text())
+    assert {"version": 1, "urls": [URL], "authority": shared.fingerprint("the CA")} == said
     assert {0o700} == {stat.S_IMODE((root / part).stat().st_mode) for part in (".", *shared.PARTS)}
 
 

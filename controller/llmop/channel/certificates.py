@@ -81,8 +81,8 @@ def _load_key(ca_key_path: Path) -> ec.EllipticCurvePrivateKey:
 def _unusable(path: Path, problem: str) -> errors.NeedsUser:
     return errors.NeedsUser(
         "BadCertificates",
-        f"{path} {problem}; restore it from a backup, or move {path.parent} away to get a new CA: replicas that run now"
-        " cannot report to this controller any more then, and are replaced",
+        f"{path} {problem}; restore it from a backup, or move {path.parent} away to get a new CA, which replicas that run now"
+        " do not trust",
     )
 
 

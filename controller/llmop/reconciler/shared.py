@@ -17,6 +17,11 @@ PARTS = ("agent", "replicas", "claims", "images", "models")
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 
+def fingerprint(ca: str) -> str:
+    """Of a CA as PEM text."""
+    return hashlib.sha256(ca.encode()).hexdigest()
+
+
 class SharedDirectory(Protocol):
     """Everything raises OSError when the file system does not take it."""
 
@@ -71,9 +76,17 @@ class DiskDirectory:
         parts = (Path(agent), self.root / "controllers.json", *(self.root / part for part in PARTS))
         return all(path.exists() for path in parts)
 
-    def publish(self, urls: Sequence[str]) -> None:
-        """Tells agents where the controller listens. Raises OSError."""
-        _write(self.root / "controllers.json", json.dumps({"version": 1, "urls": list(urls)}).encode(), 0o600)
+    def publish(self, urls: Sequence[str], ca: str) -> None:
+        """Tells agents where the controller listens, and other controllers which CA the agents trust. Raises OSError."""
+        content = {"version": 1, "urls": list(urls), "authority": fingerprint(ca)}
+        _write(self.root / "controllers.json", json.dumps(content).encode(), 0o600)
+
+    def authority(self) -> str:
+        """The fingerprint of the CA that agents here trust, "" when nobody has said."""
+        try:
+            return str(json.loads((self.root / "controllers.json").read_bytes())["authority"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     async def prepare(self, name: str, config: Mapping[str, Any]) -> None:
         await asyncio.to_thread(self._prepare, name, config)
