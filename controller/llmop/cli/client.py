@@ -9,7 +9,9 @@ from typing import Any
 from llmop.cli.errors import CliError, ExitCode, UsageError
 from llmop.domain.errors import Violation
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the C core would write to our stderr
+# Not NONE: gRPC aborts the process where it cannot go on, for example when the account may start no more threads, and with NONE
+# it would do so without a word (src/core/util/log.cc). What can be handled comes as a status and is not logged as an error.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
 from google.rpc import error_details_pb2

@@ -1,6 +1,7 @@
 """The llmctl program: finds the command, runs it, and turns every way of ending into an exit code."""
 
 import contextlib
+import faulthandler
 import importlib
 import io
 import os
@@ -110,9 +111,11 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
         return ExitCode.BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
-    except Exception as error:  # people get a sentence; LLMCTL_DEBUG gets the traceback
+    except Exception as error:  # noqa: BLE001  (people get a sentence; LLMCTL_DEBUG gets the traceback too)
         if os.environ.get("LLMCTL_DEBUG"):
-            raise
+            import traceback
+
+            traceback.print_exc()
         say(f"error: {type(error).__name__}: {error} (this is a bug in llmctl; LLMCTL_DEBUG=1 shows where)")
         return ExitCode.UNKNOWN
     finally:
@@ -121,15 +124,23 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
 
 
 def main() -> None:
-    """The entry point. Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once."""
+    """The entry point. Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once.
+
+    However `run` ends, the interpreter is not taken down: threads that are in gRPC then, or a channel that is closed while it
+    happens, are known to abort the process (grpc/grpc issue 19780).
+    """
+    faulthandler.enable()  # an abort within a library says at least where
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:], SystemClock())
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    code: int = ExitCode.INTERRUPTED
+    try:
+        code = run(sys.argv[1:], SystemClock())
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

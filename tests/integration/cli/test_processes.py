@@ -211,6 +211,19 @@ def test_ctrl_c_ends_a_watch_at_once(world: World) -> None:
         assert "" == process.stderr.read()
 
 
+def test_an_abort_within_a_library_says_where(world: World) -> None:
+    """gRPC aborts when it cannot go on; an end without a word helps nobody."""
+    world.add(manifests.runtime(), uid="uid-runtime")
+    with started(world, "get", "sr", "-w") as process:
+        assert line(process.stdout).startswith("NAME")
+        process.send_signal(signal.SIGABRT)
+        assert -signal.SIGABRT == process.wait(20)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said.startswith("Fatal Python error: Aborted"), said
+    assert "cli/main.py" in said, said
+
+
 def test_ctrl_c_ends_a_wait_at_once(world: World) -> None:
     with started(world, "wait", "md/chat", "--for=condition=Ready", "--timeout=1h") as process:
         assert "modeldeployment.llmop/chat: does not exist yet\n" == line(process.stderr)
