@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -287,6 +288,49 @@ def test_nobody_at_the_address_is_said_in_one_line(tmp_path: Path) -> None:
     )
     expected = f'The connection to the controller at {address} was refused - is it running? Start one with "llmop up".\n'
     assert (204, "", expected) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_controller_that_is_slow_to_greet_is_waited_for(world: World, tmp_path: Path) -> None:
+    """The kernel takes the connection at once, the busy process answers it later."""
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as behind:
+        door.bind(str(tmp_path / "slow.sock"))
+        door.listen()
+        behind.connect(world.address.removeprefix("unix://"))
+
+        def serve() -> None:
+            client, _ = door.accept()
+            threading.Event().wait(1.0)
+            with client:
+                pipe(client, behind)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        done = subprocess.run(
+            [*LLMCTL, "--controller", f"unix://{tmp_path}/slow.sock", "get", "md"],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+        server.join(20)
+    assert (0, "No resources found in default namespace.\n") == (done.returncode, done.stderr)
+
+
+def pipe(one: socket.socket, other: socket.socket) -> None:
+    """Bytes in both directions until one side ends."""
+    ends = {one: other, other: one}
+    while True:
+        readable, _, _ = select.select(list(ends), [], [], 20)
+        for end in readable:
+            with contextlib.suppress(OSError):
+                data = end.recv(1 << 16)
+                if data:
+                    ends[end].sendall(data)
+                    continue
+            return
+        if not readable:
+            return
 
 
 @pytest.mark.parametrize(
