@@ -113,10 +113,13 @@ def test_thirty_kills_leave_exactly_the_jobs_that_are_wanted(install: Callable[.
             timeout=60,
         )
         site.wait_ready("many", 6, timeout=120)
-        site.wait_settled(8)
-        # A submission that landed late, or a leaked job, would show by now.
-        threading.Event().wait(12.0)
         running = site.wait_settled(8)
+        # A submission that landed late, or a leaked job, would show by then.
+        site.hold(
+            "no job comes or goes",
+            lambda: {job.id for job in running} == {job.id for job in site.jobs()},
+            seconds=12,
+        )
         wanted = {
             (each.status["jobName"], each.job_id)
             for each in site.replicas()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,8 +88,7 @@ def test_crash_at_start(site: Installation, one: Callable[..., str]) -> None:
     assert failure["logTail"], "the engine's last words"
     assert 1 == len(jobs_of(site, name))
     assert "False" == site.condition("ModelDeployment", name, "Ready")["status"]
-    threading.Event().wait(20.0)
-    assert len(jobs_of(site, name)) <= 3
+    site.hold("few jobs", lambda: len(jobs_of(site, name)) <= 3, seconds=20)
     # What people do about it: a better manifest is taken at once, whatever the back-off.
     site.apply(simulator(name))
     site.wait_ready(name, 1, timeout=30)
@@ -109,9 +107,11 @@ def test_nowhere_is_no_partition(site: Installation, one: Callable[..., str]) ->
     )
     assert "SubmissionRejected" == stalled["reason"]
     assert "invalid partition" in str(stalled["message"]).lower()
-    threading.Event().wait(5.0)
-    assert [] == jobs_of(site, name)
-    assert 1 == len(site.replicas(name)), "it is not tried over and over"
+    site.hold(
+        "it is not tried over and over",
+        lambda: [] == jobs_of(site, name) and 1 == len(site.replicas(name)),
+        seconds=5,
+    )
     site.apply(simulator(name, slurm={"partition": "gpu"}))
     site.wait_ready(name, 1, timeout=30)
 
