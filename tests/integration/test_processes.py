@@ -217,6 +217,20 @@ def test_broken_certificates_are_named(home: Path, controller: Callable[..., Con
     )
 
 
+def test_the_authority_lies_where_it_is_told_and_must_be_private(
+    home: Path, controller: Callable[..., Controller]
+) -> None:
+    authority = home / "authority"
+    first = controller("--tls-dir", str(authority))
+    first.started()
+    assert 0 == first.end()
+    assert {"ca.key", "ca.pem"} == {path.name for path in authority.iterdir()}
+    assert {"listener.key", "listener.pem"} == {path.name for path in (first.state / "tls").iterdir()}
+    authority.chmod(0o755)
+    said = refused("controller", "--state-dir", str(first.state), "--tls-dir", str(authority))
+    assert f"directory of certificates {authority}: others may enter it (mode 0755); run: chmod 700" in said
+
+
 def test_a_second_controller_does_not_disturb_the_first(
     home: Path, controller: Callable[..., Controller]
 ) -> None:
