@@ -26,7 +26,7 @@ from llmop.cluster.local import LocalCluster
 from llmop.cluster.slurm.commands import SlurmCommands
 from llmop.domain import errors, resources, site
 from llmop.manifest import load, merge
-from llmop.reconciler import loop, render, shared, trust
+from llmop.reconciler import loop, ports, render, shared, trust
 from llmop.rpc import server
 from llmop.rpc import socket as control_socket
 from llmop.runtimes import builtin
@@ -85,7 +85,7 @@ async def _serve(
     installation = await store.installation()
     places = Places(installation, ca)
     reconciler = await loop.Reconciler.start(
-        loop.Ports(
+        ports.Ports(
             store=store,
             clock=clock,
             make_cluster=lambda where: make_cluster(where, clock),

@@ -7,6 +7,7 @@ from llmop.clock import Clock
 from llmop.cluster import driver
 from llmop.domain import ids, job, replica, site
 from llmop.planner import brake, values
+from llmop.reconciler import shared
 
 SOON_S = 2.0  # after a submission or a cancellation, coalesced
 IDLE_S = 30.0
@@ -28,9 +29,17 @@ def interval_s(where: site.Site, duration_s: float, failures: int, *, is_idle: b
 class ClusterWatch:
     """What is known of one cluster. `poll` is called by one task at a time."""
 
-    def __init__(self, where: site.Site, cluster: driver.Cluster, clock: Clock, installation: str) -> None:
+    def __init__(
+        self,
+        where: site.Site,
+        cluster: driver.Cluster,
+        files: shared.SharedDirectory,
+        clock: Clock,
+        installation: str,
+    ) -> None:
         self.site = where
         self.cluster = cluster
+        self.files = files
         self.capabilities: job.Capabilities | None = None
         self.orphan_passes = 0
         self.orphans_seen: dict[str, float] = {}  # job name -> when it was seen without an owner first
@@ -204,9 +213,10 @@ def _by_name(jobs: Sequence[job.ObservedJob], installation: str) -> dict[str, tu
 
 @dataclasses.dataclass(slots=True)
 class Fleet:
-    """All clusters. `make` builds the driver of a site."""
+    """All clusters. `make_cluster` builds the driver of a site, `make_files` its shared directory."""
 
-    make: Callable[[site.Site], driver.Cluster]
+    make_cluster: Callable[[site.Site], driver.Cluster]
+    make_files: Callable[[site.Site], shared.SharedDirectory]
     clock: Clock
     installation: str
     watches: dict[str, ClusterWatch] = dataclasses.field(default_factory=dict)
@@ -217,7 +227,9 @@ class Fleet:
         if known is not None and _built_from(known.site) == _built_from(where):
             known.site = where
             return known
-        watch = ClusterWatch(where, self.make(where), self.clock, self.installation)
+        watch = ClusterWatch(
+            where, self.make_cluster(where), self.make_files(where), self.clock, self.installation
+        )
         self.watches[where.name] = watch
         return watch
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from llmop.domain import endings, ids, replica
 
 PARTS = ("agent", "replicas", "claims", "images", "models")
+PATIENCE_S = 10.0  # network file systems hang rather than fail
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 

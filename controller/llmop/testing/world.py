@@ -16,7 +16,7 @@ from llmop.domain import endpoint, errors, replica, resources, site
 from llmop.domain.job import Snapshot
 from llmop.manifest import merge
 from llmop.planner import values
-from llmop.reconciler import loop, queue, render
+from llmop.reconciler import loop, ports, queue, render
 from llmop.rpc.writing import Writer
 from llmop.store import interface
 from llmop.testing import agents, builders, film, invariants, leaders
@@ -233,7 +233,7 @@ class World:
         leader = leaders.Leader(self, f"controller-{self._leader_number}")
         self.note(f"{leader.name} starts")
         store = leaders.TappedStore(self.store, leader)
-        ports = loop.Ports(
+        outside = ports.Ports(
             store=store,
             clock=self.clock,
             make_cluster=lambda _: leaders.TappedCluster(self.slurm, leader),
@@ -242,7 +242,7 @@ class World:
             jitter=self._random.random,
             planned=lambda desired, seen, plan: self._planned(leader, desired, seen, plan),
         )
-        leader.reconciler = await loop.Reconciler.start(ports, leader.name)
+        leader.reconciler = await loop.Reconciler.start(outside, leader.name)
         leader.desk = leaders.SimulatedDesk(
             store,
             self.clock,
@@ -372,7 +372,7 @@ class World:
         for cluster in (builders.CLUSTER,):
             watch = reconciler.fleet.watches.get(cluster)
             if cluster not in leader.polls and (watch is None or watch.due_at <= self.clock.now()):
-                leader.polls[cluster] = asyncio.ensure_future(reconciler.poll(cluster))
+                leader.polls[cluster] = asyncio.ensure_future(reconciler.lookout.poll(cluster))
                 await self._quiesce(leader)
                 return True
         key = None if leader.work is not None else reconciler.queue.take(self.clock.now())

@@ -1,0 +1,57 @@
+"""The death records that agents leave in the shared directory."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from llmop.domain import replica
+from llmop.planner import values
+from llmop.reconciler import observe, shared
+
+_log = structlog.get_logger()
+
+
+class ExitRecords:
+    """Each is read once, when the job is over or gone."""
+
+    def __init__(self, fleet: observe.Fleet) -> None:
+        self._fleet = fleet
+        self.known: dict[str, replica.End] = {}  # by replica uid
+
+    async def read(
+        self, replicas: Sequence[replica.Replica], views: Mapping[str, values.ClusterView]
+    ) -> None:
+        """Looks for those of `replicas` that are not known yet."""
+        for each in replicas:
+            view = views.get(each.cluster)
+            watch = self._fleet.watches.get(each.cluster)
+            if each.end is not None or each.uid in self.known or view is None or watch is None:
+                continue
+            if _is_over(each, view):
+                end = await _read(watch, each)
+                if end is not None:
+                    self.known[each.uid] = end
+
+    def forget(self, uid: str) -> None:
+        """The replica is gone."""
+        self.known.pop(uid, None)
+
+
+def _is_over(each: replica.Replica, view: values.ClusterView) -> bool:
+    if each.submission.job_id is None:
+        return False
+    found = [
+        seen for seen in view.jobs.get(each.submission.job_name, ()) if seen.job_id == each.submission.job_id
+    ]
+    return all(seen.state.is_terminal for seen in found) if found else view.is_current
+
+
+async def _read(watch: observe.ClusterWatch, each: replica.Replica) -> replica.End | None:
+    """A file system that hangs must not stop the passes of all clusters: no answer in time is no record."""
+    try:
+        async with asyncio.timeout(shared.PATIENCE_S):
+            return await watch.files.read_end(each.name)
+    except TimeoutError:
+        _log.warning("the shared directory does not answer", cluster=each.cluster, replica=each.name)
+        return None

@@ -1,0 +1,194 @@
+"""The half of the reconciler that looks at clusters: when to look, what follows from what was seen, and what people are told."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from llmop.domain import errors, replica, resources, site
+from llmop.planner import brake, orphans, values
+from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue, shared
+
+_log = structlog.get_logger()
+
+GAP_S = 20.0  # a loop that should come round every 0.2 s and did not for so long was not running
+ROUND_S = 0.2
+
+
+class Lookout:
+    """Polls each cluster when it is due; what is different there puts deployments into `keys`."""
+
+    def __init__(
+        self,
+        outside: ports.Ports,
+        epoch: int,
+        installation: str,
+        stored: mirror.Mirror,
+        gatherer: gather.Gatherer,
+        fleet: observe.Fleet,
+        records: exits.ExitRecords,
+        canceller: cancel.Canceller,
+        keys: queue.WorkQueue,
+    ) -> None:
+        self._ports = outside
+        self._store = outside.store
+        self._clock = outside.clock
+        self._epoch = epoch
+        self._installation = installation
+        self._mirror = stored
+        self._gatherer = gatherer
+        self._fleet = fleet
+        self._exits = records
+        self._canceller = canceller
+        self._queue = keys
+        self._blind_until = 0.0
+        self.agents: ports.Agents = ports.NoAgents()
+
+    @property
+    def timing(self) -> values.Timing:
+        return values.Timing.of_period(self.agents.period_s)
+
+    def is_blind(self, now: float) -> bool:
+        """Silence of agents says nothing about them now: we were away, or they are silent together."""
+        return now < self._blind_until or brake.is_blind(self.agents.heartbeats, now, self.timing.replaced_s)
+
+    def watch(self, name: str) -> observe.ClusterWatch | None:
+        """None when there is no such cluster (any more)."""
+        where = self._sites().get(name)
+        return None if where is None else self._fleet.ensure(where)
+
+    def _sites(self) -> Mapping[str, site.Site]:
+        return self._gatherer.known()[2]
+
+    # When to look
+
+    async def run(self) -> None:
+        """Different clusters at the same time, each by one task. Raises Deposed."""
+        polling: dict[str, asyncio.Task[None]] = {}
+        looked_at = self._clock.now()
+        while True:
+            now = self._clock.now()
+            if abs(now - looked_at) > GAP_S:
+                # Stopped, suspended, or the clock was set: agents need a while to be heard again.
+                self._blind_until = now + self.timing.unreachable_s
+            looked_at = now
+            for each in list(self._mirror.all(resources.CLUSTER)):
+                task = polling.get(each.name)
+                if task is not None and task.done():
+                    task.result()
+                    del polling[each.name]
+                    task = None
+                watch = self.watch(each.name)
+                if task is None and watch is not None and watch.due_at <= self._clock.now():
+                    polling[each.name] = asyncio.create_task(self._poll_when_due(each.name))
+            await asyncio.sleep(ROUND_S)
+
+    async def _poll_when_due(self, name: str) -> None:
+        try:
+            await self.poll(name)
+        except errors.Unavailable as error:
+            _log.warning("store unavailable", error=str(error))
+        except errors.Deposed:
+            raise
+        except Exception:  # noqa: BLE001  (a fault in one driver)
+            # One cluster that cannot be looked at must not stop the others; it is tried again in a while.
+            _log.exception("looking at a cluster failed", cluster=name)
+            await asyncio.sleep(observe.IDLE_S)
+
+    async def poll(self, name: str) -> None:
+        """Takes a snapshot of one cluster; what is different enqueues its deployments."""
+        watch = self.watch(name)
+        if watch is None:
+            return
+        await self._announce(watch)
+        replicas = await self._replicas_on(name)
+        changed = await watch.poll(
+            replicas,
+            self.agents.heartbeats,
+            self._exits.known,
+            self.timing.unreachable_s,
+            self._ports.jitter(),
+        )
+        waiting = {each.deployment_uid for each in replicas if each.submission.state in replica.UNRESOLVED}
+        missing = {each.deployment_uid for each in replicas if each.missing_since is not None}
+        for owner in self._mirror.all(resources.MODEL_DEPLOYMENT):
+            if changed or owner.uid in waiting or owner.uid in missing:
+                self._queue.add(queue.Key(kind=owner.kind, namespace=owner.namespace, name=owner.name))
+        if changed or watch.is_current:
+            self._queue.add(queue.Key(kind=resources.CLUSTER, namespace="", name=name))
+
+    async def _announce(self, watch: observe.ClusterWatch) -> None:
+        """Tells the agents of this cluster where this controller is; they may run since long before it."""
+        try:
+            async with asyncio.timeout(shared.PATIENCE_S):
+                await self._ports.install(watch.site)
+            watch.directory_problem = ""
+        except TimeoutError:
+            watch.directory_problem = (
+                f"{watch.site.shared_dir}: does not answer within {shared.PATIENCE_S:.0f} s"
+            )
+        except OSError as error:
+            watch.directory_problem = f"{watch.site.shared_dir}: {error.strerror or error}"
+
+    async def _replicas_on(self, cluster: str) -> list[replica.Replica]:
+        stored = [each for each in self._mirror.all(resources.REPLICA) if each.spec.get("cluster") == cluster]
+        ledgers = (
+            {
+                ledger.replica_uid: ledger
+                for ledger in await self._store.ledgers([each.uid for each in stored])
+            }
+            if stored
+            else {}
+        )
+        return [codec.replica_of(each, ledgers[each.uid]) for each in stored if each.uid in ledgers]
+
+    # What people are told
+
+    async def reconcile(self, key: queue.Key) -> None:
+        """One pass over a Cluster: jobs without an owner, and its status."""
+        owner = self._mirror.get(key.kind, "", key.name)
+        if owner is None:
+            self._fleet.drop(key.name)
+            return
+        watch = self.watch(key.name)
+        if watch is None:
+            return
+        found = await self._find_orphans(watch)
+        if found.cancel:
+            self._canceller.cancel(watch, found.cancel, key)
+        status = clusters.status(owner, watch, found.report, self._clock.now())
+        if status != owner.status:
+            await self._store.commit([clusters.write(owner, status)], epoch=self._epoch)
+
+    async def _find_orphans(self, watch: observe.ClusterWatch) -> orphans.Orphans:
+        """Jobs of ours without a replica. The first look after a start only adopts: rows may be read before jobs."""
+        if not watch.is_current or watch.braked:
+            return orphans.Orphans()
+        watch.orphan_passes += 1
+        prefix = f"llmop-{self._installation}-"
+        if watch.orphan_passes == 1 or not any(
+            seen.name.startswith(prefix) and seen.state.is_live for seen in watch.jobs
+        ):
+            return orphans.Orphans()
+        ledgers = await self._store.ledgers()
+        live = {
+            ledger.submission.job_name: ledger.replica_uid
+            for ledger in ledgers
+            if ledger.tombstoned_at is None
+        }
+        tombstones = frozenset(
+            ledger.submission.job_name for ledger in ledgers if ledger.tombstoned_at is not None
+        )
+        now = self._clock.now()
+        found = orphans.find(
+            watch.jobs,
+            self._installation,
+            live,
+            tombstones,
+            watch.site.orphan_policy,
+            watch.site.orphan_grace_s,
+            now,
+            watch.orphans_seen,
+        )
+        watch.orphans_seen = {name: watch.orphans_seen.get(name, now) for name in found.seen}
+        return found

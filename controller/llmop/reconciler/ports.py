@@ -1,0 +1,65 @@
+"""Everything outside the reconciler: given by the composition root, or by a simulation."""
+
+import dataclasses
+import types
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from llmop.clock import Clock
+from llmop.cluster import driver
+from llmop.domain import replica, site
+from llmop.planner import values
+from llmop.reconciler import render, shared
+from llmop.store import interface
+
+
+class Agents(Protocol):
+    """What the reconciler needs of the agent channel (`channel.desk.Desk` is one)."""
+
+    @property
+    def heartbeats(self) -> Mapping[str, replica.Heartbeat]:
+        """By replica uid."""
+        ...
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between the heartbeats of one agent."""
+        ...
+
+    def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
+        """Gives the order to drain; the same order twice is one."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """The replica is gone."""
+        ...
+
+
+class NoAgents:
+    """Before the channel is attached nobody was heard."""
+
+    heartbeats: Mapping[str, replica.Heartbeat] = types.MappingProxyType({})
+    period_s = 5.0
+
+    def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
+        raise AssertionError("orders need a channel")
+
+    def forget(self, uid: str) -> None:
+        """Nothing was known."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Ports:
+    store: interface.Store
+    clock: Clock
+    make_cluster: Callable[[site.Site], driver.Cluster]
+    make_files: Callable[[site.Site], shared.SharedDirectory]
+    install: Callable[
+        [site.Site], Awaitable[render.Installation]
+    ]  # makes the shared directory usable; raises OSError
+    jitter: Callable[[], float]  # 0..1
+    url: str = ""  # what status.url shows: the gateway's address
+    # Called with what every pass over a deployment saw and decided, before it is carried out.
+    planned: Callable[[values.Desired, values.Observed, values.Plan], None] = lambda _desired, _seen, _plan: (
+        None
+    )

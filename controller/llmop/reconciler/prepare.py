@@ -1,0 +1,53 @@
+"""What a submission needs, put together when its turn comes."""
+
+from collections.abc import Awaitable, Callable
+
+from llmop.domain import job, replica, resources, site
+from llmop.manifest import convert
+from llmop.reconciler import gather, mirror, render, submit
+from llmop.store import interface
+
+
+class Preparer:
+    """Renders the job of a replica from what is stored then.
+
+    `refresh` brings `stored` up to date; `install` makes the shared directory usable, or raises OSError.
+    """
+
+    def __init__(
+        self,
+        store: interface.Store,
+        stored: mirror.Mirror,
+        gatherer: gather.Gatherer,
+        refresh: Callable[[], Awaitable[None]],
+        install: Callable[[site.Site], Awaitable[render.Installation]],
+    ) -> None:
+        self._store = store
+        self._mirror = stored
+        self._gatherer = gatherer
+        self._refresh = refresh
+        self._install = install
+
+    async def prepare(self, each: replica.Replica) -> submit.Prepared | job.Refused | str:
+        """A text when the replica is not wanted any more. Raises ValueError when it cannot be rendered."""
+        await self._refresh()
+        stored = self._mirror.get(resources.REPLICA, each.namespace, each.name)
+        if stored is None or stored.uid != each.uid or stored.owner is None or stored.spec.get("drain"):
+            return "the replica is not wanted any more"
+        revisions = self._mirror.children(stored.owner.uid, resources.REVISION)
+        revision = next((one for one in revisions if int(one.spec["revision"]) == each.revision), None)
+        ledgers = await self._store.ledgers([each.uid])
+        runtimes, profiles, sites = self._gatherer.known()
+        if revision is None or not ledgers:
+            return "its revision is gone"
+        template = convert.template(revision.spec["template"])
+        engine = runtimes.get(template.runtime)
+        resource_profile = profiles.get(template.profile) or gather.no_profile(each.cluster)
+        where = sites.get(each.cluster)
+        if engine is None or where is None:
+            return "its runtime or its cluster is gone"
+        try:
+            installation = await self._install(where)
+        except OSError as error:
+            return job.Refused(message=f"{where.shared_dir}: {error.strerror or error}")
+        return render.prepared(installation, each, ledgers[0], template, engine, resource_profile, where)
