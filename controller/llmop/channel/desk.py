@@ -212,6 +212,11 @@ class Desk:
         if waiting is not None:
             waiting.event.set()
 
+    def clock_stepped(self, seconds: float) -> None:
+        """Somebody has set the wall clock (forward, when positive): what was heard keeps its age."""
+        for uid, beat in self.heartbeats.items():
+            self.heartbeats[uid] = dataclasses.replace(beat, received_at=beat.received_at + seconds)
+
     def forget(self, uid: str) -> None:
         """The replica is gone."""
         self._ledgers.pop(uid, None)

@@ -19,16 +19,16 @@ class Canceller:
         self,
         clock: Clock,
         spawn: Callable[[Coroutine[None, None, None]], None],
-        later: Callable[[queue.Key, float], None],
+        later: Callable[[queue.Key, float], None],  # after so many seconds
     ) -> None:
         self._clock = clock
         self._spawn = spawn
         self._later = later
-        self._cancelled: dict[tuple[str, str], float] = {}  # (cluster, job id) -> when
+        self._cancelled: dict[tuple[str, str], float] = {}  # (cluster, job id) -> when (monotonic)
 
     def cancel(self, watch: observe.ClusterWatch, job_ids: Sequence[str], key: queue.Key) -> None:
         """Starts one scancel; `key` is looked at again soon when it fails."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         self._cancelled = {known: at for known, at in self._cancelled.items() if now - at < AGAIN_S}
         cluster = watch.site.name
         fresh = [job_id for job_id in dict.fromkeys(job_ids) if (cluster, job_id) not in self._cancelled]
@@ -43,6 +43,6 @@ class Canceller:
             _log.warning("scancel failed", cluster=watch.site.name, jobs=job_ids, problem=problem)
             for job_id in job_ids:
                 self._cancelled.pop((watch.site.name, job_id), None)
-            self._later(key, self._clock.now() + observe.SOON_S)
+            self._later(key, observe.SOON_S)
             return
         watch.soon()

@@ -11,8 +11,9 @@ from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, obs
 
 _log = structlog.get_logger()
 
-GAP_S = 20.0  # a loop that should come round every 0.2 s and did not for so long was not running
 ROUND_S = 0.2
+GAP_S = 20.0  # a loop that should come round every 0.2 s and did not for so long was not running
+STEP_S = 1.0  # more than any slewing moves the wall clock against the monotonic one in a round
 
 
 class Lookout:
@@ -41,7 +42,9 @@ class Lookout:
         self._exits = records
         self._canceller = canceller
         self._queue = keys
-        self._blind_until = 0.0
+        self.since = outside.clock.now()  # when this controller began
+        self._blind_until = outside.clock.monotonic()
+        self._seen_at = (outside.clock.now(), outside.clock.monotonic())
         self.agents: ports.Agents = ports.NoAgents()
 
     @property
@@ -50,7 +53,9 @@ class Lookout:
 
     def is_blind(self, now: float) -> bool:
         """Silence of agents says nothing about them now: we were away, or they are silent together."""
-        return now < self._blind_until or brake.is_blind(self.agents.heartbeats, now, self.timing.replaced_s)
+        return self._clock.monotonic() < self._blind_until or brake.is_blind(
+            self.agents.heartbeats, now, self.timing.replaced_s
+        )
 
     def watch(self, name: str) -> observe.ClusterWatch | None:
         """None when there is no such cluster (any more)."""
@@ -65,13 +70,8 @@ class Lookout:
     async def run(self) -> None:
         """Different clusters at the same time, each by one task. Raises Deposed."""
         polling: dict[str, asyncio.Task[None]] = {}
-        looked_at = self._clock.now()
         while True:
-            now = self._clock.now()
-            if abs(now - looked_at) > GAP_S:
-                # Stopped, suspended, or the clock was set: agents need a while to be heard again.
-                self._blind_until = now + self.timing.unreachable_s
-            looked_at = now
+            self.look_at_the_clock()
             for each in list(self._mirror.all(resources.CLUSTER)):
                 task = polling.get(each.name)
                 if task is not None and task.done():
@@ -79,9 +79,28 @@ class Lookout:
                     del polling[each.name]
                     task = None
                 watch = self.watch(each.name)
-                if task is None and watch is not None and watch.due_at <= self._clock.now():
+                if task is None and watch is not None and watch.due_at <= self._clock.monotonic():
                     polling[each.name] = asyncio.create_task(self._poll_when_due(each.name))
             await asyncio.sleep(ROUND_S)
+
+    def look_at_the_clock(self) -> None:
+        """Called every round: notices that this process stood still or slept, or that somebody has set the clock."""
+        wall, monotonic = self._clock.now(), self._clock.monotonic()
+        wall_before, monotonic_before = self._seen_at
+        self._seen_at = (wall, monotonic)
+        away_s = monotonic - monotonic_before
+        stepped_s = wall - wall_before - away_s
+        if max(away_s, abs(stepped_s)) > GAP_S:
+            # Agents need a while to be heard again.
+            self._blind_until = monotonic + self.timing.unreachable_s
+        if abs(stepped_s) > STEP_S:
+            _log.warning("the clock was set, or this machine slept", seconds=round(stepped_s, 3))
+            self.since += stepped_s
+            self.agents.clock_stepped(stepped_s)
+            for watch in self._fleet.watches.values():
+                watch.clock_stepped(stepped_s)
+            for key in self._mirror.subjects():
+                self._queue.add(key)
 
     async def _poll_when_due(self, name: str) -> None:
         try:

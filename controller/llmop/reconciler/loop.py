@@ -42,7 +42,6 @@ class Reconciler:
         self._clock = outside.clock
         self.epoch = epoch
         self._installation = installation
-        self._since = outside.clock.now()
         self.queue = queue.WorkQueue()
         self._failures: collections.Counter[queue.Key] = collections.Counter()
         self.failing: dict[queue.Key, Exception] = {}  # why the last pass over a key came to nothing
@@ -57,7 +56,7 @@ class Reconciler:
             installation=installation,
         )
         self._exits = exits.ExitRecords(self.fleet)
-        self._canceller = cancel.Canceller(outside.clock, spawn=self.spawn, later=self.queue.add_at)
+        self._canceller = cancel.Canceller(outside.clock, spawn=self.spawn, later=self._later)
         self.lookout = lookout.Lookout(
             outside,
             epoch,
@@ -69,7 +68,7 @@ class Reconciler:
             canceller=self._canceller,
             keys=self.queue,
         )
-        self.book = routes.EndpointBook(epoch, outside.clock.now, self._on_drained)
+        self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_drained)
         self._agents: ports.Agents = ports.NoAgents()
         preparer = prepare.Preparer(
             outside.store, self._mirror, self._gatherer, refresh=self.refresh, install=outside.install
@@ -82,7 +81,7 @@ class Reconciler:
             locked=self._lock,
             done=self._submitted,
             spawn=self.spawn,
-            later=self.queue.add_at,
+            later=self._later,
         )
 
     @classmethod
@@ -126,9 +125,11 @@ class Reconciler:
         self._enqueue_all(queue.RESYNC)
 
     def _enqueue_all(self, priority: int) -> None:
-        for kind in (resources.CLUSTER, resources.MODEL_DEPLOYMENT):
-            for each in self._mirror.all(kind):
-                self.queue.add(queue.Key(kind=kind, namespace=each.namespace, name=each.name), priority)
+        for key in self._mirror.subjects():
+            self.queue.add(key, priority)
+
+    def _later(self, key: queue.Key, delay_s: float) -> None:
+        self.queue.add_at(key, self._clock.monotonic() + delay_s)
 
     def is_over(self, cluster: str, job_name: str, job_id: str) -> bool:
         watch = self.fleet.watches.get(cluster)
@@ -187,10 +188,12 @@ class Reconciler:
 
     async def _work(self) -> None:
         while True:
-            key = self.queue.take(self._clock.now())
+            key = self.queue.take(self._clock.monotonic())
             if key is None:
                 next_at = self.queue.next_at()
-                await self.queue.wait(None if next_at is None else max(0.0, next_at - self._clock.now()))
+                await self.queue.wait(
+                    None if next_at is None else max(0.0, next_at - self._clock.monotonic())
+                )
                 continue
             await self.process(key)
 
@@ -229,7 +232,7 @@ class Reconciler:
             error=str(error),
             delay_s=round(delay_s, 3),
         )
-        self.queue.add_at(key, self._clock.now() + delay_s)
+        self._later(key, delay_s)
 
     async def refresh(self) -> None:
         """Brings the mirror up to date and enqueues what has changed."""
@@ -275,7 +278,7 @@ class Reconciler:
         )
         self._act(key, effects)
         if plan.recheck_at is not None:
-            self.queue.add_at(key, plan.recheck_at)
+            self._later(key, plan.recheck_at - self._clock.now())
         if plan.actions:
             _log.info(
                 "reconciled",
@@ -309,7 +312,7 @@ class Reconciler:
         ends = self._exits.known
         seen = values.Observed(
             now=now,
-            controller_since=self._since,
+            controller_since=self.lookout.since,
             installation=self._installation,
             clusters=views,
             heartbeats={

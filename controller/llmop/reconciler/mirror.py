@@ -106,6 +106,12 @@ class Mirror:
     def all(self, kind: str) -> Iterable[resources.Resource]:
         return self._of_kind[kind].values()
 
+    def subjects(self) -> list[queue.Key]:
+        """Everything that passes are made over."""
+        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT)
+        found = [each for kind in kinds for each in self.all(kind)]
+        return [queue.Key(kind=each.kind, namespace=each.namespace, name=each.name) for each in found]
+
     def children(self, owner_uid: str, kind: str) -> list[resources.Resource]:
         """Sorted by name."""
         return [resource for _, resource in sorted(self._children.get((owner_uid, kind), {}).items())]

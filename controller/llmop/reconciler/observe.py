@@ -56,17 +56,25 @@ class ClusterWatch:
         self._history_at: float | None = None
         self._history_failing_since: float | None = None
         self._capabilities_at: float | None = None
-        self._due_at = 0.0
+        self._due_at = clock.monotonic()
+        self._era = 0  # how often the wall clock was set
 
     @property
     def due_at(self) -> float:
-        """When the next look is due (clock time)."""
+        """When the next look is due (monotonic)."""
         return self._due_at
 
     def soon(self) -> None:
         """Something was submitted or cancelled: look earlier, once for all that happens in the meantime."""
         if not self._failures:
-            self._due_at = min(self._due_at, self._clock.now() + min(SOON_S, self.site.poll_min_s))
+            self._due_at = min(self._due_at, self._clock.monotonic() + min(SOON_S, self.site.poll_min_s))
+
+    def clock_stepped(self, seconds: float) -> None:
+        """Somebody has set the wall clock: the times of the last snapshot mean nothing any more, and a look under way is void."""
+        self._era += 1
+        self._snapshot, self._jobs = None, {}
+        self.orphans_seen = {name: since + seconds for name, since in self.orphans_seen.items()}
+        self._due_at = self._clock.monotonic()
 
     @property
     def problem(self) -> str:
@@ -101,7 +109,7 @@ class ClusterWatch:
         if self.capabilities is None or not self.capabilities.accounting:
             return False
         failing_since = self._history_failing_since
-        return failing_since is None or self._clock.now() - failing_since < HISTORY_PATIENCE_S
+        return failing_since is None or self._clock.monotonic() - failing_since < HISTORY_PATIENCE_S
 
     def is_over(self, job_name: str, job_id: str) -> bool:
         """A complete snapshot says that this job has ended. Absence says nothing: it may have begun after the snapshot."""
@@ -120,11 +128,13 @@ class ClusterWatch:
     ) -> bool:
         """Takes a snapshot. True when something is different from before. `jitter` in 0..1 stretches the interval by up to a tenth."""
         await self._learn_capabilities()
-        before = self._monotonic()
+        before, era = self._clock.monotonic(), self._era
         snapshot = await self.cluster.snapshot()
-        self._last_s = self._monotonic() - before
+        self._last_s = self._clock.monotonic() - before
         # Ended replicas hold nothing and end by themselves: only live ones make the cluster busy.
         is_idle = not any(each.end is None for each in replicas)
+        if era != self._era:
+            return False
         if not snapshot.is_complete:
             self._failures += 1
             changed = self._problem != snapshot.problem
@@ -143,15 +153,12 @@ class ClusterWatch:
         self._schedule(jitter, is_idle=is_idle)
         return changed
 
-    def _monotonic(self) -> float:
-        return self._clock.monotonic()
-
     def _schedule(self, jitter: float, *, is_idle: bool) -> None:
         wait_s = interval_s(self.site, self._last_s, self._failures, is_idle=is_idle)
-        self._due_at = self._clock.now() + wait_s * (1.0 + 0.1 * jitter)
+        self._due_at = self._clock.monotonic() + wait_s * (1.0 + 0.1 * jitter)
 
     async def _learn_capabilities(self) -> None:
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if self._capabilities_at is not None and now - self._capabilities_at < CAPABILITIES_EVERY_S:
             return
         learned = await self.cluster.capabilities()
@@ -166,7 +173,7 @@ class ClusterWatch:
         live = {each.submission.job_name for each in replicas if each.end is None}
         self._history = {name: found for name, found in self._history.items() if name in live}
         wanted = left_the_queue(replicas, self._jobs)
-        now = self._clock.now()
+        now = self._clock.monotonic()
         is_new = any(submission.job_name not in self._history for submission in wanted)
         is_due = self._history_at is None or now - self._history_at >= HISTORY_EVERY_S
         if not wanted or not (is_due or (is_new and self._history_failing_since is None)):
@@ -175,7 +182,8 @@ class ClusterWatch:
         since = min(submission.intent_at for submission in wanted) - 60.0
         answer = await self.cluster.history([submission.job_name for submission in wanted], since)
         if not answer.available or answer.problem:
-            self._history_failing_since = self._history_failing_since or now
+            if self._history_failing_since is None:
+                self._history_failing_since = now
             return False
         self._history_failing_since = None
         found = _by_name(answer.jobs, self._installation)

@@ -34,6 +34,10 @@ class Agents(Protocol):
         """The replica is gone."""
         ...
 
+    def clock_stepped(self, seconds: float) -> None:
+        """Somebody has set the wall clock (forward, when positive): what was heard keeps its age."""
+        ...
+
 
 class NoAgents:
     """Before the channel is attached nobody was heard."""
@@ -46,6 +50,9 @@ class NoAgents:
 
     def forget(self, uid: str) -> None:
         """Nothing was known."""
+
+    def clock_stepped(self, seconds: float) -> None:
+        """Nothing was heard."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

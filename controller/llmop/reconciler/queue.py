@@ -30,7 +30,7 @@ def backoff_s(failures: int, jitter: float) -> float:
 class WorkQueue:
     """Keys in order of priority, then of arrival. A key that is added while it is worked on comes again afterwards.
 
-    Times are those of one clock that the caller reads; nothing here waits but `wait`.
+    Times are those of one monotonic clock that the caller reads; nothing here waits but `wait`.
     """
 
     def __init__(self) -> None:

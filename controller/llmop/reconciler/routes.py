@@ -18,8 +18,8 @@ class _Gateway:
 class EndpointBook:
     """Built from the plans of single deployments; read by gateways through the control API.
 
-    `epoch` makes versions rise over restarts. `on_drained(namespace/name)` is called when a gateway has acted on a table in which
-    endpoints of that deployment drain.
+    `epoch` makes versions rise over restarts; `now` is a monotonic clock. `on_drained(namespace/name)` is called when a gateway has
+    acted on a table in which endpoints of that deployment drain.
 
     After a start nothing is published before every deployment has been looked at once: gateways keep the table of the controller
     before, instead of losing the endpoints that a new one has not come to yet.

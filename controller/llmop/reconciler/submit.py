@@ -82,6 +82,7 @@ class Submitter:
 
     `prepare(replica uid)` renders the job when its turn comes, says why it cannot be run now, or (a text) that it is not wanted any more.
     `locked(key)` is held while an attempt is written down, so that no pass removes the row in the meantime.
+    `later(key, seconds)` has the key looked at again.
     """
 
     def __init__(
@@ -133,15 +134,15 @@ class Submitter:
         waiting = self._waiting.get(where.name)
         limits = (where.name, where.submit_rate, where.submit_burst)
         bucket = self._buckets.setdefault(
-            limits, TokenBucket(where.submit_rate, where.submit_burst, self._clock.now())
+            limits, TokenBucket(where.submit_rate, where.submit_burst, self._clock.monotonic())
         )
         while waiting and sum(name == where.name for name in self._in_flight.values()) < CONCURRENT:
-            wait_s = bucket.take(self._clock.now())
+            wait_s = bucket.take(self._clock.monotonic())
             if wait_s > 0:
                 # A key's next pass asks for the submission again, which pumps. Each is looked at when it would be its turn: the first
                 # one may not be wanted any more by then.
                 for position, (key, _, _) in enumerate(waiting.values()):
-                    self._later(key, self._clock.now() + wait_s + position / where.submit_rate)
+                    self._later(key, wait_s + position / where.submit_rate)
                 return
             uid, (key, each, round_number) = waiting.popitem(last=False)
             self._in_flight[uid] = where.name

@@ -13,14 +13,21 @@ class FakeClock:
 
     def __init__(self, seed: int = 0, start: float = 1_760_000_000.0) -> None:
         self._random = random.Random(seed)
-        self._start = start
         self._now = start
+        self._monotonic = 0.0
 
     def now(self) -> float:
         return self._now
 
     def monotonic(self) -> float:
-        return self._now - self._start
+        return self._monotonic
+
+    def wall(self, monotonic: float) -> float:
+        """The earliest wall time at which the monotonic clock will have got there, if nobody sets it."""
+        when = self._now + (monotonic - self._monotonic)
+        while self._monotonic + (when - self._now) < monotonic:
+            when = math.nextafter(when, math.inf)
+        return when
 
     def uid(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -42,4 +49,10 @@ class FakeClock:
         micros = math.ceil(when * 1e6)
         if micros / 1e6 < when:  # the product was rounded down
             micros += 1
-        self._now = max(self._now, micros / 1e6)
+        moved = max(self._now, micros / 1e6)
+        self._monotonic += moved - self._now
+        self._now = moved
+
+    def step_wall(self, seconds: float) -> None:
+        """Somebody sets the wall clock, back when negative; the monotonic clock does not notice."""
+        self._now = round(self._now + seconds, 6)

@@ -322,9 +322,9 @@ class World:
         if leader is not None and leader.work is None:
             at = leader.reconciler.queue.next_at()
             if at is not None:
-                times.append(at)
+                times.append(self.clock.wall(at))
             times += [
-                watch.due_at
+                self.clock.wall(watch.due_at)
                 for name, watch in leader.reconciler.fleet.watches.items()
                 if name not in leader.polls
             ]
@@ -371,11 +371,11 @@ class World:
             await reconciler.refresh()
         for cluster in (builders.CLUSTER,):
             watch = reconciler.fleet.watches.get(cluster)
-            if cluster not in leader.polls and (watch is None or watch.due_at <= self.clock.now()):
+            if cluster not in leader.polls and (watch is None or watch.due_at <= self.clock.monotonic()):
                 leader.polls[cluster] = asyncio.ensure_future(reconciler.lookout.poll(cluster))
                 await self._quiesce(leader)
                 return True
-        key = None if leader.work is not None else reconciler.queue.take(self.clock.now())
+        key = None if leader.work is not None else reconciler.queue.take(self.clock.monotonic())
         if key is None:
             busy = len(leader.tasks())
             await self._quiesce(leader)
@@ -418,7 +418,7 @@ class World:
 
     async def _again(self, leader: leaders.Leader, key: queue.Key) -> None:
         leader.reconciler.queue.add(key, queue.URGENT)
-        taken = leader.reconciler.queue.take(self.clock.now())
+        taken = leader.reconciler.queue.take(self.clock.monotonic())
         if taken is None:
             return
         self._last_plan = None
@@ -464,7 +464,7 @@ class World:
         for _ in range(20):
             if not old.is_alive or old.tasks():
                 break
-            key = old.reconciler.queue.take(self.clock.now())
+            key = old.reconciler.queue.take(self.clock.monotonic())
             if key is None:
                 break
             await self._process(old, key)

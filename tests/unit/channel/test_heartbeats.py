@@ -151,3 +151,14 @@ async def test_the_period_grows_with_the_replicas(rig: Rig) -> None:
     for number in range(1, 401):
         rig.desk.heartbeats[uid_of(number)] = rig.beat(number=number)
     assert 10.0 == rig.desk.period_s
+
+
+async def test_what_was_heard_keeps_its_age_when_the_clock_is_set(rig: Rig) -> None:
+    await rig.add(**CLAIMED)
+    await rig.say()
+    rig.clock.advance(3)
+    rig.clock.step_wall(-3600)
+    rig.desk.clock_stepped(-3600)
+    heard = rig.known()
+    assert heard is not None
+    assert 3 == rig.clock.now() - heard.received_at

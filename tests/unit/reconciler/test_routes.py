@@ -19,7 +19,7 @@ class Book:
     def __init__(self, epoch: int = 1) -> None:
         self.clock = FakeClock()
         self.told: list[str] = []
-        self.book = routes.EndpointBook(epoch, self.clock.now, self.told.append)
+        self.book = routes.EndpointBook(epoch, self.clock.monotonic, self.told.append)
         self.book.expect(())
         self.clock.advance(10)
 
@@ -45,7 +45,7 @@ def test_versions_rise_over_restarts() -> None:
 
 
 def test_the_first_table_waits_for_every_deployment() -> None:
-    book = routes.EndpointBook(1, FakeClock().now, lambda _: None)
+    book = routes.EndpointBook(1, FakeClock().monotonic, lambda _: None)
     book.expect(["default/a", "default/b", "default/c"])
     book.put("default/a", (_endpoint("x"),), None)
     book.put("default/b", (), None)
@@ -78,7 +78,7 @@ def test_a_gateway_that_is_not_heard_any_more_delays_nobody() -> None:
 
 def test_right_after_a_start_nobody_knows_which_gateways_live() -> None:
     clock = FakeClock()
-    book = routes.EndpointBook(1, clock.now, lambda _: None)
+    book = routes.EndpointBook(1, clock.monotonic, lambda _: None)
     book.expect(())
     book.put("default/a", (_endpoint("x", DRAINING),), None)
     assert frozenset() == book.drained()
