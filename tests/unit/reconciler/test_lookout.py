@@ -1,0 +1,196 @@
+"""Looking at clusters: what hangs delays nobody, silence of all is ours, and an accounting that fails is not waited for for ever."""
+
+import pytest
+from tests.unit.reconciler.reconciler_rig import Rig
+
+from llmop.domain import replica, resources
+from llmop.reconciler import lookout, observe, shared
+from llmop.testing import builders as make
+from llmop.testing.virtual_slurm import SnapshotFault
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "PATIENCE_S", 0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_directory_that_hangs_is_said_and_the_cluster_is_looked_at_all_the_same() -> None:
+    rig = Rig()
+    await rig.start()
+    rig.directory.hangs = True
+    await rig.poll()
+    await rig.settle()
+    assert rig.watch.is_current
+    condition = await rig.condition(resources.CLUSTER, make.CLUSTER, "", "SharedDirectory")
+    assert ("False", "NotUsable") == (condition["status"], condition["reason"])
+    assert "/shared/llmop: does not answer within" in condition["message"]
+    rig.directory.hangs = False
+    await rig.poll()
+    await rig.settle()
+    assert "True" == (await rig.condition(resources.CLUSTER, make.CLUSTER, "", "SharedDirectory"))["status"]
+
+
+async def _ended(rig: Rig) -> list[resources.Resource]:
+    """A replica whose job has failed; nobody has looked since."""
+    await rig.start(replicas=1)
+    await rig.poll()
+    await rig.settle()
+    (stored,) = await rig.replicas()
+    rig.slurm.advance(rig.clock.now() + 1)
+    (job,) = rig.slurm.running_jobs()
+    rig.slurm.finish(job, 1)
+    rig.slurm.advance(rig.clock.now() + 1)
+    rig.directory.ends[stored.name] = replica.End(
+        reason=replica.EndReason.MISSING_ARTIFACT, at=rig.clock.now(), message="no such image"
+    )
+    return [stored]
+
+
+async def _end_of(rig: Rig, stored: resources.Resource) -> object:
+    await rig.poll()
+    await rig.settle()
+    shown = await rig.store.get(resources.REPLICA, stored.namespace, stored.name)
+    return shown.status["end"]["reason"]
+
+
+async def test_an_end_is_told_by_the_record_in_the_shared_directory() -> None:
+    rig = Rig()
+    (stored,) = await _ended(rig)
+    assert "MissingArtifact" == await _end_of(rig, stored)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_directory_that_hangs_costs_the_record_of_an_end_and_not_the_pass() -> None:
+    rig = Rig()
+    (stored,) = await _ended(rig)
+    rig.directory.hangs = True
+    assert "Failed" == await _end_of(rig, stored)
+
+
+async def test_after_a_gap_silence_means_nothing_for_a_while() -> None:
+    rig = Rig()
+    await rig.start()
+    looking = rig.reconciler.lookout
+    rig.clock.advance(lookout.GAP_S)
+    looking.look_at_the_clock()
+    assert not looking.is_blind(rig.clock.now())
+    rig.clock.advance(lookout.GAP_S + 0.1)
+    looking.look_at_the_clock()
+    assert looking.is_blind(rig.clock.now())
+    for _ in range(2):
+        rig.clock.advance(looking.timing.unreachable_s / 2)
+        looking.look_at_the_clock()
+    assert not looking.is_blind(rig.clock.now())
+
+
+@pytest.mark.parametrize(
+    ("talking", "silent", "is_blind"),
+    [(3, 0, False), (1, 2, False), (0, 3, True), (7, 3, True), (8, 3, False), (14, 6, True)],
+)
+async def test_many_that_are_silent_at_once_are_not_heard_by_us(
+    talking: int, silent: int, *, is_blind: bool
+) -> None:
+    rig = Rig()
+    await rig.start()
+    replaced_s = rig.reconciler.lookout.timing.replaced_s
+    for number in range(talking + silent):
+        age_s = replaced_s + (1 if number < silent else -1)
+        beat = make.a_heartbeat(make.a_replica(number), received_at=rig.clock.now() - age_s)
+        rig.desk.heartbeats[beat.replica_uid] = beat
+    assert is_blind == rig.reconciler.lookout.is_blind(rig.clock.now())
+
+
+@pytest.mark.parametrize(
+    ("rounds_s", "is_replaced"),
+    [([10.0] * 31, True), ([10.0] * 28 + [30.0], False)],
+    ids=["we were there", "we were away at the end"],
+)
+async def test_a_silent_replica_is_replaced_unless_we_were_away(
+    rounds_s: list[float], *, is_replaced: bool
+) -> None:
+    rig = Rig()
+    await rig.start(replicas=1)
+    await rig.poll()
+    await rig.settle()
+    (stored,) = await rig.replicas()
+    (ledger,) = await rig.store.ledgers()
+    rig.desk.heartbeats[stored.uid] = replica.Heartbeat(
+        replica_uid=stored.uid,
+        job_id=ledger.submission.job_id or "",
+        restart_count=0,
+        phase=replica.AgentPhase.READY,
+        received_at=rig.clock.now(),
+        host="h",
+        port=1,
+    )
+    for seconds in rounds_s:
+        rig.slurm.advance(rig.clock.now() + seconds)
+        rig.reconciler.lookout.look_at_the_clock()
+    await rig.poll()
+    await rig.settle()
+    shown = await rig.store.get(resources.REPLICA, stored.namespace, stored.name)
+    assert is_replaced == (shown.spec["drain"] is not None)
+
+
+async def _vanished(rig: Rig) -> observe.ClusterWatch:
+    """A watch of a cluster with accounting where the job of a replica is not in the queue."""
+    rig.slurm.set_accounting_down(True)
+    watch = observe.ClusterWatch(make.where(), rig.slurm, rig.directory, rig.clock, make.INSTALLATION)
+    await _look(watch)
+    return watch
+
+
+async def _look(watch: observe.ClusterWatch) -> None:
+    await watch.poll([make.a_replica()], {}, {}, 30.0)
+
+
+async def test_an_accounting_that_fails_is_waited_for_and_then_not_any_more() -> None:
+    rig = Rig(accounting=True)
+    watch = await _vanished(rig)
+    rig.clock.advance(observe.HISTORY_PATIENCE_S - 1)
+    await _look(watch)
+    assert watch.view().accounting
+    rig.clock.advance(1)
+    assert not watch.view().accounting
+
+
+async def test_an_accounting_that_answers_again_is_one_again() -> None:
+    rig = Rig(accounting=True)
+    watch = await _vanished(rig)
+    rig.clock.advance(observe.HISTORY_PATIENCE_S)
+    assert not watch.view().accounting
+    rig.slurm.set_accounting_down(False)
+    await _look(watch)
+    assert watch.view().accounting
+    assert {make.a_replica().submission.job_name: ()} == watch.view().history
+
+
+async def test_a_failing_accounting_is_asked_once_a_minute() -> None:
+    rig = Rig(accounting=True)
+    watch = await _vanished(rig)
+    for advance_s, calls in ((observe.HISTORY_EVERY_S - 1, 1), (1, 2)):
+        rig.clock.advance(advance_s)
+        await _look(watch)
+        assert calls == rig.slurm.calls["history"]
+
+
+async def test_the_patience_counts_from_the_first_of_the_failures_in_a_row() -> None:
+    rig = Rig(accounting=True)
+    watch = await _vanished(rig)
+    for _ in range(2):
+        rig.clock.advance(observe.HISTORY_PATIENCE_S / 2)
+        await _look(watch)
+    assert not watch.view().accounting
+
+
+async def test_a_cluster_that_fails_is_looked_at_less_and_less_often() -> None:
+    rig = Rig()
+    watch = observe.ClusterWatch(make.where(), rig.slurm, rig.directory, rig.clock, make.INSTALLATION)
+    rig.slurm.fail_snapshots(SnapshotFault.TIMEOUT, times=6)
+    waits = []
+    for _ in range(6):
+        await _look(watch)
+        waits.append(watch.due_at - rig.clock.monotonic())
+    shortest = make.where().poll_min_s
+    assert [min(observe.FAILURE_MAX_S, shortest * 2**power) for power in range(6)] == waits
