@@ -1,8 +1,10 @@
 """What every store does: SQLite, Postgres, and the double that simulations run on."""
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ ADDED, MODIFIED, DELETED = (
 SUBMITTING, SUBMITTED = replica.SubmissionState.SUBMITTING, replica.SubmissionState.SUBMITTED
 
 
+# Keeps what the store holds now; what it returns puts that back, as a failover to a standby that was behind. For what is only created since.
+Standby = Callable[[], Callable[[], None]]
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[interface.Store]:
     opened: interface.Store
@@ -33,6 +39,33 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         opened = await open_store(rig.database("contract"))
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def standby(request: pytest.FixtureRequest, store: interface.Store, tmp_path: Path) -> Standby:
+    if isinstance(store, MemoryStore):
+        return store.saved
+
+    def run(*statements: str) -> str:
+        if request.node.callspec.params["store"] == "postgres":
+            rig = request.getfixturevalue("postgres_rig")
+            return [rig.query(statement, "contract") for statement in statements][-1].strip()
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection, connection:
+            rows = [connection.execute(statement).fetchall() for statement in statements][-1]
+        return str(rows[0][0]) if rows else ""
+
+    def save() -> Callable[[], None]:
+        revision = run("SELECT revision FROM counter")
+        return lambda: (
+            run(
+                f"DELETE FROM objects WHERE resource_version > {revision}",
+                f"DELETE FROM changes WHERE revision > {revision}",
+                f"UPDATE counter SET revision = {revision}",
+            )
+            and None
+        )
+
+    return save
 
 
 def thing(name: str, *, kind: str = resources.MODEL_DEPLOYMENT, **fields: Any) -> resources.Resource:
@@ -545,6 +578,14 @@ async def test_whoever_was_deposed_writes_nothing_any_more_neither_status_nor_ef
     await store.commit([interface.Create(resource=thing("b"))])
 
 
+async def test_who_reconciles_can_be_looked_up(store: interface.Store) -> None:
+    first = await store.take_over("first")
+    assert first == await store.epoch()
+    second = await store.take_over("second")
+    assert second == await store.epoch()
+    assert 0 == await store.revision(), "looking writes nothing"
+
+
 # Durable commits
 
 
@@ -741,6 +782,28 @@ async def test_a_watcher_that_is_too_slow_is_told_that_its_history_is_gone(store
     await store.compact(changes_before=5, tombstones_before=0.0, events_before=0.0)
     with pytest.raises(errors.Expired, match="list again"):
         await take(watch, 1)
+
+
+async def test_after_a_failover_that_lost_commits_watchers_list_again_and_go_on(
+    store: interface.Store, standby: Standby
+) -> None:
+    await made(store, "a")
+    fail_over = standby()
+    await made(store, "b")
+    await made(store, "c")
+    watch = store.watch(0)
+    await take(watch, 3)
+    waiting = asyncio.ensure_future(take(watch, 1))
+    await asyncio.sleep(0)
+    fail_over()
+    with pytest.raises(errors.Expired):
+        await waiting
+    listing = await store.list(resources.MODEL_DEPLOYMENT)
+    assert (["a"], 1) == ([each.name for each in listing.items], listing.revision)
+    again = asyncio.ensure_future(take(store.watch(listing.revision), 1))
+    await asyncio.sleep(0)
+    await made(store, "d")
+    assert [("d", 2)] == [(change.resource.name, change.revision) for change in await again]
 
 
 async def test_readers_see_whole_transactions_only(store: interface.Store) -> None:

@@ -115,10 +115,15 @@ class Lookout:
             await asyncio.sleep(observe.IDLE_S)
 
     async def poll(self, name: str) -> None:
-        """Takes a snapshot of one cluster; what is different enqueues its deployments."""
+        """Takes a snapshot of one cluster; what is different enqueues its deployments.
+
+        Raises Deposed: a controller that has nothing to write would otherwise not learn for long that it is none any more.
+        """
         watch = self.watch(name)
         if watch is None:
             return
+        if await self._store.epoch() != self._epoch:
+            raise errors.Deposed(self._epoch)
         await self._announce(watch)
         replicas = await self._replicas_on(name)
         changed = await watch.poll(

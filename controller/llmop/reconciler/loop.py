@@ -32,6 +32,8 @@ from llmop.store import interface
 
 _log = structlog.get_logger()
 
+FOLLOW_AGAIN_S = 1.0  # after the store was away
+
 
 class Reconciler:
     """Reconciles until `Deposed`. Built by `start`, which takes over the installation."""
@@ -178,13 +180,14 @@ class Reconciler:
         """Turns changes of the store into keys."""
         while True:
             try:
+                await self.refresh()
                 async for _ in self._store.watch(max(self._mirror.revision, 0)):
                     await self.refresh()
-            except errors.Expired:
-                await self.refresh()
+            except errors.Expired as error:
+                _log.warning("the store's history has a gap; everything is read again", error=str(error))
             except errors.Unavailable as error:
                 _log.warning("store unavailable", error=str(error))
-                await asyncio.sleep(1.0)
+            await asyncio.sleep(FOLLOW_AGAIN_S)
 
     async def _work(self) -> None:
         while True:

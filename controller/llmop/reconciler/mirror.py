@@ -39,11 +39,16 @@ class Mirror:
         self._of_kind: dict[str, dict[tuple[str, str], resources.Resource]] = {kind: {} for kind in _MIRRORED}
         self._children: dict[tuple[str, str], dict[str, resources.Resource]] = collections.defaultdict(dict)
         self.revision = -1
+        self._is_doubtful = True
 
     async def refresh(self) -> Refreshed:
-        """Applies what was committed since the last call."""
+        """Applies what was committed since the last call.
+
+        Everything is read anew when the store was away in between: it may have lost commits that are in the copy, and have made others
+        under their numbers since.
+        """
         async with self._lock:
-            if self.revision < 0:
+            if self._is_doubtful:
                 return await self._reload()
             touched: list[resources.Resource] = []
             while True:
@@ -51,6 +56,9 @@ class Mirror:
                     page = await self._store.changes(self.revision)
                 except errors.Expired:
                     return await self._reload()
+                except errors.Unavailable:
+                    self._is_doubtful = True
+                    raise
                 if not page:
                     break
                 for change in page:
@@ -71,6 +79,7 @@ class Mirror:
             for item in listing.items:
                 self._put(item)
         self.revision = min(listing.revision for listing in listings)
+        self._is_doubtful = False
         refreshed = _concerned(self._objects.values())
         return dataclasses.replace(refreshed, everything=True)
 

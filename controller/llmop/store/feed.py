@@ -4,6 +4,7 @@ import asyncio
 import bisect
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from llmop.domain import errors
 from llmop.store import interface
 
 PAGE = 256
@@ -47,7 +48,7 @@ class Feed:
         while True:
             news = self._news
             await self._refresh(news)
-            if self._start <= after <= self._end:
+            if 0 <= self._start <= after <= self._end:
                 page = tuple(self._recent[self._index(after) :])
             else:
                 page, _ = await self._read(after, PAGE)
@@ -62,17 +63,33 @@ class Feed:
         async with self._reading:
             if self._read_for is news:
                 return
-            if self._end < 0:
-                self._start = self._end = await self._revision()
-            changes, reached = await self._read(self._end, PAGE)
-            self._recent.extend(changes)
-            if len(changes) < PAGE:
-                self._end = reached
-                self._read_for = news
-            else:
-                self._end = changes[-1].revision
-            if len(self._recent) > PAGE:
-                self._drop(len(self._recent) - PAGE)
+            try:
+                await self._read_on(news)
+            except errors.Expired:
+                # The store has lost what was read from it, or another controller has compacted it. Watchers who need that are told when
+                # they read for themselves.
+                self._begin_anew()
+            except errors.Unavailable:
+                # Whoever answers next may be another server, which has never seen some of what was read.
+                self._begin_anew()
+                raise
+
+    async def _read_on(self, news: asyncio.Event) -> None:
+        if self._end < 0:
+            self._start = self._end = await self._revision()
+        changes, reached = await self._read(self._end, PAGE)
+        self._recent.extend(changes)
+        if len(changes) < PAGE:
+            self._end = reached
+            self._read_for = news
+        else:
+            self._end = changes[-1].revision
+        if len(self._recent) > PAGE:
+            self._drop(len(self._recent) - PAGE)
+
+    def _begin_anew(self) -> None:
+        self._recent.clear()
+        self._start = self._end = -1
 
     def _drop(self, count: int) -> None:
         """Forgets the oldest `count` changes and the rest of the revision they end in."""

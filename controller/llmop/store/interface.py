@@ -200,6 +200,10 @@ class Store(Protocol):
         """Makes `holder` the reconciling controller and returns the new epoch; every older one is deposed."""
         ...
 
+    async def epoch(self) -> int:
+        """The current epoch: that of the reconciling controller."""
+        ...
+
     async def revision(self) -> int:
         """The newest revision."""
         ...
@@ -213,7 +217,11 @@ class Store(Protocol):
         ...
 
     def watch(self, after: int) -> AsyncIterator[Change]:
-        """Every change after `after`, without a gap, for ever. Raises Expired for a reader that is too slow or too old."""
+        """Every change after `after`, without a gap, for ever.
+
+        Raises Expired for a reader that is too slow or too old, or has seen what the store has lost since (a failover to a standby
+        that was behind). Whoever lists again can go on.
+        """
         ...
 
     async def compact(self, *, changes_before: int, tombstones_before: float, events_before: float) -> None:

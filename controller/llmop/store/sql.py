@@ -108,6 +108,9 @@ class SqlStore:
     async def take_over(self, holder: str) -> int:
         return await self._database.write(functools.partial(_take_over, holder=holder), durable=True)
 
+    async def epoch(self) -> int:
+        return await self._database.read(_epoch)
+
     async def revision(self) -> int:
         return await self._database.read(_revision)
 
@@ -136,6 +139,10 @@ class SqlStore:
 
 def _revision(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(_counter.revision)).scalar_one())
+
+
+def _epoch(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(_counter.epoch)).scalar_one())
 
 
 def _list(connection: sa.Connection, kind: str, namespace: str | None) -> interface.Listing:
@@ -192,9 +199,9 @@ def _old_events(connection: sa.Connection, before: float) -> Sequence[interface.
 
 def _take_over(connection: sa.Connection, holder: str) -> int:
     connection.execute(_TAKE_OVER, {"new_holder": holder})
-    epoch = connection.execute(sa.select(_counter.epoch)).scalar_one()
+    epoch = _epoch(connection)
     connection.commit()
-    return int(epoch)
+    return epoch
 
 
 def _apply(

@@ -184,6 +184,9 @@ class TappedStore:
     async def take_over(self, holder: str) -> int:
         return await self._inner.take_over(holder)
 
+    async def epoch(self) -> int:
+        return await self._inner.epoch()
+
     async def revision(self) -> int:
         return await self._inner.revision()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import copy
 import enum
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
@@ -76,6 +77,9 @@ class MemoryStore:
         self._epoch += 1
         return self._epoch
 
+    async def epoch(self) -> int:
+        return self._epoch
+
     async def revision(self) -> int:
         return self._revision
 
@@ -114,6 +118,18 @@ class MemoryStore:
         self._compacted = max(self._compacted, min(changes_before - 1, self._revision))
         del self._log[: bisect.bisect_right(self._log, self._compacted, key=lambda change: change.revision)]
 
+    def saved(self) -> Callable[[], None]:
+        """Puts back what is here now, when called: a failover to a standby that was behind."""
+        tables, log = copy.deepcopy(self._tables), list(self._log)
+        numbers = (self._revision, self._epoch, self._compacted)
+
+        def put_back() -> None:
+            self._tables, self._log = copy.deepcopy(tables), list(log)
+            self._revision, self._epoch, self._compacted = numbers
+            self._wake()
+
+        return put_back
+
     async def close(self) -> None:
         """Nothing is held open; the content stays."""
 
@@ -125,9 +141,12 @@ class MemoryStore:
             work.finish()
             rows.keep()
             self._revision += 1
-            self._news.set()
-            self._news = asyncio.Event()
+            self._wake()
         return interface.Committed(revision=self._revision, applied=applied)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 class _Tables:

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from llmop.domain import resources
+import pytest
+
+from llmop.domain import errors, resources
 from llmop.reconciler import mirror, queue
 from llmop.store import interface
 from llmop.testing.memory_store import MemoryStore
@@ -65,3 +67,41 @@ async def test_a_reader_that_is_too_old_reads_everything_again() -> None:
     await store.compact(changes_before=3, tombstones_before=0, events_before=0)
     assert (await copy.refresh()).everything
     assert copy.get(OWNER.kind, "default", "a") is not None
+
+
+async def test_after_a_failover_that_lost_commits_everything_is_read_again() -> None:
+    store = MemoryStore()
+    await store.commit([interface.Create(resource=OWNER)])
+    fail_over = store.saved()
+    await store.commit([interface.Create(resource=_revision(1))])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    fail_over()
+    assert (await copy.refresh()).everything
+    assert (1, []) == (copy.revision, copy.children(OWNER.uid, resources.REVISION))
+
+
+class _Away(MemoryStore):
+    is_away = False
+
+    async def changes(self, after: int, limit: int = 1000) -> tuple[interface.Change, ...]:
+        if self.is_away:
+            raise errors.Unavailable("away")
+        return await super().changes(after, limit)
+
+
+async def test_after_the_store_was_away_the_same_revision_may_be_another_one() -> None:
+    store = _Away()
+    await store.commit([interface.Create(resource=OWNER)])
+    fail_over = store.saved()
+    await store.commit([interface.Create(resource=_revision(1))])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    store.is_away = True
+    with pytest.raises(errors.Unavailable):
+        await copy.refresh()
+    fail_over()
+    await store.commit([interface.Create(resource=_revision(2))])
+    store.is_away = False
+    assert (await copy.refresh()).everything
+    assert ["a-2"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]

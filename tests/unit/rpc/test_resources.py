@@ -406,6 +406,16 @@ async def test_a_watch_from_before_the_history_has_to_list_again(rig: Rig) -> No
     assert "OUT_OF_RANGE" == (await refused(watch.next()))[0]
 
 
+async def test_a_watcher_that_has_seen_what_the_store_has_lost_has_to_list_again(rig: Rig) -> None:
+    await rig.apply(manifests.runtime())
+    revision = await rig.store.revision()
+    watch = Watcher(rig, kind="sr", resource_version=revision + 1)
+    assert (TYPES.TYPE_BOOKMARK, "") == await watch.next()
+    assert "OUT_OF_RANGE" == (await refused(watch.next()))[0]
+    again = Watcher(rig, kind="sr")
+    assert TYPES.TYPE_ADDED == (await again.next())[0]
+
+
 async def test_an_idle_watcher_is_moved_on_by_bookmarks(rig: Rig) -> None:
     watch = Watcher(rig, kind="md")
     await watch.next()

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from llmop.domain import resources
+import pytest
+
+from llmop.domain import errors, resources
 from llmop.store import feed, interface
 
 
@@ -12,6 +14,8 @@ class Log:
     def __init__(self) -> None:
         self.newest = 0
         self.reads = 0
+        self.line = "c"  # what the objects are called; another one after a failover
+        self.is_away = False
 
     async def revision(self) -> int:
         return self.newest
@@ -19,13 +23,17 @@ class Log:
     async def page(self, after: int, limit: int) -> tuple[tuple[interface.Change, ...], int]:
         self.reads += 1
         await asyncio.sleep(0)
+        if self.is_away:
+            raise errors.Unavailable("away")
         newest = self.newest
+        if after > newest:
+            raise errors.Expired(after, 1)
         last = min(newest, after + limit)
-        return tuple(change(number) for number in range(after + 1, last + 1)), newest
+        return tuple(change(number, self.line) for number in range(after + 1, last + 1)), newest
 
 
-def change(revision: int) -> interface.Change:
-    resource = resources.Resource(kind="Cluster", name=f"c{revision}")
+def change(revision: int, line: str) -> interface.Change:
+    resource = resources.Resource(kind="Cluster", name=f"{line}{revision}")
     return interface.Change(revision=revision, type=interface.ChangeType.ADDED, resource=resource)
 
 
@@ -68,3 +76,45 @@ async def test_changes_that_nobody_announced_are_found_by_looking() -> None:
         await asyncio.sleep(0)
     log.newest = 1
     assert 1 == (await waiting).revision
+
+
+async def test_when_the_store_has_lost_commits_who_saw_them_is_told_and_who_lists_again_goes_on() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    log.newest = 5
+    ahead = asyncio.ensure_future(anext(shared.watch(5)))
+    await spin()
+    log.newest = 3
+    shared.wake()
+    with pytest.raises(errors.Expired):
+        await ahead
+    again = asyncio.ensure_future(anext(shared.watch(3)))
+    await spin()
+    reads = log.reads
+    await spin()
+    assert reads == log.reads, "it waits for news"
+    log.newest = 4
+    shared.wake()
+    assert 4 == (await again).revision
+
+
+async def test_what_was_read_before_the_store_was_away_is_read_again() -> None:
+    """Another server may answer, which has made other commits under the same numbers."""
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    waiting = asyncio.ensure_future(anext(shared.watch(0)))
+    await spin()
+    log.newest = 3
+    shared.wake()
+    await waiting
+    log.is_away = True
+    shared.wake()
+    with pytest.raises(errors.Unavailable):
+        await anext(shared.watch(2))
+    log.is_away, log.line = False, "other"
+    assert "other3" == (await anext(shared.watch(2))).resource.name
+
+
+async def spin() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)

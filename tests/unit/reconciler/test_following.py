@@ -1,0 +1,88 @@
+"""A controller in its own loop: it learns that it is none any more, and what its store has lost."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tests.unit.reconciler.reconciler_rig import Rig
+
+from llmop.domain import errors, resources
+from llmop.reconciler import loop
+from llmop.store import interface
+from llmop.testing import builders as make
+
+SECONDS = 30  # until a test gives up
+
+
+@contextlib.asynccontextmanager
+async def running(rig: Rig) -> AsyncIterator[asyncio.Task[None]]:
+    work = asyncio.create_task(rig.reconciler.run())
+    try:
+        yield work
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_look_at_a_cluster_shows_that_another_controller_has_taken_over() -> None:
+    rig = Rig()
+    await rig.start()
+    await rig.poll()
+    await rig.store.take_over("another")
+    with pytest.raises(errors.Deposed):
+        await rig.poll()
+    assert 1 == rig.slurm.calls["snapshot"], "it leaves the cluster alone"
+
+
+async def test_an_idle_controller_ends_when_another_one_has_taken_over() -> None:
+    rig = Rig()
+    await rig.start()
+    async with asyncio.timeout(SECONDS), running(rig) as work:
+        await until(lambda: rig.slurm.calls["snapshot"] > 0)
+        await rig.store.take_over("another")
+        revision = await rig.store.revision()
+        while not work.done():
+            rig.clock.advance(1)  # a look is due some time
+            await asyncio.sleep(0.01)
+        with pytest.raises(errors.Deposed):
+            work.result()
+        assert revision == await rig.store.revision()
+
+
+async def test_after_a_failover_that_lost_commits_a_controller_follows_the_store_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "FOLLOW_AGAIN_S", 0.01)
+    rig = Rig()
+    await rig.start()
+    fail_over = rig.store.saved()
+    await rig.store.commit([interface.Create(resource=deployment("lost"))])
+    async with asyncio.timeout(SECONDS), running(rig):
+        await until(lambda: rig.reconciler.book.table().version > 0)
+        fail_over()
+        await rig.store.commit([interface.Create(resource=deployment("made-since"))])
+        while "made-since" not in await reconciled(rig):  # noqa: ASYNC110 (the loop under test says nothing)
+            await asyncio.sleep(0.01)
+
+
+def deployment(name: str) -> resources.Resource:
+    manifest = make.deployment_manifest(name)
+    return resources.Resource(
+        kind=resources.MODEL_DEPLOYMENT,
+        namespace="default",
+        name=name,
+        uid=f"u-{name}",
+        spec=manifest["spec"],
+    )
+
+
+async def reconciled(rig: Rig) -> set[str]:
+    """The deployments that a pass has made a revision of."""
+    listing = await rig.store.list(resources.REVISION)
+    return {each.owner.name for each in listing.items if each.owner is not None}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 (the loop under test says nothing)
+        await asyncio.sleep(0.01)
