@@ -47,16 +47,22 @@ class DrainReason(enum.StrEnum):
     DELETED = "Deleted"
     WALLTIME = "Walltime"
     UNREACHABLE = "Unreachable"
-    SUSPENDED = "Suspended"
+    NEVER_RUNS = "NeverRuns"  # Slurm will not run the job as it is
+    LAUNCH_FAILED = "LaunchFailed"  # Slurm holds the job after it could not start it
+    STARTUP_TIMEOUT = "StartupTimeout"  # the job runs and its agent is never heard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Drain:
-    """The decision that a replica shall end. `deadline_at` is when it is cancelled, whatever it still does."""
+    """The decision that a replica shall end. `deadline_at` is when it is cancelled, whatever it still does.
+
+    `message` says why, for people.
+    """
 
     reason: DrainReason
     requested_at: float
     deadline_at: float
+    message: str = ""
 
 
 class EndReason(enum.StrEnum):
@@ -128,6 +134,7 @@ class Replica:
     engine_restarts: int = 0
     missing_since: float | None = None  # when the first complete snapshot without its job was taken
     blocked_since: float | None = None  # since when Slurm says that its job will not run as it is
+    unheard_since: float | None = None  # since when the job is seen to run without a word of its agent
     was_running: bool = False  # Slurm said RUNNING at least once
     phase: "Phase | None" = None
 
@@ -172,7 +179,6 @@ class Phase(enum.StrEnum):
     READY = "Ready"
     SUSPECT = "Suspect"
     UNREACHABLE = "Unreachable"
-    EXPIRING = "Expiring"
     DRAINING = "Draining"
     SUSPENDED = "Suspended"
     ENDED = "Ended"

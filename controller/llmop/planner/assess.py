@@ -183,7 +183,7 @@ def _ended(
     asked: bool,
 ) -> Assessment:
     own_record = seen.exits.get(each.uid) or (heartbeat.end if heartbeat is not None else None)
-    end = classify.end_of(own_job, own_record, asked=asked, now=seen.now)
+    end = classify.given_up(each, classify.end_of(own_job, own_record, asked=asked, now=seen.now))
     facts = dataclasses.replace(_with_job(each, own_job), ready_at=None, missing_since=None)
     return Assessment(
         facts=facts,
@@ -245,6 +245,7 @@ def _absent(
 
 def _over(each: replica.Replica, end: replica.End, heartbeat: replica.Heartbeat | None) -> Assessment:
     facts = dataclasses.replace(each, ready_at=None)
+    end = classify.given_up(each, end)
     return Assessment(
         facts=facts, phase=_Phase.ENDED, reason=end.reason, message=end.message, heartbeat=heartbeat, end=end
     )
@@ -284,8 +285,12 @@ def _alive(
     )
     kept = (_Phase.READY, _Phase.SUSPECT, _Phase.UNREACHABLE, _Phase.SUSPENDED)
     facts = _with_heartbeat(each, heartbeat, seen, is_ready=shown.phase in kept)
-    blocked_since = (facts.blocked_since or seen.now) if shown.phase is _Phase.BLOCKED else None
-    facts = replica.learn(facts, blocked_since=blocked_since)
+    is_unheard = heartbeat is None and own_job is not None and own_job.state is job.JobState.RUNNING
+    facts = replica.learn(
+        facts,
+        blocked_since=(facts.blocked_since or seen.now) if shown.phase is _Phase.BLOCKED else None,
+        unheard_since=(facts.unheard_since or seen.now) if is_unheard else None,
+    )
     waits = own_job is not None and own_job.state is job.JobState.PENDING
     return Assessment(
         facts=facts,
@@ -331,7 +336,7 @@ def _row_of_drain(each: replica.Replica, heartbeat: replica.Heartbeat | None) ->
     if heartbeat is not None and heartbeat.phase is replica.AgentPhase.ENDED:
         return _Row(_Phase.ENDED, "Completing", "the agent has ended, Slurm has not said so yet")
     if each.drain is not None:
-        return _Row(_Phase.DRAINING, each.drain.reason)
+        return _Row(_Phase.DRAINING, each.drain.reason, each.drain.message)
     if heartbeat is not None and heartbeat.phase is replica.AgentPhase.DRAINING:
         return _Row(_Phase.DRAINING, replica.DrainReason.WALLTIME)
     return None

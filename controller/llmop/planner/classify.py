@@ -30,6 +30,13 @@ QUIET = frozenset(
     {_Reason.DRAINED, _Reason.SUPERSEDED, _Reason.TERMINATED, _Reason.CANCELLED, _Reason.WALLTIME}
 )
 
+# What we cancel for a reason of its own (`hopeless`).
+_GIVEN_UP = {
+    replica.DrainReason.NEVER_RUNS: _Reason.NEVER_RUNS,
+    replica.DrainReason.LAUNCH_FAILED: _Reason.LAUNCH_FAILED,
+    replica.DrainReason.STARTUP_TIMEOUT: _Reason.STARTUP_TIMEOUT,
+}
+
 # Ends that Slurm brings about by signals, which the agent survives long enough to say that it was signalled.
 _SIGNALLED = frozenset(
     {job.JobState.CANCELLED, job.JobState.TIMEOUT, job.JobState.DEADLINE, job.JobState.PREEMPTED}
@@ -145,6 +152,18 @@ def end_of(seen: job.ObservedJob, record: replica.End | None, *, asked: bool, no
     return replica.End(
         reason=row.reason, at=ended_at, message=message, exit_code=seen.exit_code, node=seen.node
     )
+
+
+def is_given_up(each: replica.Replica) -> bool:
+    """It drains because its job came to nothing: its end will be a failure."""
+    return each.drain is not None and each.drain.reason in _GIVEN_UP
+
+
+def given_up(each: replica.Replica, end: replica.End) -> replica.End:
+    """`end` with what the job was given up for, in the place of our own cancelling; what the agent says about a failure stands."""
+    if each.drain is None or each.drain.reason not in _GIVEN_UP or end.reason not in QUIET:
+        return end
+    return dataclasses.replace(end, reason=_GIVEN_UP[each.drain.reason], message=each.drain.message)
 
 
 def _row(seen: job.ObservedJob, *, asked: bool) -> _Row:

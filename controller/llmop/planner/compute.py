@@ -7,10 +7,22 @@ Nothing is done on a cluster whose brake is pulled, and nothing new is submitted
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import endpoint, ids, job, replica, resources
-from llmop.planner import assess, backoff, classify, drain, rollout, routes, status, submission, values
+from llmop.domain import endpoint, ids, replica, resources
+from llmop.planner import (
+    assess,
+    backoff,
+    classify,
+    drain,
+    hopeless,
+    rollout,
+    routes,
+    status,
+    submission,
+    values,
+)
 
-NEVER_RUNS_CONFIRMED_S = 120.0  # administrators do change limits: a hopeless job gets this long
+# Ends after which another try with the same manifest would end the same way: somebody has to look.
+_STALLING = frozenset({replica.EndReason.REJECTED, replica.EndReason.NEVER_RUNS})
 
 
 @dataclasses.dataclass(slots=True)
@@ -43,7 +55,7 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     replicas = _deleted_by_hand(desired, replicas, seen, draft)
     for each in replicas:
         _advance(each, seen, draft)
-    record, replicas = _hopeless(desired, replicas, record, seen, draft)
+    replicas = _give_up(desired, replicas, seen, draft)
     record, brake, replicas = _roll(desired, replicas, record, revision.number, seen, names, draft)
     _prune(desired, replicas, revision, draft)
     if is_going and not desired.replicas:
@@ -114,10 +126,8 @@ def _ends(
                 log_tail=end.log_tail,
             ),
         )
-        if end.reason is replica.EndReason.REJECTED:
-            record = backoff.stalled(
-                record, "SubmissionRejected", end.message, desired.deployment.generation, seen.now
-            )
+        if end.reason in _STALLING and each.facts.revision == newest:
+            record = backoff.stalled(record, end.reason, end.message, desired.deployment.generation, seen.now)
         elif classify.is_crash(end) and each.facts.revision == newest:
             crashes += 1
     return backoff.after_crashes(record, crashes, newest, seen.now) if crashes else record
@@ -181,7 +191,8 @@ def _drained(
     seen: values.Observed,
     draft: _Draft,
 ) -> assess.Assessment:
-    decided = drain.start(each, reason, desired.deployment.spec.template.termination_grace_s, seen.now)
+    grace_s = desired.deployment.spec.template.termination_grace_s
+    decided = drain.start(each, reason, grace_s, seen.now, why)
     draft.actions.append(values.StartDrain(replica=each.facts, drain=decided, why=why))
     draft.actions.append(
         values.Announce(regarding=owner_of(each.facts), warning=False, reason="Draining", message=why)
@@ -193,6 +204,7 @@ def _drained(
         facts=facts,
         phase=shown,
         reason=reason if shown is replica.Phase.DRAINING else each.reason,
+        message=why if shown is replica.Phase.DRAINING else each.message,
         is_routed=False,
     )
 
@@ -214,47 +226,21 @@ def _advance(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> N
     draft.recheck(moved.wait_until)
 
 
-def _hopeless(
-    desired: values.Desired,
-    replicas: Sequence[assess.Assessment],
-    record: values.Record,
-    seen: values.Observed,
-    draft: _Draft,
-) -> tuple[values.Record, list[assess.Assessment]]:
-    """Jobs that Slurm will never run as they are, or that it holds after a failed launch."""
+def _give_up(
+    desired: values.Desired, replicas: Sequence[assess.Assessment], seen: values.Observed, draft: _Draft
+) -> list[assess.Assessment]:
+    """Jobs that come to nothing are cancelled; their end tells why, and counts."""
+    templates = {revision.number: revision.template for revision in desired.revisions}
     result = []
     for each in replicas:
-        own_job = each.job
-        view = seen.clusters.get(each.facts.cluster)
-        is_candidate = (
-            own_job is not None
-            and each.phase is replica.Phase.BLOCKED
-            and each.facts.drain is None
-            and not each.is_over
-        )
-        if not is_candidate or own_job is None or view is None or view.brake or not view.is_current:
-            result.append(each)
-            continue
-        if own_job.pending is job.PendingClass.HELD_BY_ADMIN:
-            result.append(each)
-            continue
-        since = each.facts.blocked_since or seen.now
-        if seen.now < since + NEVER_RUNS_CONFIRMED_S:
-            draft.recheck(since + NEVER_RUNS_CONFIRMED_S)
-            result.append(each)
-            continue
-        words = own_job.explanation or own_job.reason
-        if own_job.pending is job.PendingClass.NEVER:
-            record = backoff.stalled(record, "NeverRuns", words, desired.deployment.generation, seen.now)
-        else:
-            record = backoff.after_crashes(record, 1, each.facts.revision, seen.now)
-        draft.actions.append(
-            values.Announce(regarding=owner_of(each.facts), warning=True, reason="NeverRuns", message=words)
-        )
-        drained = _drained(each, replica.DrainReason.REPLACED, words, desired, seen, draft)
-        draft.actions.extend(drain.progress(drained, seen).actions)
-        result.append(drained)
-    return record, result
+        template = templates.get(each.facts.revision, desired.deployment.spec.template)
+        outlook = hopeless.outlook(each, template, seen)
+        draft.recheck(outlook.wait_until)
+        if outlook.reason is not None:
+            each = _drained(each, outlook.reason, outlook.message, desired, seen, draft)
+            draft.actions.extend(drain.progress(each, seen).actions)
+        result.append(each)
+    return result
 
 
 def _roll(
@@ -297,8 +283,8 @@ def _roll(
         and desired.runtime is not None
     )
     # One that has crashed is replaced once its end is recorded and counted, or back-off would always be one crash late.
-    uncounted = sum(1 for each in replicas if _has_crashed_unrecorded(each))
-    create = min(step.create - uncounted, brake.allowed) if may_create else 0
+    uncounted = sum(1 for each in replicas if _has_failed_unrecorded(each, newest))
+    create = max(0, min(step.create - uncounted, brake.allowed)) if may_create else 0
     for _ in range(create):
         made = _new_replica(desired, newest, seen, names())
         draft.actions.append(values.CreateReplica(replica=made, why="a replica is missing"))
@@ -311,12 +297,15 @@ def _roll(
     return record, brake, result
 
 
-def _has_crashed_unrecorded(each: assess.Assessment) -> bool:
-    """Its agent has told of a crash, and Slurm has not said yet that the job is over."""
+def _has_failed_unrecorded(each: assess.Assessment, newest: int) -> bool:
+    """It was given up, or its agent has told of a crash, and Slurm has not said yet that the job is over."""
+    if each.is_over:
+        return False
+    if classify.is_given_up(each.facts):
+        return each.facts.revision == newest
     end = each.heartbeat.end if each.heartbeat is not None else None
     return (
         each.phase is replica.Phase.ENDED
-        and not each.is_over
         and each.facts.drain is None
         and end is not None
         and classify.is_crash(end)

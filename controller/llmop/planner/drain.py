@@ -25,10 +25,12 @@ class Progress:
     wait_until: float | None = None
 
 
-def start(each: assess.Assessment, reason: replica.DrainReason, grace_s: float, now: float) -> replica.Drain:
+def start(
+    each: assess.Assessment, reason: replica.DrainReason, grace_s: float, now: float, message: str = ""
+) -> replica.Drain:
     """The drain of one replica: a replica that serves nobody gets no time."""
     grace = grace_s if each.facts.ready_at is not None else 0.0
-    return replica.Drain(reason=reason, requested_at=now, deadline_at=now + grace)
+    return replica.Drain(reason=reason, requested_at=now, deadline_at=now + grace, message=message)
 
 
 def progress(each: assess.Assessment, seen: values.Observed) -> Progress:

@@ -57,6 +57,7 @@ def replica_of(resource: resources.Resource, ledger: interface.Ledger) -> replic
         engine_restarts=int(status.get("restarts", 0)),
         missing_since=_time(status.get("missingSince")),
         blocked_since=_time(status.get("blockedSince")),
+        unheard_since=_time(status.get("unheardSince")),
         was_running=bool(status.get("wasRunning", False)),
         phase=replica.Phase(status["phase"]) if status.get("phase") else None,
     )
@@ -69,6 +70,7 @@ def _drain(data: Mapping[str, Any] | None) -> replica.Drain | None:
         reason=replica.DrainReason(data["reason"]),
         requested_at=times.from_rfc3339(data["requestedAt"]),
         deadline_at=times.from_rfc3339(data["deadline"]),
+        message=str(data.get("message", "")),
     )
 
 
@@ -77,6 +79,7 @@ def drain_json(drain: replica.Drain) -> dict[str, Any]:
         "reason": str(drain.reason),
         "requestedAt": _exact(drain.requested_at),
         "deadline": _exact(drain.deadline_at),
+        "message": drain.message,
     }
 
 
@@ -142,6 +145,7 @@ def replica_status(shown: values.ReplicaStatus, end: replica.End | None = None) 
         "endsAt": _exact(facts.ends_at),
         "missingSince": _exact(facts.missing_since),
         "blockedSince": _exact(facts.blocked_since),
+        "unheardSince": _exact(facts.unheard_since),
         "wasRunning": facts.was_running,
         "estimatedStartTime": _shown(shown.estimated_start_at),
         "end": end_json(end) if end is not None else None,

@@ -52,10 +52,16 @@ class Lookout:
         return values.Timing.of_period(self.agents.period_s)
 
     def is_blind(self, now: float) -> bool:
-        """Silence of agents says nothing about them now: we were away, or they are silent together."""
-        return self._clock.monotonic() < self._blind_until or brake.is_blind(
-            self.agents.heartbeats, now, self.timing.replaced_s
-        )
+        """Silence of agents says nothing about them now: we were away, or they are silent together.
+
+        Nor does it for a while after that, until each had time to be heard again.
+        """
+        if brake.is_blind(self.agents.heartbeats, now, self.timing.replaced_s):
+            self._blind_for_a_while()
+        return self._clock.monotonic() < self._blind_until
+
+    def _blind_for_a_while(self) -> None:
+        self._blind_until = self._clock.monotonic() + self.timing.unreachable_s
 
     def watch(self, name: str) -> observe.ClusterWatch | None:
         """None when there is no such cluster (any more)."""
@@ -91,8 +97,7 @@ class Lookout:
         away_s = monotonic - monotonic_before
         stepped_s = wall - wall_before - away_s
         if max(away_s, abs(stepped_s)) > GAP_S:
-            # Agents need a while to be heard again.
-            self._blind_until = monotonic + self.timing.unreachable_s
+            self._blind_for_a_while()
         if abs(stepped_s) > STEP_S:
             _log.warning("the clock was set, or this machine slept", seconds=round(stepped_s, 3))
             self.since += stepped_s

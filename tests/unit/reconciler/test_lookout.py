@@ -1,5 +1,7 @@
 """Looking at clusters: what hangs delays nobody, silence of all is ours, and an accounting that fails is not waited for for ever."""
 
+import dataclasses
+
 import pytest
 from tests.unit.reconciler.reconciler_rig import Rig
 
@@ -101,6 +103,22 @@ async def test_many_that_are_silent_at_once_are_not_heard_by_us(
     assert is_blind == rig.reconciler.lookout.is_blind(rig.clock.now())
 
 
+async def test_when_many_are_heard_again_the_others_get_a_while_too() -> None:
+    rig = Rig()
+    await rig.start()
+    looking = rig.reconciler.lookout
+    for number in range(3):
+        beat = make.a_heartbeat(make.a_replica(number), received_at=rig.clock.now() - 3600)
+        rig.desk.heartbeats[beat.replica_uid] = beat
+    assert looking.is_blind(rig.clock.now())
+    for uid, beat in list(rig.desk.heartbeats.items())[:2]:
+        rig.desk.heartbeats[uid] = dataclasses.replace(beat, received_at=rig.clock.now())
+    rig.clock.advance(looking.timing.unreachable_s - 1)
+    assert looking.is_blind(rig.clock.now())
+    rig.clock.advance(1)
+    assert not looking.is_blind(rig.clock.now())
+
+
 @pytest.mark.parametrize(
     ("rounds_s", "is_replaced"),
     [([10.0] * 31, True), ([10.0] * 28 + [30.0], False)],
@@ -131,6 +149,25 @@ async def test_a_silent_replica_is_replaced_unless_we_were_away(
     await rig.settle()
     shown = await rig.store.get(resources.REPLICA, stored.namespace, stored.name)
     assert is_replaced == (shown.spec["drain"] is not None)
+
+
+async def test_a_job_whose_agent_is_never_heard_is_a_failure_that_delays_the_next_one() -> None:
+    rig = Rig()
+    await rig.start(replicas=1, probes={"startup": {"timeout": "15m"}})
+    await rig.poll()
+    await rig.settle()
+    (stored,) = await rig.replicas()
+    for _ in range(34):
+        rig.slurm.advance(rig.clock.now() + 30)
+        await rig.poll()
+        await rig.settle()
+    shown = await rig.store.get(resources.REPLICA, stored.namespace, stored.name)
+    assert "StartupTimeout" == shown.status["end"]["reason"]
+    owner = await rig.store.get(resources.MODEL_DEPLOYMENT, "default", make.DEPLOYMENT)
+    assert "StartupTimeout" == owner.status["lastFailure"]["reason"]
+    assert f"/shared/llmop/replicas/{stored.name}/job.log" in owner.status["lastFailure"]["message"]
+    assert 1 == owner.status["backoff"]["crashes"]
+    assert [stored.name] != [each.name for each in await rig.replicas()], "another one is tried"
 
 
 async def _vanished(rig: Rig) -> observe.ClusterWatch:

@@ -184,7 +184,8 @@ class RolloutStrategy(fields.Fields):
 class StartupProbe(fields.Fields):
     timeout: fields.PositiveDuration = Field(
         default="30m",
-        description="How long an engine may take to load and answer, counted from the start of its job.",
+        description="How long an engine may take to load and answer, counted from the start of its job. A job whose agent is not "
+        "heard for so long, and for ten minutes at least, is cancelled and counts as failed.",
     )
 
 
