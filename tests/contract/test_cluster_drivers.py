@@ -151,9 +151,6 @@ class AsUser:
     async def cancel(self, job_ids: Sequence[str]) -> str:
         return str(await self._call("cancel", job_ids))
 
-    async def notify(self, job_id: str) -> str:
-        return str(await self._call("notify", job_id))
-
     async def capabilities(self) -> Capabilities | str:
         capabilities: Capabilities | str = await self._call("capabilities")
         return capabilities
@@ -341,22 +338,6 @@ async def test_cancelling_what_is_over_or_never_was_is_no_error(jobs: Jobs) -> N
     await jobs.until_state(job_id, JobState.COMPLETED)
     assert "" == await jobs.world.cluster.cancel([job_id, "9999999"])
     assert JobState.COMPLETED is (await jobs.observe())[job_id].state
-
-
-async def test_a_notification_reaches_the_batch_process(jobs: Jobs) -> None:
-    job_id = await jobs.submit("x", "exits with 42 on USR1")
-    await jobs.until_state(job_id, JobState.RUNNING)
-    for _ in range(10):
-        await jobs.world.pass_time()
-    assert "" == await jobs.world.cluster.notify(job_id)
-    job = await jobs.until(job_id, lambda job: job.state.is_terminal)
-    assert (JobState.FAILED, 42, 0) == (job.state, job.exit_code, job.signal)
-
-
-async def test_notifying_an_ended_job_says_that_it_does_not_run(jobs: Jobs) -> None:
-    job_id = await jobs.submit("x", "succeeds")
-    await jobs.until_state(job_id, JobState.COMPLETED)
-    assert job_id in await jobs.world.cluster.notify(job_id)
 
 
 async def test_the_end_of_the_time_is_announced_when_asked_for(jobs: Jobs) -> None:

@@ -283,24 +283,10 @@ class Config:
         self.ca = reader.filled("ca")
         self.controller_wait = reader.number("controllerWait", 30)
         self.gpus = reader.whole("gpus", 0)
-        self.scratch = reader.text("scratch", "")
         self.termination_grace = reader.number("terminationGrace", 120)
         self.rollover_margin = reader.number("rolloverMargin", 120)
-        self.port_range = self._range(reader)
         self.engine = EngineConfig(reader.child("engine"))
         self.tls = self._tls()
-
-    @staticmethod
-    def _range(reader: Reader) -> Optional[Tuple[int, int]]:
-        value = reader.document.get("portRange") or []
-        whole = isinstance(value, list) and all(
-            isinstance(item, int) and not isinstance(item, bool) for item in value
-        )
-        if value == []:
-            return None
-        if not whole or len(value) != 2 or not 1 <= value[0] <= value[1] <= 65535:
-            raise reader.bad("portRange", value, "[first, last], both from 1 to 65535, or []")
-        return value[0], value[1]
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -670,20 +656,17 @@ def ephemeral_range() -> Tuple[int, int]:
         return 32768, 60999
 
 
-def candidates(port_range: Optional[Tuple[int, int]], ephemeral: Tuple[int, int]) -> List[int]:
-    """Ports to try: the site's range, or everything from 10000 that the kernel does not hand out; 0 lets the kernel choose."""
-    if port_range:
-        return list(range(port_range[0], port_range[1] + 1))
+def candidates(ephemeral: Tuple[int, int]) -> List[int]:
+    """Ports to try: everything from 10000 that the kernel does not hand out; 0 lets the kernel choose."""
     return [port for port in range(10000, 65536) if not ephemeral[0] <= port <= ephemeral[1]] or [0]
 
 
 class Ports:
     """The engine's ports by name. They are held whenever no engine runs, so that nobody else can receive prompts."""
 
-    def __init__(self, names: Sequence[str], host: str, port_range: Optional[Tuple[int, int]]) -> None:
+    def __init__(self, names: Sequence[str], host: str) -> None:
         self.names = names
         self.host = host
-        self.port_range = port_range
         self.numbers = {}  # type: Dict[str, int]
         self.held = []  # type: List[socket.socket]
 
@@ -692,7 +675,7 @@ class Ports:
         avoid = set(self.numbers.values())
         self.release()
         self.numbers = {}
-        choices = [port for port in candidates(self.port_range, ephemeral_range()) if port not in avoid]
+        choices = [port for port in candidates(ephemeral_range()) if port not in avoid]
         random.SystemRandom().shuffle(choices)
         if choices == [0]:
             choices = [0] * len(self.names)
@@ -706,10 +689,7 @@ class Ports:
             if len(self.numbers) == len(self.names):
                 return
         self.release()
-        raise End(
-            "Temporary",
-            "no free port for {} in {}".format(", ".join(self.names), self.port_range or "any range"),
-        )
+        raise End("Temporary", "no free port for {}".format(", ".join(self.names)))
 
     def hold_again(self) -> bool:
         """Hold the same ports once more; false when somebody has one of them."""
@@ -901,7 +881,7 @@ class Launch:
         self.engine = config.engine
         self.runtime = runtime
         self.environment = environment
-        base = config.scratch or environment.get("SLURM_TMPDIR") or os.path.join(config.directory, "scratch")
+        base = environment.get("SLURM_TMPDIR") or os.path.join(config.directory, "scratch")
         os.makedirs(base, mode=0o700, exist_ok=True)
         self.scratch = tempfile.mkdtemp(prefix=config.name + "-", dir=base)
         # The path of a Unix socket has 107 bytes at most (unix(7)); shared directories are deeper than that.
@@ -1387,7 +1367,7 @@ class Agent:
         self.channel = Channel(config, self.report, self.receive)
         self.runtime = ""
         self.addresses = Addresses("")
-        self.ports = Ports(config.engine.ports, self.addresses.bind, config.port_range)
+        self.ports = Ports(config.engine.ports, self.addresses.bind)
         self.owns_directory = True
         self.engine = None  # type: Optional[Engine]
         self.last_status = None  # type: Optional[int]
@@ -1426,7 +1406,7 @@ class Agent:
         self.runtime = check_node(self.config, self.environment)
         urls = addresses(self.config)
         self.addresses = Addresses(urls[0] if urls else "")
-        self.ports = Ports(self.config.engine.ports, self.addresses.bind, self.config.port_range)
+        self.ports = Ports(self.config.engine.ports, self.addresses.bind)
         self.channel.start()
         threading.Thread(target=self.keep_log, name="log", daemon=True).start()
         try:

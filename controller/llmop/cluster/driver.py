@@ -33,10 +33,6 @@ class Cluster(Protocol):
         """Cancels jobs by id; those that are over already are no error. "" or what went wrong, for people."""
         ...
 
-    async def notify(self, job_id: str) -> str:
-        """Sends SIGUSR1 to the batch process only ("read your orders"). "" or what went wrong."""
-        ...
-
     async def capabilities(self) -> job.Capabilities | str:
         """What the cluster says about itself, or the problem as a sentence."""
         ...

@@ -124,12 +124,7 @@ class LocalCluster:
 
     async def cancel(self, job_ids: Sequence[str]) -> str:
         for job_id in job_ids:
-            self._signal(job_id, signal.SIGTERM)
-        return ""
-
-    async def notify(self, job_id: str) -> str:
-        if not self._signal(job_id, signal.SIGUSR1):
-            return f"job {job_id} does not run"
+            self._terminate(job_id)
         return ""
 
     async def capabilities(self) -> Capabilities | str:
@@ -211,16 +206,13 @@ class LocalCluster:
             return None
         return _observed(job_id, job, state)
 
-    def _signal(self, job_id: str, number: int) -> bool:
-        """False when there is no such job, or it is over."""
+    def _terminate(self, job_id: str) -> None:
+        """Nothing when there is no such job, or it is over."""
         if not job_id.isdecimal():
-            return False
+            return
         state = local_runner.read(self._directory / job_id / "state.json")
-        return (
-            state is not None
-            and state["state"] in local_runner.LIVE
-            and local_runner.send(state["runner"], number)
-        )
+        if state is not None and state["state"] in local_runner.LIVE:
+            local_runner.send(state["runner"], signal.SIGTERM)
 
 
 def _observed(job_id: str, job: Mapping[str, Any], state: Mapping[str, Any]) -> ObservedJob:

@@ -4,7 +4,7 @@ Uses the standard library only and imports nothing of llmop, so that it starts f
 The first process returns 0 once the runner has registered; the runner lives in a session of its own until the job has ended.
 
 The job directory holds `job.json` (what was asked for), `script`, and `state.json`, which only the runner writes. Signals to
-the runner: TERM cancels the job, USR1 goes on to the batch process. The batch process dies with the runner.
+the runner: TERM cancels the job. The batch process dies with the runner.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ LIVE = frozenset({"PENDING", "RUNNING", "COMPLETING"})
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
-_HANDLED = {signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD}
+_HANDLED = {signal.SIGTERM, signal.SIGCHLD}
 _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.05, 1.0
 
 
@@ -164,10 +164,8 @@ class Runner:
             left = max(0.0, min(due) - time.monotonic()) if due else None
             got = wait_for_signal(left)
             now = time.monotonic()
-            warned = warn is not None and now >= warn
-            if warned:
+            if warn is not None and now >= warn:
                 warn = None
-            if warned or got == signal.SIGUSR1:
                 os.kill(self.child, signal.SIGUSR1)
             if got == signal.SIGTERM and kill is None:
                 kill, end, warn = now + self.job["killWait"], None, None

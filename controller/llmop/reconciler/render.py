@@ -85,8 +85,6 @@ def replica_json(
         "ca": installation.ca,
         "controllerWait": CONTROLLER_WAIT_S,
         "gpus": template.gpus,
-        "scratch": "",
-        "portRange": [],
         "terminationGrace": template.termination_grace_s,
         "rolloverMargin": ROLLOVER_MARGIN_S,
         "engine": {

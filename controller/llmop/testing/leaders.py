@@ -236,9 +236,6 @@ class TappedCluster:
         await self._leader.gate("after scancel", _EFFECT)
         return problem
 
-    async def notify(self, job_id: str) -> str:
-        return await self._inner.notify(job_id)
-
     async def capabilities(self) -> job.Capabilities | str:
         return await self._inner.capabilities()
 

@@ -252,17 +252,6 @@ class VirtualSlurm:
                 self._stop(job, "CANCELLED")
         return ""
 
-    async def notify(self, job_id: str) -> str:
-        self.calls["notify"] += 1
-        if self._down or self._frozen is not None:
-            return "Unable to contact slurm controller (connect failure)"
-        job = self._jobs.get(int(job_id))
-        if job is None or job.phase is Phase.ENDED:
-            return f"Kill job error on job id {job_id}: Invalid job id specified"
-        if job.phase is Phase.RUNNING:
-            self._signal(job, Signal.USR1)
-        return ""
-
     async def capabilities(self) -> Capabilities | str:
         self.calls["capabilities"] += 1
         if self._down or self._frozen is not None:

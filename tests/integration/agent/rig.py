@@ -83,8 +83,6 @@ class Rig:
             "ca": authority.pem,
             "controllerWait": 10,
             "gpus": 0,
-            "scratch": "",
-            "portRange": [],
             "terminationGrace": 20,
             "rolloverMargin": 120,
             "engine": {

@@ -100,15 +100,6 @@ def test_the_port_of_a_dead_engine_is_held_against_strangers(rig: Rig, controlle
         rig.ask(port, "/health")
 
 
-def test_a_port_that_is_in_use_is_not_chosen(rig: Rig, controller: FakeController) -> None:
-    with listen() as stranger:
-        taken = stranger.getsockname()[1]
-        rig.document["portRange"] = [taken, min(taken + 5, 65535)]
-        rig.start()
-        port = controller.wait_for_phase("ready")["endpoint"]["port"]
-        assert taken < port <= taken + 5
-
-
 def chosen_port(rig: Rig) -> int:
     """The port of the engine that waits before it binds."""
 

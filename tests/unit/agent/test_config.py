@@ -18,12 +18,7 @@ def test_absent_fields_have_the_contracts_defaults() -> None:
     config = Config(replica_json(), "/here")
 
     assert "/here" == config.directory
-    assert (30, 120, 120, None) == (
-        config.controller_wait,
-        config.termination_grace,
-        config.rollover_margin,
-        config.port_range,
-    )
+    assert (30, 120, 120) == (config.controller_wait, config.termination_grace, config.rollover_margin)
     engine = config.engine
     assert (["http"], "{scratch}", False, None) == (engine.ports, engine.cwd, engine.contained, engine.warmup)
     assert (signal.SIGTERM, 30) == (engine.stop_signal, engine.stop_timeout)
@@ -43,8 +38,6 @@ def test_absent_fields_have_the_contracts_defaults() -> None:
         ("gpus", -1, "gpus is -1: it must be a number from 0 on"),
         ("gpus", 1.5, "gpus is 1.5: it must be a whole number"),
         ("gpus", True, "gpus is True: it must be a number from 0 on"),
-        ("portRange", [9], "portRange is [9]: it must be [first, last], both from 1 to 65535, or []"),
-        ("portRange", [9, 8], "portRange is [9, 8]: it must be [first, last], both from 1 to 65535, or []"),
         ("engine.argv", [], "engine.argv is []: it must be a command: its first item is the program"),
         (
             "engine.argv",

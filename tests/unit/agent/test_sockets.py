@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from llmop.agent import agent
 from llmop.agent.agent import (
     FOREIGN,
     NOBODY,
@@ -128,16 +129,15 @@ def test_a_held_port_refuses_clients_and_cannot_be_bound_by_anybody() -> None:
                     assert errno.EADDRINUSE == taken.value.errno
 
 
-def test_ports_come_from_the_sites_range_or_from_outside_the_kernels() -> None:
-    assert [9000, 9001, 9002] == candidates((9000, 9002), (32768, 60999))
-    free = set(candidates(None, (32768, 60999)))
+def test_ports_come_from_outside_the_kernels_range() -> None:
+    free = set(candidates((32768, 60999)))
     assert {10000, 32767, 61000, 65535} <= free
     assert not free & set(range(32768, 61000))
-    assert [0] == candidates(None, (1024, 65535))
+    assert [0] == candidates((1024, 65535))
 
 
 def test_every_name_gets_a_port_of_its_own_that_is_held() -> None:
-    ports = Ports(["http", "prometheus", "master"], "127.0.0.1", None)
+    ports = Ports(["http", "prometheus", "master"], "127.0.0.1")
     ports.choose()
     first = dict(ports.numbers)
     assert ["http", "prometheus", "master"] == list(first)
@@ -156,10 +156,20 @@ def test_every_name_gets_a_port_of_its_own_that_is_held() -> None:
     ports.release()
 
 
-def test_a_range_without_a_free_port_is_worth_another_try_elsewhere() -> None:
-    with hold("127.0.0.1", 0) as held:
-        port = held.getsockname()[1]
-        ports = Ports(["http"], "127.0.0.1", (port, port))
+def test_a_port_that_is_in_use_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold("127.0.0.1", 0) as taken, hold("127.0.0.1", 0) as other:
+        free = other.getsockname()[1]
+        other.close()
+        monkeypatch.setattr(agent, "candidates", lambda _: [taken.getsockname()[1], free])
+        ports = Ports(["http"], "127.0.0.1")
+        ports.choose()
+        assert {"http": free} == ports.numbers
+        ports.release()
+
+
+def test_a_node_without_a_free_port_is_worth_another_try_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold("127.0.0.1", 0) as taken:
+        monkeypatch.setattr(agent, "candidates", lambda _: [taken.getsockname()[1]])
         with pytest.raises(End) as raised:
-            ports.choose()
+            Ports(["http"], "127.0.0.1").choose()
     assert ("Temporary", 75) == (raised.value.reason, raised.value.code)

@@ -233,12 +233,6 @@ async def test_a_cancellation_that_failed_says_so(install: Install) -> None:
     )
 
 
-async def test_a_notification_reaches_the_batch_process_only(install: Install, tmp_path: Path) -> None:
-    driver = install(scancel=f'echo "$@" > {tmp_path}/argv')
-    assert "" == await driver.notify("17")
-    assert "--signal=USR1 --batch 17" == (tmp_path / "argv").read_text().strip()
-
-
 async def test_a_cluster_without_accounting_is_asked_once(install: Install, tmp_path: Path) -> None:
     driver = install(
         sacct=f"echo x >> {tmp_path}/calls; echo 'Slurm accounting storage is disabled' >&2; exit 1"

@@ -192,9 +192,6 @@ class SlurmCommands:
         ]
         return "; ".join(dict.fromkeys(problem for problem in problems if problem))
 
-    async def notify(self, job_id: str) -> str:
-        return await self._scancel("--signal=USR1", "--batch", job_id)
-
     async def capabilities(self) -> Capabilities | str:
         shown = await self._run(["scontrol", "show", "config"])
         listed = await self._run(["scontrol", "show", "partition", "-o"])
