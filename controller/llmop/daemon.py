@@ -21,7 +21,7 @@ import llmop.simulator
 from llmop import statedir
 from llmop.channel import certificates, desk, listener
 from llmop.clock import Clock, SystemClock
-from llmop.cluster import driver
+from llmop.cluster import driver, file_threads
 from llmop.cluster.local import LocalCluster
 from llmop.cluster.slurm.commands import SlurmCommands
 from llmop.domain import errors, resources, site
@@ -150,13 +150,17 @@ class Places:
         self._agent = Path(llmop.agent.__file__).with_name("agent.py").read_bytes()
         self._simulator = Path(llmop.simulator.__file__).parent
         self._known: dict[str, render.Installation] = {}
+        self._threads: dict[str, file_threads.FileThreads] = {}  # by shared directory
 
     async def install(self, where: site.Site) -> render.Installation:
-        """Raises OSError."""
+        """Raises OSError, also when the directory does not answer in time."""
         directory = shared.DiskDirectory(Path(where.shared_dir))
         known = self._known.get(where.shared_dir)
-        if known is None or not await asyncio.to_thread(directory.is_complete, known.agent):
-            agent = await asyncio.to_thread(self._install, directory)
+        if where.shared_dir not in self._threads:
+            self._threads[where.shared_dir] = file_threads.FileThreads("install")
+        threads = self._threads[where.shared_dir]
+        if known is None or not await threads.run(directory.is_complete, known.agent):
+            agent = await threads.run(self._install, directory)
             known = self._known[where.shared_dir] = render.Installation(
                 id=self._installation, agent=agent, ca=self._ca
             )

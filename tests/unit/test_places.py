@@ -1,8 +1,10 @@
 """The shared directory of a cluster: made usable, kept usable, cleaned, and never believed blindly."""
 
 import json
+import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 import llmop.agent
 from llmop import daemon
+from llmop.cluster import file_threads
 from llmop.domain import replica, site
 from llmop.reconciler import shared
 
@@ -58,6 +61,34 @@ async def test_a_directory_that_cannot_be_made_is_an_os_error(places: daemon.Pla
     bad = site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(tmp_path / "file" / "shared"))
     with pytest.raises(OSError, match="file"):
         await places.install(bad)
+
+
+async def test_a_directory_that_hangs_is_an_os_error_in_time(
+    where: site.Site, places: daemon.Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await places.install(where)
+    hangs = threading.Event()
+    monkeypatch.setattr(file_threads, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(shared.DiskDirectory, "is_complete", lambda _, __: hangs.wait())
+    try:
+        with pytest.raises(OSError, match="does not answer within"):
+            await places.install(where)
+    finally:
+        hangs.set()
+
+
+async def test_a_death_record_that_hangs_is_an_os_error_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_threads, "PATIENCE_S", 0.1)
+    record = tmp_path / "replicas" / "chat-1" / "exit.json"
+    record.parent.mkdir(parents=True)
+    os.mkfifo(record)
+    try:
+        with pytest.raises(OSError, match="does not answer within"):
+            await shared.DiskDirectory(tmp_path).read_end("chat-1")
+    finally:
+        record.open("w").close()  # its reader goes on
 
 
 async def read(root: Path, content: bytes) -> replica.End | None:

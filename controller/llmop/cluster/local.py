@@ -1,7 +1,8 @@
 """The local driver: jobs are processes of this machine, and outlive the controller.
 
 Each job has a directory and a runner (`local_runner`), which plays slurmstepd: it waits for the job's turn, starts the batch
-script, enforces limits, and writes down how it ended. The driver reads what the runners wrote and sends them signals.
+script, enforces limits, and writes down how it ended. The driver reads what the runners wrote and sends them signals; it does so in
+a thread of its own, one thing after the other.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmop.clock import Clock
-from llmop.cluster import local_runner
+from llmop.cluster import file_threads, local_runner
 from llmop.cluster.slurm.states import pending_row, state_row
 from llmop.domain.job import (
     Capabilities,
@@ -69,9 +70,7 @@ class LocalCluster:
             "LOGNAME": account.pw_name,
         }
         self._is_made = False
-        # A directory that cannot be made is a problem of this cluster, which its snapshots tell, not of whoever makes this object.
-        with contextlib.suppress(OSError):
-            self._make()
+        self._files = file_threads.FileThreads("local-cluster")
 
     def _make(self) -> None:
         """Once: a directory that goes away later must not look like one without jobs. Raises OSError."""
@@ -84,7 +83,7 @@ class LocalCluster:
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
         try:
-            job_id = self._write_down(request)
+            job_id = await self._files.run(self._write_down, request)
         except OSError as error:
             return Refused(message=f"{error.filename or self._directory}: {error.strerror}")
         try:
@@ -99,7 +98,7 @@ class LocalCluster:
                 start_new_session=True,
             )
         except OSError as error:
-            shutil.rmtree(self._directory / job_id, ignore_errors=True)
+            # What was written down goes as the rest of a crash.
             return Refused(message=f"the runner cannot be started: {error.strerror}")
         try:
             async with asyncio.timeout(_REGISTER_TIMEOUT_S):
@@ -113,18 +112,19 @@ class LocalCluster:
     async def snapshot(self) -> Snapshot:
         started_at = self._clock.now()
         try:
-            jobs = tuple(job for job_id in self._job_ids() if (job := self._observe(job_id)) is not None)
+            jobs = await self._files.run(self._observe_all)
         except (OSError, ValueError) as error:
-            problem = f"the jobs in {self._directory} cannot be read: {error}"
-            return Snapshot(started_at=started_at, taken_at=self._clock.now(), problem=problem)
+            return Snapshot(started_at=started_at, taken_at=self._clock.now(), problem=self._unread(error))
         return Snapshot(started_at=started_at, taken_at=self._clock.now(), jobs=jobs)
 
     async def history(self, names: Sequence[str], since: float) -> History:
         return History(available=False, problem="a local cluster keeps no accounting")
 
     async def cancel(self, job_ids: Sequence[str]) -> str:
-        for job_id in job_ids:
-            self._terminate(job_id)
+        try:
+            await self._files.run(self._terminate, job_ids)
+        except (OSError, ValueError) as error:
+            return self._unread(error)
         return ""
 
     async def capabilities(self) -> Capabilities | str:
@@ -173,10 +173,13 @@ class LocalCluster:
             raise
         return str(number)
 
-    def _job_ids(self) -> list[str]:
+    def _observe_all(self) -> tuple[ObservedJob, ...]:
         self._make()
-        names = [path.name for path in self._directory.iterdir() if path.name.isdecimal()]
-        return sorted(names, key=int)
+        job_ids = sorted((path.name for path in self._directory.iterdir() if path.name.isdecimal()), key=int)
+        return tuple(job for job_id in job_ids if (job := self._observe(job_id)) is not None)
+
+    def _unread(self, error: Exception) -> str:
+        return f"the jobs in {self._directory} cannot be read: {error}"
 
     def _observe(self, job_id: str) -> ObservedJob | None:
         """What the runner wrote; a job whose runner died without a word has failed. Forgets jobs that ended long ago."""
@@ -206,13 +209,13 @@ class LocalCluster:
             return None
         return _observed(job_id, job, state)
 
-    def _terminate(self, job_id: str) -> None:
-        """Nothing when there is no such job, or it is over."""
-        if not job_id.isdecimal():
-            return
-        state = local_runner.read(self._directory / job_id / "state.json")
-        if state is not None and state["state"] in local_runner.LIVE:
-            local_runner.send(state["runner"], signal.SIGTERM)
+    def _terminate(self, job_ids: Sequence[str]) -> None:
+        """Those that there are and that are not over."""
+        for job_id in job_ids:
+            if job_id.isdecimal():
+                state = local_runner.read(self._directory / job_id / "state.json")
+                if state is not None and state["state"] in local_runner.LIVE:
+                    local_runner.send(state["runner"], signal.SIGTERM)
 
 
 def _observed(job_id: str, job: Mapping[str, Any], state: Mapping[str, Any]) -> ObservedJob:

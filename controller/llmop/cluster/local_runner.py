@@ -44,22 +44,20 @@ def is_alive(who: dict[str, Any]) -> bool:
     return identity(who["pid"]) == who
 
 
-def send(who: dict[str, Any], number: int) -> bool:
-    """Signals exactly this process; False when it is gone."""
+def send(who: dict[str, Any], number: int) -> None:
+    """Signals exactly this process, if it is still there."""
     try:
         handle = os.pidfd_open(who["pid"])
     except OSError:
-        return False
+        return
     try:
         # The handle keeps naming the process that had the number when it was opened.
-        if not is_alive(who):
-            return False
-        signal.pidfd_send_signal(handle, number)
+        if is_alive(who):
+            signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
-        return False
+        return
     finally:
         os.close(handle)
-    return True
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -1,13 +1,12 @@
 """The death records that agents leave in the shared directory."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
 
 from llmop.domain import replica
 from llmop.planner import values
-from llmop.reconciler import observe, shared
+from llmop.reconciler import observe
 
 _log = structlog.get_logger()
 
@@ -48,10 +47,9 @@ def _is_over(each: replica.Replica, view: values.ClusterView) -> bool:
 
 
 async def _read(watch: observe.ClusterWatch, each: replica.Replica) -> replica.End | None:
-    """A file system that hangs must not stop the passes of all clusters: no answer in time is no record."""
+    """What cannot be read is no record: Slurm's own words are used instead."""
     try:
-        async with asyncio.timeout(shared.PATIENCE_S):
-            return await watch.files.read_end(each.name)
-    except TimeoutError:
-        _log.warning("the shared directory does not answer", cluster=each.cluster, replica=each.name)
+        return await watch.files.read_end(each.name)
+    except OSError as error:
+        _log.warning("no death record", cluster=each.cluster, replica=each.name, error=str(error))
         return None

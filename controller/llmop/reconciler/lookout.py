@@ -7,7 +7,7 @@ import structlog
 
 from llmop.domain import errors, replica, resources, site
 from llmop.planner import brake, orphans, values
-from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue, shared
+from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue
 
 _log = structlog.get_logger()
 
@@ -149,13 +149,8 @@ class Lookout:
     async def _announce(self, watch: observe.ClusterWatch) -> None:
         """Tells the agents of this cluster where this controller is; they may run since long before it."""
         try:
-            async with asyncio.timeout(shared.PATIENCE_S):
-                await self._ports.install(watch.site)
+            await self._ports.install(watch.site)
             watch.directory_problem = ""
-        except TimeoutError:
-            watch.directory_problem = (
-                f"{watch.site.shared_dir}: does not answer within {shared.PATIENCE_S:.0f} s"
-            )
         except OSError as error:
             watch.directory_problem = f"{watch.site.shared_dir}: {error.strerror or error}"
 

@@ -63,7 +63,7 @@ class Ports:
     make_files: Callable[[site.Site], shared.SharedDirectory]
     install: Callable[
         [site.Site], Awaitable[render.Installation]
-    ]  # makes the shared directory usable; raises OSError
+    ]  # makes the shared directory usable; raises OSError, in time also when it hangs
     jitter: Callable[[], float]  # 0..1
     url: str = ""  # what status.url shows: the gateway's address
     # Called with what every pass over a deployment saw and decided, before it is carried out.

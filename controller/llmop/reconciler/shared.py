@@ -1,6 +1,5 @@
 """The directory that the controller and all nodes of a cluster see."""
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -11,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmop.cluster import file_threads
 from llmop.domain import endings, ids, replica
 
 PARTS = ("agent", "replicas", "claims", "images", "models")
-PATIENCE_S = 10.0  # network file systems hang rather than fail
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 
@@ -31,15 +30,16 @@ class SharedDirectory(Protocol):
         ...
 
     async def read_end(self, name: str) -> replica.End | None:
-        """The agent's own death record, None when there is none (yet) or it cannot be read."""
+        """The agent's own death record, None when there is none (yet) or it makes no sense."""
         ...
 
 
 class DiskDirectory:
-    """A SharedDirectory on a file system. File access runs in threads: a hanging network file system must not stop the loop."""
+    """A SharedDirectory on a file system. What is a coroutine here runs in threads, and is given up in time."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._threads = file_threads.FileThreads("shared-directory", 2)
 
     def install(self, agent: bytes, simulator: Path) -> str:
         """Makes the layout and puts the agent there by its content hash; returns the agent's path. Raises OSError."""
@@ -90,7 +90,7 @@ class DiskDirectory:
             return ""
 
     async def prepare(self, name: str, config: Mapping[str, Any]) -> None:
-        await asyncio.to_thread(self._prepare, name, config)
+        await self._threads.run(self._prepare, name, config)
 
     def _prepare(self, name: str, config: Mapping[str, Any]) -> None:
         directory = self.root / "replicas" / name
@@ -98,7 +98,7 @@ class DiskDirectory:
         _write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
 
     async def read_end(self, name: str) -> replica.End | None:
-        return await asyncio.to_thread(self._read_end, name)
+        return await self._threads.run(self._read_end, name)
 
     def _read_end(self, name: str) -> replica.End | None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmop.clock import SystemClock
-from llmop.cluster import local_runner
+from llmop.cluster import file_threads, local_runner
 from llmop.cluster.local import LocalCluster
 from llmop.domain.job import JobRequest, JobState, ObservedJob, PendingClass, Refused, Submitted
 from llmop.testing.clock import FakeClock
@@ -191,14 +191,14 @@ async def test_an_ended_job_is_forgotten_after_its_time_and_its_id_is_not_used_a
 
 async def test_a_job_that_was_never_started_is_not_a_job(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
-    (tmp_path / "jobs" / "7").mkdir()
+    (tmp_path / "jobs" / "7").mkdir(parents=True)
     assert () == (await jobs.cluster.snapshot()).jobs
 
 
 @pytest.mark.parametrize("content", ["{", ""])
 async def test_an_unreadable_record_makes_the_snapshot_incomplete(tmp_path: Path, content: str) -> None:
     jobs = Jobs(tmp_path)
-    (tmp_path / "jobs" / "7").mkdir()
+    (tmp_path / "jobs" / "7").mkdir(parents=True)
     (tmp_path / "jobs" / "7" / "job.json").write_text("{}")
     (tmp_path / "jobs" / "7" / "state.json").write_text(content)
     snapshot = await jobs.cluster.snapshot()
@@ -207,6 +207,35 @@ async def test_an_unreadable_record_makes_the_snapshot_incomplete(tmp_path: Path
 
 async def test_a_job_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
+    assert (await jobs.cluster.snapshot()).is_complete
     (tmp_path / "jobs").rename(tmp_path / "away")
     request = JobRequest(name="x", options=(), script="", directory=str(tmp_path))
     assert isinstance(await jobs.cluster.submit(request), Refused)
+
+
+async def test_a_directory_that_hangs_is_a_problem_of_this_cluster_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_threads, "PATIENCE_S", 0.1)
+    jobs = Jobs(tmp_path)
+    (tmp_path / "jobs" / "7").mkdir(parents=True)
+    hanging = tmp_path / "jobs" / "7" / "job.json"
+    os.mkfifo(hanging)
+    try:
+        snapshot = await jobs.cluster.snapshot()
+        assert "does not answer within 0.1 s" in snapshot.problem
+        assert "does not answer within 0.1 s" in await jobs.cluster.cancel(["7"])
+        request = JobRequest(name="x", options=(), script="", directory=str(tmp_path))
+        refused = await jobs.cluster.submit(request)
+        assert isinstance(refused, Refused)
+        assert "does not answer within 0.1 s" in refused.message
+    finally:
+        hanging.open("w").close()  # its reader goes on
+
+
+@pytest.mark.parametrize("content", ["{", ""])
+async def test_an_unreadable_record_makes_a_cancellation_say_so(tmp_path: Path, content: str) -> None:
+    jobs = Jobs(tmp_path)
+    (tmp_path / "jobs" / "7").mkdir(parents=True)
+    (tmp_path / "jobs" / "7" / "state.json").write_text(content)
+    assert "cannot be read" in await jobs.cluster.cancel(["7"])

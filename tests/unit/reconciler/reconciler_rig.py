@@ -1,6 +1,7 @@
 """A reconciler over a store in memory and the virtual Slurm, in virtual time; its shared directory can hang."""
 
 import asyncio
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ CHAT = queue.Key(kind=resources.MODEL_DEPLOYMENT, namespace="default", name=buil
 
 
 class Directory:
-    """A shared directory in memory. While it `hangs` nothing of it answers."""
+    """A shared directory in memory. While it `hangs` nothing of it answers in time."""
 
     def __init__(self) -> None:
         self.hangs = False
@@ -26,7 +27,7 @@ class Directory:
 
     async def _answer(self) -> None:
         if self.hangs:
-            await asyncio.Event().wait()
+            raise OSError(errno.ETIMEDOUT, "does not answer within 10 s")
 
     async def install(self, where: site.Site) -> render.Installation:
         await self._answer()

@@ -6,17 +6,11 @@ import pytest
 from tests.unit.reconciler.reconciler_rig import Rig
 
 from llmop.domain import replica, resources
-from llmop.reconciler import lookout, observe, shared
+from llmop.reconciler import lookout, observe
 from llmop.testing import builders as make
 from llmop.testing.virtual_slurm import SnapshotFault
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "PATIENCE_S", 0.02)
-
-
-@pytest.mark.usefixtures("impatient")
 async def test_a_directory_that_hangs_is_said_and_the_cluster_is_looked_at_all_the_same() -> None:
     rig = Rig()
     await rig.start()
@@ -62,7 +56,6 @@ async def test_an_end_is_told_by_the_record_in_the_shared_directory() -> None:
     assert "MissingArtifact" == await _end_of(rig, stored)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_directory_that_hangs_costs_the_record_of_an_end_and_not_the_pass() -> None:
     rig = Rig()
     (stored,) = await _ended(rig)
