@@ -11,6 +11,11 @@ BUDGET_WINDOW_S = 3600.0
 USER_RETRY_S = 600.0  # how long a problem for people blocks new replicas when nobody changes the manifest
 
 
+def is_ahead(until: float | None, longest_s: float, now: float) -> bool:
+    """`until` is still to come. One that is further ahead than the longest delay is not: somebody has set the clock back since."""
+    return until is not None and now < until <= now + longest_s + 1.0
+
+
 def crash_delay_s(crashes: int) -> float:
     """10 s after the first crash, doubled for each further one, 5 minutes at most."""
     return min(CRASH_MAX_S, CRASH_BASE_S * 2.0 ** min(crashes - 1, 10)) if crashes > 0 else 0.0
@@ -63,7 +68,7 @@ def stalled(record: values.Record, reason: str, message: str, generation: int, n
 def released(record: values.Record, generation: int, now: float) -> values.Record:
     """`record` without a stall that is over: the manifest changed, or it is time for another try."""
     if record.stalled_reason and (
-        record.stalled_generation != generation or (record.stalled_until or 0) <= now
+        record.stalled_generation != generation or not is_ahead(record.stalled_until, USER_RETRY_S, now)
     ):
         return dataclasses.replace(
             record, stalled_reason="", stalled_message="", stalled_generation=0, stalled_until=None
@@ -90,7 +95,7 @@ def creation(record: values.Record, replicas: int, max_surge: int, now: float) -
             message=record.stalled_message,
             until=record.stalled_until,
         )
-    if record.retry_at is not None and now < record.retry_at:
+    if is_ahead(record.retry_at, CRASH_MAX_S, now):
         return Brake(
             allowed=0,
             reason="CrashLoopBackOff",

@@ -153,7 +153,11 @@ def _health(
     if record.budget_since is not None and became_ready >= record.budget_since:
         record = backoff.after_ready(record)
     longest = seen.now - min(each.facts.ready_at or seen.now for each in ready)
-    if record.crashes and longest >= backoff.HEALTHY_S and seen.now >= (record.retry_at or 0.0):
+    if (
+        record.crashes
+        and longest >= backoff.HEALTHY_S
+        and not backoff.is_ahead(record.retry_at, backoff.CRASH_MAX_S, seen.now)
+    ):
         record = backoff.after_health(record)
     return record
 

@@ -16,10 +16,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from llmop.domain import job, replica
-from llmop.planner import values
+from llmop.planner import backoff, values
 
 ROUNDS_BEFORE_STALLED = 3
 SLOW_RETRY_S = 600.0
+REFUSED_MAX_S = 600.0  # the longest wait after a refusal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,7 @@ def _first_attempt(each: replica.Replica, view: values.ClusterView, now: float) 
             )
         )
     retry_at = each.submission.retry_at
-    if retry_at is not None and now < retry_at:
+    if backoff.is_ahead(retry_at, REFUSED_MAX_S, now):
         return Resolution(wait_until=retry_at)
     if not view.is_current:
         return Resolution()

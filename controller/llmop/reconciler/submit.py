@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from llmop.clock import Clock
 from llmop.cluster import driver
 from llmop.domain import job, replica, site
+from llmop.planner import submission as protocol
 from llmop.reconciler import queue, shared
 from llmop.store import interface
 
 CONCURRENT = 2
 REFUSED_BASE_S = 15.0
-REFUSED_MAX_S = 600.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class TokenBucket:
 
 def refused_delay_s(refusals: int) -> float:
     """15 s after the first refusal, doubled for each further one, 10 minutes at most."""
-    return min(REFUSED_MAX_S, REFUSED_BASE_S * 2.0 ** min(max(refusals - 1, 0), 10))
+    return min(protocol.REFUSED_MAX_S, REFUSED_BASE_S * 2.0 ** min(max(refusals - 1, 0), 10))
 
 
 def after(submission: replica.Submission, outcome: job.SubmitOutcome, now: float) -> replica.Submission:

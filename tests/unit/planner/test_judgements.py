@@ -155,3 +155,12 @@ def test_a_stall_ends_when_the_manifest_changes_or_its_time_is_over() -> None:
     assert "NeverRuns" == backoff.released(record, 3, make.NOW + 1).stalled_reason
     assert "" == backoff.released(record, 4, make.NOW + 1).stalled_reason
     assert "" == backoff.released(record, 3, make.NOW + 600).stalled_reason
+
+
+@pytest.mark.parametrize(("stepped_s", "waits"), [(0.0, True), (-3600.0, False)], ids=["no step", "an hour"])
+def test_a_delay_does_not_grow_when_somebody_sets_the_clock_back(stepped_s: float, *, waits: bool) -> None:
+    crashed = backoff.after_crashes(values.Record(), 20, 1, make.NOW)
+    stalled = backoff.stalled(values.Record(), "NeverRuns", "too long", 3, make.NOW)
+    now = make.NOW + stepped_s
+    assert waits == (backoff.creation(crashed, 1, 1, now).allowed == 0)
+    assert waits == bool(backoff.released(stalled, 3, now).stalled_reason)

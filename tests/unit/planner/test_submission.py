@@ -141,3 +141,15 @@ def test_a_job_of_a_replica_that_has_ended_is_cancelled() -> None:
     (cancel,) = submission.leftovers(each, make.a_view([late]))
     assert isinstance(cancel, values.CancelJobs)
     assert ("8",) == cancel.job_ids
+
+
+@pytest.mark.parametrize(
+    ("retry_in_s", "actions"), [(600.0, []), (4200.0, ["SubmitJob"])], ids=["refused", "set back an hour"]
+)
+def test_a_refused_submission_waits_no_longer_when_somebody_sets_the_clock_back(
+    retry_in_s: float, actions: list[str]
+) -> None:
+    refused = _unresolved(
+        state=_State.SUBMITTING, attempt_at=None, unknown_at=None, retry_at=make.NOW + retry_in_s
+    )
+    assert actions == _kinds(submission.resolve(refused, make.observed()))

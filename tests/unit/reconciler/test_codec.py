@@ -22,9 +22,15 @@ _texts = st.text(max_size=20)
     ready_at=_maybe,
     ends_at=_maybe,
     missing_since=_maybe,
+    blocked_since=_maybe,
+    unheard_since=_maybe,
     drain=st.none()
     | st.builds(
-        replica.Drain, reason=st.sampled_from(replica.DrainReason), requested_at=_times, deadline_at=_times
+        replica.Drain,
+        reason=st.sampled_from(replica.DrainReason),
+        requested_at=_times,
+        deadline_at=_times,
+        message=_texts,
     ),
     was_running=st.booleans(),
     engine_restarts=st.integers(0, 9),
