@@ -95,10 +95,15 @@ def plain(line: str) -> str:
 
 
 def missing(shown: tuple[str, ...], printed: str) -> str:
-    """The first shown line that was not printed, in order; "" when all were. `...` stands for anything, also within a line."""
-    lines = iter([plain(line) for line in printed.splitlines()])
+    """The first shown line that was not printed, in order; "" when all were. `...` stands for anything, also within a line.
+
+    Which of two deployments is ready first nobody can promise: such lines may stand anywhere.
+    """
+    everything = [plain(line) for line in printed.splitlines()]
+    rest = iter(everything)
     for line in shown:
         pattern = re.compile(".*".join(re.escape(part) for part in plain(line).split("...")))
+        lines = everything if line.endswith(" ready") else rest
         if line.strip() != "..." and not any(pattern.fullmatch(candidate) for candidate in lines):
             return line
     return ""
