@@ -49,4 +49,4 @@ proto: setup  ## regenerate the stubs of the control API
 	hack/update-proto.sh
 
 golden: setup  ## rewrite the golden files of the tests
-	UPDATE_GOLDEN=1 $(BIN)/pytest -q tests/integration/cli
+	UPDATE_GOLDEN=1 $(BIN)/pytest -q tests/integration/cli tests/unit/runtimes

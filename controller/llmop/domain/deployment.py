@@ -30,6 +30,7 @@ class Template:
 
     model_uri: str  # "" for runtimes that need no model, else file:///absolute/path
     model_name: str  # what clients send as "model"
+    max_tokens: int = 0  # longest prompt plus answer; 0 = as the engine reads it from the model
     runtime: str
     image: str = ""  # absolute path of a .sif; "" = the runtime's own
     args: tuple[str, ...] = ()
@@ -37,6 +38,8 @@ class Template:
     env_files: tuple[str, ...] = ()  # relative to the cluster's secret root
     profile: str = ""  # "" = none: the options under `slurm` say all
     gpus: int = 0
+    tensor: int = 0  # GPUs that share each layer; 0 = all that `pipeline` leaves
+    pipeline: int = 1  # groups of layers, one behind the other
     cpus: int = 0  # 0 = the profile's
     memory_mib: int = 0  # 0 = the profile's
     cluster: str = ""  # "" = the profile's
@@ -45,6 +48,11 @@ class Template:
     readiness_period_s: int = 5
     liveness_failure_threshold: int = 3
     termination_grace_s: int = 120
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share each layer; 1 without GPUs."""
+        return self.tensor or max(self.gpus, 1) // self.pipeline
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

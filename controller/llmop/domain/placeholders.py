@@ -8,7 +8,17 @@ import re
 
 AGENT = frozenset({"port", "host", "scratch", "sockets", "apiKeyFile"})
 OURS = frozenset(
-    {"model", "servedName", "tensorParallel", "startupTimeout", "stopTimeout", "python", "sharedDir"}
+    {
+        "model",
+        "servedName",
+        "tensorParallel",
+        "pipelineParallel",
+        "maxTokens",
+        "startupTimeout",
+        "stopTimeout",
+        "python",
+        "sharedDir",
+    }
 )
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[A-Za-z]+)(?::(?P<argument>[a-z][a-z0-9-]*))?\}|[{}]")
@@ -39,6 +49,11 @@ def parse(text: str) -> tuple[str | Placeholder, ...]:
     if at < len(text):
         parts.append(text[at:])
     return tuple(parts)
+
+
+def names(text: str) -> frozenset[str]:
+    """The placeholders in the template `text`, without arguments. Raises ValueError as `parse` does."""
+    return frozenset(part.name for part in parse(text) if isinstance(part, Placeholder))
 
 
 def escape(text: str) -> str:

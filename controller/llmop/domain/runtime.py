@@ -1,8 +1,10 @@
 """A ServingRuntime: how an engine is started, probed and stopped. Adding an engine is a YAML file, no code."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from llmop.domain import placeholders
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +35,30 @@ class Runtime:
     model_formats: tuple[str, ...] = ()  # gguf, directory; empty = any
     served_name: str = ""  # what the engine wants to read as "model"; "" = the name that clients send
     api_key_env: str = ""  # for engines that take the key from this variable only
+    refused_args: Mapping[str, str] = dataclasses.field(default_factory=dict)  # flag -> why, for people
     health_path: str = "/health"
     health_timeout_s: int = 5
     warmup: Warmup | None = None
     stop_signal: str = "TERM"
     stop_timeout_s: int = 30
+
+    def uses(self, placeholder: str) -> bool:
+        """Whether the engine is told the value at all: what it is not told it cannot do."""
+        texts = (*self.command, *self.args, *self.env.values())
+        return any(placeholder in placeholders.names(text) for text in texts)
+
+    def flags_with(self, names: Collection[str]) -> frozenset[str]:
+        """The flags of the command whose value holds one of these placeholders: `--port={port}`, or `--port` before `{port}`."""
+        found = set()
+        flag = ""
+        for text in (*self.command, *self.args):
+            if text.startswith("-"):
+                flag = text.partition("=")[0]
+            if flag and placeholders.names(text) & set(names):
+                found.add(flag)
+            if not text.startswith("-"):
+                flag = ""
+        return frozenset(found)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

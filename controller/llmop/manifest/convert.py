@@ -66,13 +66,21 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
     slurm = value.slurm
     profile = f"{value.profile}:{value.gpus}" if value.profile and value.gpus else value.profile
     written: dict[str, Any] = {
-        "model": {"uri": value.model_uri, "name": value.model_name},
+        "model": {
+            "uri": value.model_uri,
+            "name": value.model_name,
+            "maxTokens": value.max_tokens or None,
+        },
         "runtime": value.runtime,
         "image": value.image,
         "args": list(value.args),
         "env": dict(sorted(value.env.items())),
         "envFrom": [{"secretFile": path} for path in value.env_files],
         "resourceProfile": profile,
+        "parallelism": {
+            "tensor": value.tensor or None,
+            "pipeline": value.pipeline if value.pipeline > 1 else None,
+        },
         "resources": {
             "cpus": value.cpus or None,
             "memory": quantity.write_mebibytes(value.memory_mib) if value.memory_mib else "",
@@ -126,6 +134,7 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         model_formats=tuple(spec.supported_model_formats or ()),
         served_name=spec.served_name or "",
         api_key_env=spec.api_key_env or "",
+        refused_args=dict(spec.refused_args or {}),
         health_path=spec.probes.health.path,
         health_timeout_s=quantity.whole_seconds(spec.probes.health.timeout),
         warmup=None
@@ -191,6 +200,7 @@ def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Templ
     return deployments.Template(
         model_uri=spec.model.uri or "",
         model_name=spec.model.name or default_name,
+        max_tokens=spec.model.max_tokens or 0,
         runtime=spec.runtime,
         image=spec.image or "",
         args=tuple(spec.args or ()),
@@ -198,6 +208,8 @@ def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Templ
         env_files=tuple(source.secret_file for source in spec.env_from or ()),
         profile=profile,
         gpus=gpus,
+        tensor=(spec.parallelism.tensor or 0) if spec.parallelism else 0,
+        pipeline=spec.parallelism.pipeline if spec.parallelism else 1,
         cpus=(spec.resources.cpus or 0) if spec.resources else 0,
         memory_mib=_mebibytes(spec.resources.memory) if spec.resources else 0,
         cluster=spec.cluster or "",

@@ -13,6 +13,10 @@ from llmop.manifest import suggest
 DEFAULT_CLUSTER = "default"
 
 _BIND_MARKS = frozenset(":,\\")  # apptainer's --bind splits at them
+# The flags that fill these say where and what the engine serves; with another value the agent, the gateway or Slurm would be wrong.
+_FIXED = frozenset(
+    {"port", "host", "apiKeyFile", "model", "servedName", "tensorParallel", "pipelineParallel"}
+)
 _FORMATS = {"gguf": "a .gguf file", "directory": "a directory"}
 
 
@@ -31,6 +35,7 @@ def check(
         *_existence(template, runtimes, profiles, sites),
         *(_profile(deployment, profile) if profile is not None else ()),
         *(_runtime(template, runtime) if runtime is not None else ()),
+        *(_abilities(template, runtime) if runtime is not None else ()),
         *(_site(template, site) if site is not None else ()),
     )
 
@@ -134,6 +139,45 @@ def _runtime(template: Template, runtime: Runtime) -> Iterator[Violation]:
             "spec.model.uri",
             f"{template.model_uri!r} has {' '.join(marks)} in it, which a container's bind path cannot have",
         )
+
+
+def _abilities(template: Template, runtime: Runtime) -> Iterator[Violation]:
+    """What the engine is asked for and cannot do."""
+    gpus = max(template.gpus, 1)
+    spread = template.tensor_parallel * template.pipeline
+    if spread != gpus:
+        yield _invalid(
+            "spec.parallelism",
+            f"tensor {template.tensor_parallel} x pipeline {template.pipeline} is {spread},"
+            f" and the replica has {template.gpus} GPUs; the two must agree",
+        )
+    if template.pipeline > 1 and not runtime.uses("pipelineParallel"):
+        yield _invalid(
+            "spec.parallelism.pipeline",
+            f"{template.pipeline}: the runtime {runtime.name} has no pipeline parallelism; remove it",
+        )
+    # A runtime that shows its engine GPUs and does not say over how many it spreads would leave all but one idle.
+    if gpus > 1 and runtime.gpu != "none" and not runtime.uses("tensorParallel"):
+        yield _invalid(
+            "spec.resourceProfile",
+            f"'{template.profile}:{gpus}': the runtime {runtime.name} uses one GPU; write {template.profile}:1 and more replicas",
+        )
+    if template.max_tokens and not runtime.uses("maxTokens"):
+        yield _invalid(
+            "spec.model.maxTokens",
+            f"{template.max_tokens}: the runtime {runtime.name} does not pass it on; remove it",
+        )
+    fixed = runtime.flags_with(_FIXED | {"maxTokens"} if template.max_tokens else _FIXED)
+    for index, argument in enumerate(template.args):
+        flag = argument.partition("=")[0].replace("_", "-")  # Python's engines take both spellings
+        if flag in runtime.refused_args:
+            yield _invalid(
+                f"spec.args[{index}]", f"{argument!r}: {flag} {runtime.refused_args[flag]}; remove it"
+            )
+        elif flag in fixed:
+            yield _invalid(
+                f"spec.args[{index}]", f"{argument!r}: {flag} is set by the runtime {runtime.name}; remove it"
+            )
 
 
 def _has_format(uri: str, formats: tuple[str, ...]) -> bool:

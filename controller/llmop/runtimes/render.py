@@ -26,15 +26,17 @@ def engine_command(runtime: Runtime, template: Template, profile: Profile, site:
     values = {
         "model": model_path(template),
         "servedName": template.model_name,
-        "tensorParallel": str(max(template.gpus, 1)),
+        "tensorParallel": str(template.tensor_parallel),
+        "pipelineParallel": str(template.pipeline),
+        "maxTokens": str(template.max_tokens),
         "startupTimeout": str(template.startup_timeout_s),
         "stopTimeout": str(runtime.stop_timeout_s),
         "python": _CONTAINER_PYTHON if image else site.python,
         "sharedDir": site.shared_dir,
     }
     binds = [_literal(text, values) for text in runtime.binds]
-    argv = [_fill(text, values) for text in (*runtime.command, *runtime.args)]
-    env = {name: _fill(text, values) for name, text in runtime.env.items()}
+    argv = [_fill(text, values) for text in (*runtime.command, *runtime.args) if _is_said(text, template)]
+    env = {name: _fill(text, values) for name, text in runtime.env.items() if _is_said(text, template)}
     env |= {name: placeholders.escape(text) for name, text in template.env.items()}
     return EngineCommand(
         argv=(*argv, *(placeholders.escape(argument) for argument in template.args)),
@@ -98,6 +100,11 @@ def _root_of(path: str, site: Site) -> str:
     roots = [root.rstrip("/") for root in site.allowed.model_roots or ()]
     above = [root for root in roots if root and (path == root or path.startswith(f"{root}/"))]
     return max(above, key=len, default=path)
+
+
+def _is_said(text: str, template: Template) -> bool:
+    """An item about a limit that the deployment leaves to the engine is left out."""
+    return bool(template.max_tokens) or "maxTokens" not in placeholders.names(text)
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:

@@ -15,13 +15,14 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "ModelDeployment",
         {
-            "model": {"uri": "file:///models/a", "name": "a"},
+            "model": {"uri": "file:///models/a", "name": "a", "maxTokens": 2},
             "runtime": "tgi",
             "image": "/a.sif",
             "args": ["--a"],
             "env": {"A": ""},
             "envFrom": [{"secretFile": "a.env"}],
             "resourceProfile": "a100:2",
+            "parallelism": {"tensor": 1, "pipeline": 1},
             "resources": {"cpus": 1, "memory": "1Gi"},
             "cluster": "a",
             "slurm": {
@@ -50,13 +51,14 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "terminationGracePeriod": "1s",
         },
         {
-            "model": {"uri": "file:///models/b", "name": "b"},
+            "model": {"uri": "file:///models/b", "name": "b", "maxTokens": 3},
             "runtime": "llamacpp",
             "image": "/b.sif",
             "args": ["--b"],
             "env": {"B": ""},
             "envFrom": [{"secretFile": "b.env"}],
             "resourceProfile": "h100:4",
+            "parallelism": {"tensor": 2, "pipeline": 2},
             "resources": {"cpus": 2, "memory": "2Gi"},
             "cluster": "b",
             "slurm": {
@@ -107,6 +109,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "gpu": "nvidia",
             "container": "apptainer",
             "binds": ["/a"],
+            "refusedArgs": {"--a": "a"},
         },
         {
             "engine": "b",
@@ -128,6 +131,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "gpu": "amd",
             "container": "optional",
             "binds": ["/b"],
+            "refusedArgs": {"--b": "b"},
         },
     ),
     (

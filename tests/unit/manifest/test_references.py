@@ -181,3 +181,102 @@ def test_options_of_slurm_have_no_meaning_without_slurm() -> None:
     assert {
         "spec.slurm": ("InvalidValue", "the cluster default has no Slurm (driver local); remove it")
     } == check(site=local, slurm=SlurmOptions(partition="gpu"))
+
+
+SPREADING = dataclasses.replace(
+    FREE,
+    command=("run", "--tp={tensorParallel}", "--pp", "{pipelineParallel}", "--most={maxTokens}"),
+    gpu="nvidia",
+)
+ONE_GPU = dataclasses.replace(FREE, gpu="nvidia")
+
+
+def check_with(runtime: Runtime, **template: Any) -> dict[str, tuple[str, str]]:
+    given = {"model_uri": "", "model_name": "m", "runtime": "free", "profile": "a100", "gpus": 1, **template}
+    deployment = Deployment(
+        name="x",
+        namespace="default",
+        uid="",
+        generation=1,
+        resource_version=1,
+        created_at=0.0,
+        deleted_at=None,
+        spec=DeploymentSpec(template=Template(**given)),
+    )
+    found = references.check(deployment, {"free": runtime}, {"a100": A100, "cpu": CPU}, {"default": SITE})
+    return {each.path: (each.reason, each.message) for each in found}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"gpus": 4},
+        {"gpus": 4, "tensor": 4},
+        {"gpus": 4, "pipeline": 2},
+        {"gpus": 4, "tensor": 2, "pipeline": 2},
+        {"max_tokens": 9},
+        {"profile": "cpu", "gpus": 0},
+        {"profile": "cpu", "gpus": 0, "tensor": 1},
+        {"args": ("--most=9", "--other", "4")},
+    ],
+)
+def test_an_engine_may_be_asked_for_what_it_can_do(template: dict[str, Any]) -> None:
+    assert {} == check_with(SPREADING, **template)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            {"gpus": 4, "tensor": 3},
+            "tensor 3 x pipeline 1 is 3, and the replica has 4 GPUs; the two must agree",
+        ),
+        (
+            {"gpus": 4, "pipeline": 3},
+            "tensor 1 x pipeline 3 is 3, and the replica has 4 GPUs; the two must agree",
+        ),
+        (
+            {"profile": "cpu", "gpus": 0, "tensor": 2},
+            "tensor 2 x pipeline 1 is 2, and the replica has 0 GPUs; the two must agree",
+        ),
+    ],
+)
+def test_the_gpus_are_as_many_as_the_engine_spreads_over(template: dict[str, Any], message: str) -> None:
+    assert {"spec.parallelism": ("InvalidValue", message)} == check_with(SPREADING, **template)
+
+
+def test_what_an_engine_cannot_do_is_refused_at_apply() -> None:
+    assert {
+        "spec.parallelism.pipeline": (
+            "InvalidValue",
+            "2: the runtime free has no pipeline parallelism; remove it",
+        ),
+        "spec.resourceProfile": (
+            "InvalidValue",
+            "'a100:2': the runtime free uses one GPU; write a100:1 and more replicas",
+        ),
+        "spec.model.maxTokens": ("InvalidValue", "9: the runtime free does not pass it on; remove it"),
+    } == check_with(ONE_GPU, gpus=2, pipeline=2, max_tokens=9)
+
+
+def test_an_engine_that_is_shown_no_gpus_may_have_as_many_as_it_likes() -> None:
+    assert {} == check_with(FREE, gpus=4)
+
+
+def test_arguments_do_not_take_over_what_the_runtime_sets() -> None:
+    runtime = dataclasses.replace(
+        SPREADING, refused_args={"--nnodes": "is for several nodes", "-n": "is for several nodes"}
+    )
+
+    def messages(*args: str, **template: Any) -> dict[str, str]:
+        return {path: message for path, (_, message) in check_with(runtime, args=args, **template).items()}
+
+    assert {
+        "spec.args[0]": "'--nnodes=2': --nnodes is for several nodes; remove it",
+        "spec.args[1]": "'-n': -n is for several nodes; remove it",
+        "spec.args[3]": "'--tp=2': --tp is set by the runtime free; remove it",
+        "spec.args[4]": "'--pp': --pp is set by the runtime free; remove it",
+    } == messages("--nnodes=2", "-n", "2", "--tp=2", "--pp", "2", "--most=3")
+    assert {"spec.args[0]": "'--most=3': --most is set by the runtime free; remove it"} == messages(
+        "--most=3", max_tokens=4
+    )

@@ -13,7 +13,12 @@ from llmop.runtimes import builtin
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
-A100 = Profile(name="a100", gres="gpu:a100")
+NAMES = ["llamacpp", "sglang", "simulator", "tei", "tgi", "vllm"]
+A100 = Profile(name="a100", gres="gpu:a100", gpus_per_node=8)
+FLAGS = Path(__file__).parents[2] / "data" / "engines"
+
+# What is for the shell or Python that starts the engine, and an abbreviation that SGLang's argparse takes.
+SHELL = {"-euc", "-c", "--tp", "--pp", "--dp"}
 
 
 def admitted(texts: dict[str, str]) -> list[Resource]:
@@ -27,9 +32,9 @@ def admitted(texts: dict[str, str]) -> list[Resource]:
 def test_the_runtimes_are_named_like_their_files() -> None:
     found = admitted(builtin.runtimes())
 
-    assert ["llamacpp", "simulator", "tgi"] == [each.name for each in found]
+    assert NAMES == [each.name for each in found]
     assert {resources.SERVING_RUNTIME} == {each.kind for each in found}
-    assert ["llamacpp.yaml", "simulator.yaml", "tgi.yaml"] == list(builtin.runtimes())
+    assert [f"{name}.yaml" for name in NAMES] == list(builtin.runtimes())
 
 
 def test_the_profile_without_gpus_exists_without_setup() -> None:
@@ -48,3 +53,29 @@ def test_an_example_can_be_applied(path: Path) -> None:
     assert deployments
     for deployment in deployments:
         assert () == references.check(deployment, runtimes, profiles, {"default": site})
+
+
+@pytest.mark.parametrize("engine", ["sglang", "tei", "tgi", "vllm"])
+def test_an_engine_knows_every_flag_that_its_runtime_and_the_examples_give_it(engine: str) -> None:
+    """The lists were read from the engines' own sources, which their first lines name."""
+    known = {
+        line
+        for line in (FLAGS / f"{engine}.flags").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    }
+    (runtime,) = [convert.runtime(each) for each in admitted({engine: builtin.runtimes()[f"{engine}.yaml"]})]
+    examples = [
+        convert.deployment(each).spec.template
+        for path in MODELS
+        for each in admitted({path.name: path.read_text(encoding="utf-8")})
+    ]
+    given = [
+        *runtime.command,
+        *runtime.args,
+        *runtime.refused_args,
+        *(argument for each in examples if each.runtime == engine for argument in each.args),
+    ]
+    flags = {text.partition("=")[0] for text in given if text.startswith("-")} - SHELL
+
+    assert flags
+    assert set() == flags - known

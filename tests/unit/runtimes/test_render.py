@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import subprocess
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ CASES = {
         startup_timeout_s=60,
     ),
     "tgi": Template(
+        max_tokens=8192,
         model_uri="file:///models/Llama-3.1-8B-Instruct",
         model_name="meta-llama/Llama-3.1-8B-Instruct",
         runtime="tgi",
@@ -65,7 +66,50 @@ CASES = {
         readiness_period_s=10,
         liveness_failure_threshold=5,
     ),
+    "vllm": Template(
+        model_uri="file:///models/hub/Llama-3.3-70B-Instruct",
+        model_name="meta-llama/Llama-3.3-70B-Instruct",
+        max_tokens=16384,
+        runtime="vllm",
+        image="/images/vllm.sif",
+        args=("--max-num-seqs=256",),
+        profile="a100",
+        gpus=8,
+        pipeline=2,
+    ),
+    "sglang": Template(
+        model_uri="file:///models/Qwen3-32B",
+        model_name="Qwen/Qwen3-32B",
+        runtime="sglang",
+        image="/images/sglang.sif",
+        profile="a100",
+        gpus=2,
+    ),
+    "tei": Template(
+        model_uri="file:///models/bge-m3",
+        model_name="BAAI/bge-m3",
+        runtime="tei",
+        image="/images/tei.sif",
+        profile="a100",
+        gpus=1,
+    ),
+    "tei-on-cpus": Template(
+        model_uri="file:///models/bge-m3", model_name="bge", runtime="tei", image="/images/tei-cpu.sif"
+    ),
 }
+# What a user may write, in every place where he may write it: it must arrive as it stands, each as one argument.
+HOSTILE_TEMPLATE = Template(
+    model_uri='file:///models/$(id) `id`/it\'s "a" {port} --flag',
+    model_name="a/b:c@d+e_f.g-h",
+    runtime="",
+    image="/images/i.sif",
+    args=("--x={apiKeyFile}", "; rm -rf /", "$(id)", "two\nlines", "", "--"),
+    env={"A": "{scratch} $HOME `id`", "B": ""},
+    profile="a100",
+    gpus=1,
+)
+HOSTILE_RUNTIMES = ("sglang", "tei", "tgi", "vllm")
+CASES |= {f"{name}-hostile": dataclasses.replace(HOSTILE_TEMPLATE, runtime=name) for name in HOSTILE_RUNTIMES}
 
 
 def command(template: Template, of: Runtime = PLAIN, site: Site = SITE) -> EngineCommand:
@@ -86,6 +130,7 @@ NODE = {
     "port": "40001",
     "port:prometheus": "40002",
     "port:master": "40003",
+    "port:nccl": "40004",
     "host": "10.0.0.1",
     "scratch": "/tmp/s",
     "sockets": "/tmp/u",
@@ -100,6 +145,8 @@ def test_a_built_in_runtime_gives_exactly_this_command(name: str) -> None:
 
     rendered = json.dumps(dataclasses.asdict(command(template, runtime(template.runtime))), indent=2) + "\n"
 
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / f"{name}.json").write_text(rendered, encoding="utf-8")
     assert (GOLDEN / f"{name}.json").read_text(encoding="utf-8") == rendered
 
 
@@ -145,68 +192,46 @@ def test_llamacpp_knows_every_flag_it_is_given(tmp_path: Path) -> None:
     )
 
 
-def test_tgi_gets_no_name_that_its_launcher_would_read_as_a_flag() -> None:
-    result = command(CASES["tgi"], runtime("tgi"))
+@pytest.mark.parametrize("name", HOSTILE_RUNTIMES)
+def test_hostile_values_reach_a_built_in_engine_as_they_stand(name: str) -> None:
+    result = command(CASES[f"{name}-hostile"], runtime(name))
 
+    argv = [on_the_node(text, NODE) for text in result.argv]
+
+    assert list(HOSTILE_TEMPLATE.args) == argv[-len(HOSTILE_TEMPLATE.args) :]
+    path = HOSTILE_TEMPLATE.model_uri.removeprefix("file://")
+    assert 1 == sum(text in (path, f"--model-id={path}", f"--model-path={path}") for text in argv)
+    served = "" if name == "tgi" else f"--served-model-name={HOSTILE_TEMPLATE.model_name}"
+    assert not served or 1 == argv.count(served)
     assert (
-        not {"PORT", "HOSTNAME", "MASTER_PORT", "MASTER_ADDR", "REVISION", "DTYPE", "API_KEY"}
-        & result.env.keys()
-    )
-    assert "" == result.api_key_env
-
-
-def test_tgis_router_gets_the_key_from_the_file_and_no_process_has_it_among_its_arguments(
-    tmp_path: Path,
-) -> None:
-    """TGI's launcher would hand a key of its own on as `--api-key`; here a launcher and a router that print what they get."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    _program(
-        programs / "text-generation-launcher",
-        'echo "launcher: ${API_KEY-none} $*"\nexec text-generation-router --port 1',
-    )
-    _program(programs / "text-generation-router", 'echo "router: $API_KEY $*"')
-    node = {**NODE, "scratch": str(tmp_path / "scratch dir"), "apiKeyFile": str(_key(tmp_path))}
-    argv = [on_the_node(text, node) for text in command(CASES["tgi"], runtime("tgi")).argv]
-
-    done = subprocess.run(
-        argv,
-        env={"PATH": f"{programs}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
+        HOSTILE_TEMPLATE.env.items()
+        <= {key: on_the_node(value, NODE) for key, value in result.env.items()}.items()
     )
 
-    assert (
-        "launcher: none --model-id=/models/Llama-3.1-8B-Instruct --num-shard=2 --hostname=10.0.0.1 --port=40001"
-        f" --prometheus-port=40002 --master-port=40003 --shard-uds-path=/tmp/u/shard"
-        f" --huggingface-hub-cache={tmp_path}/scratch dir/hub --graceful-termination-timeout=90"
-        " --usage-stats=off --json-output --max-concurrent-requests=256\n"
-        "router: secret --port 1\n"
-    ) == done.stdout
 
+def test_the_gpus_are_spread_as_the_deployment_says() -> None:
+    engine = dataclasses.replace(PLAIN, command=("{tensorParallel}x{pipelineParallel}",))
 
-def test_tgis_router_does_not_start_without_a_key(tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    _program(programs / "text-generation-launcher", "exec text-generation-router")
-    _program(programs / "text-generation-router", "echo started")
-    empty = tmp_path / "empty"
-    empty.touch()
-    node = {**NODE, "scratch": str(tmp_path / "s"), "apiKeyFile": str(empty)}
-    argv = [on_the_node(text, node) for text in command(CASES["tgi"], runtime("tgi")).argv]
+    def spread(**values: int) -> str:
+        return command(dataclasses.replace(TEMPLATE, **values), engine).argv[0]
 
-    done = subprocess.run(
-        argv,
-        env={"PATH": f"{programs}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    assert ("1x1", "4x1", "4x2", "2x1") == (
+        spread(),
+        spread(gpus=4),
+        spread(gpus=8, pipeline=2),
+        spread(gpus=4, tensor=2),
     )
 
-    assert (78, "") == (done.returncode, done.stdout)
+
+def test_what_the_deployment_does_not_limit_is_left_to_the_engine() -> None:
+    engine = dataclasses.replace(
+        PLAIN, command=("run", "--most={maxTokens}", "{port}"), env={"MOST": "{maxTokens}", "A": "a"}
+    )
+
+    free, limited = command(TEMPLATE, engine), command(dataclasses.replace(TEMPLATE, max_tokens=9), engine)
+
+    assert (("run", "{port}"), {"A": "a"}) == (free.argv, free.env)
+    assert (("run", "--most=9", "{port}"), {"MOST": "9", "A": "a"}) == (limited.argv, limited.env)
 
 
 HOSTILE = [
@@ -334,11 +359,6 @@ def test_the_warm_up_speaks_of_the_model_as_the_engine_knows_it() -> None:
     assert {"model": "tgi", "n": [1, None, {"x": "{}"}]} == rendered(
         dataclasses.replace(engine, served_name="tgi")
     )
-
-
-def _program(path: Path, body: str) -> None:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o700)
 
 
 def _key(folder: Path) -> Path:

@@ -80,6 +80,23 @@ def _extra_arg(value: str) -> str:
     return value
 
 
+class Parallelism(fields.Fields):
+    """How one replica spreads over its GPUs; tensor times pipeline is their number."""
+
+    tensor: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="GPUs that share each layer. Default: all that pipeline leaves.",
+    )
+    pipeline: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Groups of layers on GPUs of their own, one behind the other, on the same node.",
+    )
+
+
 class ModelSource(fields.Fields):
     """Which model, and what clients call it."""
 
@@ -92,6 +109,12 @@ class ModelSource(fields.Fields):
     )
     name: fields.ModelName | None = Field(
         default=None, description='What clients send as "model". Default: the name of the deployment.'
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=2,
+        le=100_000_000,
+        description="Longest prompt plus answer, in tokens. Default: what the engine reads from the model.",
     )
 
 
@@ -220,7 +243,7 @@ class ModelDeploymentSpec(fields.Fields):
     """What is wanted."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"parallelism", "scaling", "paused", "rollover", "loadBalancing", "trafficPolicy", "queue"}
+        {"scaling", "paused", "rollover", "loadBalancing", "trafficPolicy", "queue"}
     )
 
     model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
@@ -245,6 +268,9 @@ class ModelDeploymentSpec(fields.Fields):
     resource_profile: Annotated[str, AfterValidator(_profile)] | None = Field(
         default=None,
         description="A ResourceProfile and the GPUs per replica, like a100:2; a profile without GPUs takes no count.",
+    )
+    parallelism: Parallelism | None = Field(
+        default=None, description="How one replica spreads over its GPUs. Default: tensor over all of them."
     )
     resources: Resources | None = Field(default=None, description="CPUs and memory instead of the profile's.")
     cluster: fields.OptionalName | None = Field(

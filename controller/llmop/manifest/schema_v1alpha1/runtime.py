@@ -75,7 +75,9 @@ class ServingRuntimeSpec(fields.Fields):
         min_length=1,
         max_length=1000,
         description="The engine's command. Placeholders: {model} {servedName} {tensorParallel} {startupTimeout} {stopTimeout} "
-        "{python} {sharedDir} {port} {port:NAME} {host} {scratch} {sockets} {apiKeyFile}; `{{` and `}}` are braces.",
+        "{pipelineParallel} {maxTokens} {python} {sharedDir} {port} {port:NAME} {host} {scratch} {sockets} {apiKeyFile}; `{{` and "
+        "`}}` are braces. An item with {maxTokens} is left out where the deployment sets no model.maxTokens. An engine that is "
+        "not told {tensorParallel}, {pipelineParallel} or {maxTokens} cannot do it, and deployments that ask for it are refused.",
     )
     args: list[str] | None = Field(
         default=None, max_length=1000, description="More arguments, with the same placeholders."
@@ -111,6 +113,12 @@ class ServingRuntimeSpec(fields.Fields):
     api_key_env: fields.EnvName | None = Field(
         default=None,
         description="Environment variable for engines that take their key from there only; the agent sets it.",
+    )
+    refused_args: dict[fields.Flag, fields.OneLine] | None = Field(
+        default=None,
+        max_length=100,
+        description="Flags that deployments may not give in args, and why, in words that follow the flag. Flags of the command that "
+        "say where and what the engine serves are refused anyway.",
     )
     gpu: Literal["nvidia", "amd", "none"] = Field(
         default="none", description="Whose GPUs the container gets to see."
