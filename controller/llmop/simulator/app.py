@@ -1,4 +1,4 @@
-"""What every handler is given, and the way errors become answers."""
+"""What every handler is given, and how answers are written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from .errors import BadBody, InferError
 from .faults import Faults
 from .generate import Inference
 from .http_server import Exchange, Response
-from .metrics import Metrics
+from .observer import Observer
 from .options import Options
+from .prometheus import CONTENT_TYPE
 
 VERSION = "3.3.6-dev0"
-FINGERPRINT = f"{VERSION}-simulator"
+DOCKER_LABEL = "simulator"
+FINGERPRINT = f"{VERSION}-{DOCKER_LABEL}"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -26,12 +28,12 @@ class App:
 
     options: Options
     inference: Inference
-    metrics: Metrics
+    observer: Observer
     faults: Faults
 
 
 def to_json(value: Any) -> bytes:
-    """Compact JSON, as serde writes it."""
+    """Compact JSON, as serde and pydantic write it."""
     return _encode(value).encode("utf-8", "replace")
 
 
@@ -46,7 +48,7 @@ def answer_json(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 def answer_error(error: InferError | BadBody) -> Response:
-    """An error as the native dialect writes it outside of streams; the OpenAI routes use the same."""
+    """An error as TGI writes it outside of streams; its OpenAI routes use the same."""
     if isinstance(error, BadBody):
         return Response(error.status, error.message.encode(), "text/plain; charset=utf-8")
     return answer_json(error.body(), error.kind.status)
@@ -55,3 +57,8 @@ def answer_error(error: InferError | BadBody) -> Response:
 def read_body(exchange: Exchange) -> Fields:
     """The JSON body of a request. Raises BadBody."""
     return read_json(exchange.request.headers.get("content-type", ""), exchange.request.body)
+
+
+async def metrics(app: App, exchange: Exchange) -> Response | None:
+    """GET /metrics."""
+    return Response(200, app.observer.render(app.inference.engine.load()).encode(), CONTENT_TYPE)

@@ -76,6 +76,15 @@ class Fields:
             raise self.mismatch(name, value, "u64" if most == _MOST_U64 else "u32")
         return value
 
+    def signed(self, name: str) -> int | None:
+        """A whole number of 32 bits with a sign."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
+            raise self.mismatch(name, value, "i32")
+        return value
+
     def seed(self, name: str = "seed") -> int | None:
         """A whole number of 64 bits."""
         return self.whole(name, _MOST_U64)

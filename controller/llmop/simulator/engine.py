@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from .errors import GENERATION, InferError, overloaded
+from .errors import GENERATION, INCOMPLETE, SHUTDOWN, InferError, overloaded
 from .faults import Faults
-from .metrics import Metrics
+from .observer import Load, Observer
 from .options import Options
-from .physics import Batch, Outcome, Physics, Sequence, Work, begin, cancel, enqueue, finish
+from .physics import Batch, Outcome, Physics, Sequence, Work, WorkKind, begin, cancel, enqueue, finish
 from .process import crash
-from .text import Answer, answer
-from .validation import ValidRequest
+from .request import Generation, ValidRequest
+from .text import answer
 
 # Work that takes no time runs in one go, but lets the connections have their turn after so many rounds.
 _ROUNDS = 64
@@ -22,32 +21,12 @@ _ROUNDS = 64
 _LAG_SECONDS = 0.05
 
 
-@dataclass(kw_only=True, slots=True)
-class Generation:
-    """One request on its way. Times are those of the event loop, in seconds; 0 means not yet."""
-
-    request: ValidRequest
-    answer: Answer
-    sequence: Sequence
-    progress: asyncio.Event
-    streaming: bool
-    queued_at: float
-    started_at: float = 0.0
-    ended_at: float = 0.0
-    produced: int = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether all tokens are there."""
-        return self.produced >= len(self.answer.tokens)
-
-
 class Engine:
     """The model server behind the HTTP surface."""
 
-    def __init__(self, options: Options, metrics: Metrics, faults: Faults) -> None:
+    def __init__(self, options: Options, observer: Observer, faults: Faults) -> None:
         self._options = options
-        self._metrics = metrics
+        self._observer = observer
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._physics = Physics(
@@ -55,28 +34,47 @@ class Engine:
             decode_base_seconds=options.decode_base_ms / 1000,
             decode_per_sequence_seconds=options.decode_per_sequence_ms / 1000,
             kv_tokens=options.kv_tokens,
+            most_sequences=options.max_batch_size,
         )
         self._batch = Batch()
         self._live: dict[int, Generation] = {}
         self._next_id = 0
-        self._permits = options.max_concurrent_requests
+        self._held = 0
         self._busy = False
         self._due: float | None = None
         self._frozen = False
+        self._closing = False
+        self._empty = asyncio.Event()
         self.healthy = True
 
     @contextmanager
     def permit(self) -> Iterator[None]:
         """Be one of `max_concurrent_requests` while inside. Raises InferError (429, or a fault's 424)."""
+        self.check_room(1)
         self._meet_faults()
-        if self._permits == 0:
-            self._metrics.failed("overloaded")
-            raise overloaded()
-        self._permits -= 1
+        self._held += 1
         try:
             yield
         finally:
-            self._permits += 1
+            self._held -= 1
+            if not self._held:
+                self._empty.set()
+
+    def check_room(self, requests: int) -> None:
+        """Raises InferError if so many more are too many, or if the engine takes no more at all."""
+        if self._closing:
+            raise InferError(SHUTDOWN, "cannot schedule new futures after shutdown")
+        most = self._options.max_concurrent_requests
+        if most and self._held + requests > most:
+            self._observer.refused("overloaded")
+            raise overloaded()
+
+    async def close(self) -> None:
+        """Take nothing new, and return when everything under way has ended."""
+        self._closing = True
+        while self._held:
+            self._empty.clear()
+            await self._empty.wait()
 
     def submit(self, request: ValidRequest, progress: asyncio.Event, *, streaming: bool) -> Generation:
         """Queue a request.
@@ -108,8 +106,7 @@ class Engine:
         )
         self._live[sequence.id] = generation
         self._batch = enqueue(self._batch, sequence)
-        self._metrics.observe("tgi_request_input_length", request.prompt_tokens)
-        self._metrics.observe("tgi_request_max_new_tokens", request.most)
+        self._observer.queued(request)
         self._wake()
         return generation
 
@@ -117,16 +114,16 @@ class Engine:
         """The client is done with it. What has not ended is cancelled, frees its memory and counts as dropped."""
         if self._live.pop(generation.sequence.id, None) is not None:
             self._batch = cancel(self._batch, generation.sequence.id)
-            self._metrics.failed("dropped")
+            self._observer.refused("dropped")
 
-    def gauges(self) -> dict[str, float]:
-        """The state of the queue and of the batch, under TGI's names."""
-        return {
-            "tgi_queue_size": len(self._batch.waiting),
-            "tgi_batch_current_size": self._batch.size,
-            "tgi_batch_current_max_tokens": self._batch.reserved_tokens,
-            "tgi_batch_max_total_tokens": self._options.kv_tokens,
-        }
+    def load(self) -> Load:
+        """How busy it is at this moment."""
+        return Load(
+            waiting=len(self._batch.waiting),
+            running=self._batch.size,
+            reserved_tokens=self._batch.reserved_tokens,
+            kv_tokens=self._options.kv_tokens,
+        )
 
     def thaw(self) -> None:
         """Go on after a `hang`, and be healthy again."""
@@ -143,8 +140,12 @@ class Engine:
         if "unhealthy" in due:
             self.healthy = False
         if "fail" in due:
-            self._metrics.failed("generation")
-            raise InferError(GENERATION, "Request failed during generation: simulated fault")
+            self._observer.broke(WorkKind.PREFILL)
+            self._observer.refused("generation")
+            raise _failed()
+        if "incomplete" in due:
+            self._observer.refused("incomplete")
+            raise InferError(INCOMPLETE, "Incomplete generation")
 
     def _wake(self) -> None:
         if not self._busy and not self._frozen:
@@ -160,7 +161,9 @@ class Engine:
                 self._busy = False
                 self._due = None
                 return
-            self._metrics.count("tgi_batch_inference_count", f'method="{work.kind.value}"')
+            prefilling, running = len(self._batch.prefilling), len(self._batch.running)
+            read = sum(each.prompt_tokens for each in self._batch.prefilling)
+            self._observer.began(work, prefilling or running, read, joining=bool(prefilling and running))
             now = self._loop.time()
             for sequence in self._batch.prefilling:
                 generation = self._live[sequence.id]
@@ -179,17 +182,40 @@ class Engine:
 
     def _account(self, work: Work) -> None:
         self._batch, outcome = finish(self._batch, work)
-        self._metrics.count("tgi_batch_inference_success", f'method="{work.kind.value}"')
+        self._observer.finished(work, len(outcome.produced))
         self._deliver(outcome)
 
     def _deliver(self, outcome: Outcome) -> None:
+        now = self._loop.time()
+        fails_at = int(self._faults.number_at("fail", "token"))
         for sequence_id in outcome.produced:
             generation = self._live[sequence_id]
-            generation.produced += outcome.tokens
-            if generation.streaming:
+            tokens = outcome.tokens
+            if 0 < fails_at < len(generation.answer.tokens) and generation.produced + tokens >= fails_at:
+                tokens = max(0, fails_at - generation.produced)
+                generation.error = _failed()
+            self._observer.produced(generation, tokens, now)
+            if not generation.produced:
+                generation.first_at = now
+            generation.produced += tokens
+            generation.last_at = now
+            if generation.error is not None:
+                self._drop(generation)
+            elif generation.streaming:
                 generation.progress.set()
-        now = self._loop.time()
         for sequence_id in outcome.ended:
-            generation = self._live.pop(sequence_id)
-            generation.ended_at = now
-            generation.progress.set()
+            ended = self._live.pop(sequence_id, None)
+            if ended is not None:
+                ended.ended_at = now
+                ended.progress.set()
+
+    def _drop(self, failed: Generation) -> None:
+        del self._live[failed.sequence.id]
+        self._batch = cancel(self._batch, failed.sequence.id)
+        self._observer.broke(WorkKind.DECODE)
+        self._observer.refused("generation")
+        failed.progress.set()
+
+
+def _failed() -> InferError:
+    return InferError(GENERATION, "Request failed during generation: simulated fault")

@@ -18,6 +18,12 @@ VALIDATION = ErrorKind(status=422, error_type="validation", metric="validation")
 SUFFIX = ErrorKind(status=422, error_type="suffix not supported", metric="validation")
 BATCH_SIZE = ErrorKind(status=422, error_type="batch size exceeded", metric="validation")
 GENERATION = ErrorKind(status=424, error_type="generation", metric="generation")
+TEMPLATE = ErrorKind(status=422, error_type="template_error", metric="template")
+TOOL = ErrorKind(status=422, error_type="tool_error", metric="validation")
+INCOMPLETE = ErrorKind(status=500, error_type="incomplete_generation", metric="incomplete")
+INCOMPLETE_STREAM = ErrorKind(status=500, error_type="incomplete_generation_stream", metric="incomplete")
+# Of vLLM only: TGI closes its port instead.
+SHUTDOWN = ErrorKind(status=500, error_type="shutdown", metric="dropped")
 OVERLOADED = ErrorKind(status=429, error_type="overloaded", metric="overloaded")
 
 

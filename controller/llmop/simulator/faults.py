@@ -8,6 +8,8 @@
 | `hang@load` | the port never opens |
 | `hang@request:N` | generation stands still from the Nth request on; health still answers, as TGI's does |
 | `fail@request:N` | the Nth request is answered with a generation error (424, or an event in a stream) |
+| `fail@token:N` | every answer fails after N tokens (424, or an event in the middle of a stream) |
+| `incomplete@request:N` | the Nth request is answered as if its end had been lost (500, or an event in a stream) |
 | `unhealthy@ready`, `unhealthy@request:N` | health answers 503, at once or from the Nth request on |
 | `cut-stream@token:N` | every stream loses its connection after N tokens |
 | `slow-load:SECONDS` | loading takes so much longer |
@@ -23,7 +25,8 @@ from dataclasses import dataclass
 _PLACES: dict[str, tuple[str, ...]] = {
     "crash": ("load", "ready", "request"),
     "hang": ("load", "request"),
-    "fail": ("request",),
+    "fail": ("request", "token"),
+    "incomplete": ("request",),
     "unhealthy": ("ready", "request"),
     "cut-stream": ("token",),
 }
@@ -92,10 +95,21 @@ class Faults:
         """The number of `slow-load`, `exit-code` or `cut-stream` (the last one set), or `default`."""
         return next((fault.number for fault in reversed(self._faults) if fault.action == action), default)
 
+    def number_at(self, action: str, place: str) -> float:
+        """The number of `action@place` (the last one set), 0 where it is not set."""
+        return next(
+            (
+                fault.number
+                for fault in reversed(self._faults)
+                if fault.action == action and fault.place == place
+            ),
+            0,
+        )
+
     def count_request(self) -> frozenset[str]:
         """A generation request has arrived: the actions that are due with it.
 
-        `hang` and `unhealthy` stay due for every later request, `fail` and `crash` are due once.
+        `hang` and `unhealthy` stay due for every later request, all others are due once.
         """
         due = set()
         for index, fault in enumerate(self._faults):

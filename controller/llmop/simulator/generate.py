@@ -1,34 +1,26 @@
-"""One request from its validation to its last token, unary or as a stream; both dialects stand on this."""
+"""One request from its validation to its last token, unary or as a stream; all dialects stand on this."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from .engine import Engine, Generation
+from .engine import Engine
 from .errors import InferError
-from .metrics import Metrics
+from .observer import Observer
 from .options import Options
+from .request import Generation, Timing, ValidRequest
 from .text import Token
-from .validation import GenerateRequest, best_of, refuse_in_stream, validate
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """Where the time went, in seconds."""
-
-    total: float
-    validation: float
-    queue: float
-    inference: float
-    per_token: float
+# Checks a request and says what the engine needs to know of it. Raises InferError.
+Prepare = Callable[[], ValidRequest]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """An answered request; `others` are the further sequences of `best_of`."""
+    """An answered request; `others` are the further sequences where several were to be made."""
 
     generation: Generation
     timing: Timing
@@ -39,13 +31,14 @@ class Finished:
 class Piece:
     """One token of a stream. `stream` counts the prompts of the request from 0, `index` its tokens from 1.
 
-    `last` is the generation when this is its last token, else None.
+    `last` says that this is the last token of `generation`.
     """
 
     stream: int
     index: int
     token: Token
-    last: Generation | None
+    generation: Generation
+    last: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,23 +52,22 @@ class Failure:
 class Inference:
     """What handlers need in order to generate."""
 
-    def __init__(self, options: Options, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, options: Options, engine: Engine, observer: Observer) -> None:
         self.options = options
         self.engine = engine
-        self.metrics = metrics
+        self.observer = observer
         self._loop = asyncio.get_running_loop()
 
-    async def unary(self, request: GenerateRequest) -> Finished:
-        """Generate and wait for all of it. Raises InferError."""
+    async def unary(self, *prepare: Prepare) -> Finished:
+        """Generate and wait for all of it; of several sequences the likeliest comes first. Raises InferError."""
         arrived = self._loop.time()
-        self.metrics.count("tgi_request_count")
+        self.observer.arrived()
         with ExitStack() as stack:
-            generations = [
-                self._submit(stack, request, copy, asyncio.Event(), streaming=False)
-                for copy in range(self._copies(request))
-            ]
+            generations = [self._submit(stack, each, asyncio.Event(), streaming=False) for each in prepare]
             for generation in generations:
                 await generation.progress.wait()
+                if generation.error is not None:
+                    raise generation.error
         best = max(generations, key=_mean_logprob) if len(generations) > 1 else generations[0]
         return Finished(
             generation=best,
@@ -83,7 +75,7 @@ class Inference:
             others=tuple(each for each in generations if each is not best),
         )
 
-    async def unary_each(self, requests: Sequence[GenerateRequest]) -> list[Finished]:
+    async def unary_each(self, requests: Sequence[Prepare]) -> list[Finished]:
         """Generate for several prompts at once. Raises the first InferError, and cancels the others then."""
         tasks = [asyncio.ensure_future(self.unary(request)) for request in requests]
         try:
@@ -92,9 +84,7 @@ class Inference:
             for task in tasks:
                 task.cancel()
 
-    async def stream(
-        self, requests: Sequence[GenerateRequest]
-    ) -> AsyncGenerator[list[Piece | Failure], None]:
+    async def stream(self, requests: Sequence[Prepare]) -> AsyncGenerator[list[Piece | Failure], None]:
         """Generate for one or several prompts; yields what has come since the last time, never an empty list.
 
         Must be closed (`contextlib.aclosing`): closing it early cancels what still runs.
@@ -105,9 +95,9 @@ class Inference:
             running: dict[int, Generation] = {}
             failures: list[Piece | Failure] = []
             for number, request in enumerate(requests):
-                self.metrics.count("tgi_request_count")
+                self.observer.arrived()
                 try:
-                    running[number] = self._submit_stream(stack, request, progress)
+                    running[number] = self._submit(stack, request, progress, streaming=True)
                 except InferError as error:
                     failures.append(Failure(stream=number, error=error))
             if failures:
@@ -120,44 +110,25 @@ class Inference:
                 for number, generation in list(running.items()):
                     pieces += _pieces(number, generation, sent[number])
                     sent[number] = generation.produced
-                    if generation.ended:
+                    if generation.error is not None:
+                        del running[number]
+                        pieces.append(Failure(stream=number, error=generation.error))
+                    elif generation.ended:
                         del running[number]
                         self._succeeded(generation, arrived)
                 if pieces:
                     yield pieces
 
-    def _copies(self, request: GenerateRequest) -> int:
-        try:
-            return best_of(request, self.options)
-        except InferError as error:
-            self.metrics.failed(error.kind.metric)
-            raise
-
-    def _submit_stream(
-        self, stack: ExitStack, request: GenerateRequest, progress: asyncio.Event
-    ) -> Generation:
-        refused = refuse_in_stream(request)
-        if refused is not None:
-            self.metrics.failed(refused.kind.metric)
-            raise refused
-        return self._submit(stack, request, 0, progress, streaming=True)
-
     def _submit(
-        self,
-        stack: ExitStack,
-        request: GenerateRequest,
-        copy: int,
-        progress: asyncio.Event,
-        *,
-        streaming: bool,
+        self, stack: ExitStack, prepare: Prepare, progress: asyncio.Event, *, streaming: bool
     ) -> Generation:
         """As in TGI the permit comes first and validation second: an overloaded server does not validate."""
         with ExitStack() as attempt:
             attempt.enter_context(self.engine.permit())
             try:
-                valid = validate(request, self.options, copy)
+                valid = prepare()
             except InferError as error:
-                self.metrics.failed(error.kind.metric)
+                self.observer.refused(error.kind.metric)
                 raise
             generation = self.engine.submit(valid, progress, streaming=streaming)
             attempt.callback(self.engine.release, generation)
@@ -165,22 +136,15 @@ class Inference:
         return generation
 
     def _succeeded(self, generation: Generation, arrived: float) -> Timing:
-        tokens = len(generation.answer.tokens)
         inference = generation.ended_at - generation.started_at
         timing = Timing(
             total=self._loop.time() - arrived,
             validation=max(0.0, generation.queued_at - arrived),
             queue=generation.started_at - generation.queued_at,
             inference=inference,
-            per_token=inference / tokens,
+            per_token=inference / len(generation.answer.tokens),
         )
-        self.metrics.count("tgi_request_success")
-        self.metrics.observe("tgi_request_duration", timing.total)
-        self.metrics.observe("tgi_request_validation_duration", timing.validation)
-        self.metrics.observe("tgi_request_queue_duration", timing.queue)
-        self.metrics.observe("tgi_request_inference_duration", timing.inference)
-        self.metrics.observe("tgi_request_mean_time_per_token_duration", timing.per_token)
-        self.metrics.observe("tgi_request_generated_tokens", tokens)
+        self.observer.answered(generation, timing)
         return timing
 
 
@@ -191,7 +155,8 @@ def _pieces(number: int, generation: Generation, sent: int) -> list[Piece | Fail
             stream=number,
             index=index + 1,
             token=tokens[index],
-            last=generation if index + 1 == len(tokens) else None,
+            generation=generation,
+            last=index + 1 == len(tokens),
         )
         for index in range(sent, generation.produced)
     ]

@@ -18,10 +18,9 @@ from .exclusive import CannotStart, exclusive
 from .faults import Faults
 from .generate import Inference
 from .http_server import HttpServer
-from .metrics import Metrics
 from .options import Options, parse_options
 from .process import crash, say
-from .routes import Routes
+from .routes import PERSONALITIES, Routes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,9 +54,11 @@ async def _run(options: Options) -> int:
     if not await _load(options, faults, signals):
         say("ended before the model was loaded")
         return 0
-    metrics = Metrics()
-    inference = Inference(options, Engine(options, metrics, faults), metrics)
-    server = HttpServer(Routes(App(options, inference, metrics, faults)), most_body=options.payload_limit)
+    personality = PERSONALITIES[options.personality]
+    observer = personality.observer(options)
+    engine = Engine(options, observer, faults)
+    app = App(options, Inference(options, engine, observer), observer, faults)
+    server = HttpServer(Routes(app), most_body=options.payload_limit)
     try:
         port = await server.start(options.hostname, options.port)
     except OSError as error:
@@ -69,9 +70,9 @@ async def _run(options: Options) -> int:
     say(f"listening on http://{host}:{port}")
     if faults.at("crash", "ready"):
         crash(faults, "ready")
-    inference.engine.healthy = not faults.at("unhealthy", "ready")
+    engine.healthy = not faults.at("unhealthy", "ready")
     await signals.end.wait()
-    return await _drain(server, options, signals)
+    return await _drain(server, engine, options, signals)
 
 
 async def _load(options: Options, faults: Faults, signals: _Signals) -> bool:
@@ -91,9 +92,15 @@ async def _load(options: Options, faults: Faults, signals: _Signals) -> bool:
     return not signals.end.is_set()
 
 
-async def _drain(server: HttpServer, options: Options, signals: _Signals) -> int:
+async def _drain(server: HttpServer, engine: Engine, options: Options, signals: _Signals) -> int:
     say(f"draining, for at most {options.graceful_timeout:g} s")
-    drained = asyncio.ensure_future(server.drain())
+
+    async def all_answered() -> None:
+        if PERSONALITIES[options.personality].accepts_while_draining:
+            await engine.close()
+        await server.drain()
+
+    drained = asyncio.ensure_future(all_answered())
     now = asyncio.ensure_future(signals.now.wait())
     await asyncio.wait({drained, now}, timeout=options.graceful_timeout, return_when=asyncio.FIRST_COMPLETED)
     now.cancel()

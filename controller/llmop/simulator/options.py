@@ -13,16 +13,42 @@ from typing import Any
 from .faults import Fault, parse_fault
 
 _ENV_PREFIX = "LLMOP_SIM_"
+_SWITCHES = ("admin", "no_chat_template")
+# What an option is where it is not given, for each engine that the simulator can be. TGI: launcher/src/main.rs. vLLM:
+# config/vllm.py and config/scheduler.py; a request beyond `max_concurrent_requests` is refused as beyond --max-num-queued-reqs, 0
+# means never. TEI: docs/source/en/cli_arguments.md; it waits for its last request however long that takes.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "tgi": {
+        "max_concurrent_requests": 128,
+        "max_client_batch_size": 4,
+        "max_batch_size": 0,
+        "graceful_timeout": 90.0,
+    },
+    "vllm": {
+        "max_concurrent_requests": 0,
+        "max_client_batch_size": 0,
+        "max_batch_size": 128,
+        "graceful_timeout": 0.0,
+    },
+    "tei": {
+        "max_concurrent_requests": 512,
+        "max_client_batch_size": 32,
+        "max_batch_size": 0,
+        "graceful_timeout": 86400.0,
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """Everything that can be set. Names, defaults and limits follow `text-generation-launcher` where it has them.
 
-    Times are in seconds, except the decode times (milliseconds). `port` 0 takes a free one.
+    Times are in seconds, except the decode times (milliseconds). `port` 0 takes a free one; `max_concurrent_requests` 0 and
+    `max_batch_size` 0 mean no limit.
     `prometheus_port`, `master_port` and `shard_uds_path` are None where not given; see `exclusive.py`.
     """
 
+    personality: str
     hostname: str
     port: int
     model_id: str
@@ -36,7 +62,10 @@ class Options:
     max_stop_sequences: int
     max_top_n_tokens: int
     max_client_batch_size: int
+    max_batch_size: int
     payload_limit: int
+    embedding_size: int
+    no_chat_template: bool
     prefill_tokens_per_second: float
     decode_base_ms: float
     decode_per_sequence_ms: float
@@ -90,7 +119,7 @@ def read_api_key(path: str) -> str:
 
 def _as_flags(parser: argparse.ArgumentParser, action: argparse.Action, name: str, value: str) -> list[str]:
     flag = action.option_strings[0]
-    if action.dest == "admin":
+    if action.dest in _SWITCHES:
         if value.lower() not in ("", "0", "1", "false", "true"):
             parser.error(f"environment variable {name}: {value!r} is not true or false")
         return [flag] if value.lower() in ("1", "true") else []
@@ -114,27 +143,37 @@ def _options(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Opt
             api_key = read_api_key(values.api_key_file)
         except ValueError as error:
             parser.error(f"argument --api-key-file: {error}")
+    defaults = DEFAULTS[values.personality]
+
+    def given(name: str) -> Any:
+        value = getattr(values, name)
+        return defaults[name] if value is None else value
+
     return Options(
+        personality=values.personality,
         hostname=values.hostname,
         port=values.port,
         model_id=values.model_id,
         served_model_name=values.served_model_name or values.model_id,
         api_key=api_key,
         load_seconds=values.load_seconds,
-        max_concurrent_requests=values.max_concurrent_requests,
+        max_concurrent_requests=int(given("max_concurrent_requests")),
         max_input_tokens=most_input,
         max_total_tokens=total,
         max_best_of=values.max_best_of,
         max_stop_sequences=values.max_stop_sequences,
         max_top_n_tokens=values.max_top_n_tokens,
-        max_client_batch_size=values.max_client_batch_size,
+        max_client_batch_size=int(given("max_client_batch_size")),
+        max_batch_size=int(given("max_batch_size")),
         payload_limit=values.payload_limit,
+        embedding_size=values.embedding_size,
+        no_chat_template=values.no_chat_template,
         prefill_tokens_per_second=values.prefill_tokens_per_second,
         decode_base_ms=values.decode_base_ms,
         decode_per_sequence_ms=values.decode_per_sequence_ms,
         kv_tokens=values.kv_tokens,
         answer_tokens=values.answer_tokens,
-        graceful_timeout=values.graceful_timeout,
+        graceful_timeout=float(given("graceful_timeout")),
         seed=values.seed,
         faults=tuple(values.fault),
         admin=values.admin,
@@ -154,6 +193,14 @@ def _parser() -> argparse.ArgumentParser:
     def add(flag: str, kind: Callable[[str], Any], default: object, text: str) -> None:
         parser.add_argument(flag, type=kind, default=default, help=f"{text} (default: {default})")
 
+    def add_as_engine(flag: str, kind: Callable[[str], Any], text: str) -> None:
+        name = flag.removeprefix("--").replace("-", "_")
+        own = ", ".join(f"{engine} {defaults[name]:g}" for engine, defaults in DEFAULTS.items())
+        parser.add_argument(flag, type=kind, default=None, help=f"{text} (default: {own})")
+
+    parser.add_argument(
+        "--personality", choices=list(DEFAULTS), default="tgi", help="the engine that it is (default: tgi)"
+    )
     add("--hostname", _address, "127.0.0.1", "IP address to listen on")
     add("--port", _port, 3000, "port to listen on; 0 takes a free one and prints it")
     add("--model-id", _word, "simulated", "name of the model")
@@ -165,7 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--api-key-file", str, None, "file (mode 0600) with the key that requests must carry")
     add("--load-seconds", _positive_or_zero, 0.0, "time to load the model; the port opens after it")
-    add("--max-concurrent-requests", _count, 128, "requests queued or running; more are answered 429")
+    add_as_engine(
+        "--max-concurrent-requests", _count, "requests queued or running; more are answered 429, by vllm 503"
+    )
     add("--max-input-tokens", _count, None, "longest prompt; one below --max-total-tokens without it")
     add(
         "--max-total-tokens",
@@ -176,14 +225,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-best-of", _count, 2, "limit of `best_of`")
     add("--max-stop-sequences", _count, 4, "limit of `stop`")
     add("--max-top-n-tokens", _count, 5, "limit of `top_n_tokens`")
-    add("--max-client-batch-size", _count, 4, "prompts in one completion request")
+    add_as_engine("--max-client-batch-size", _count, "prompts or inputs in one request")
+    add_as_engine("--max-batch-size", _count, "sequences that run at once; 0 is as many as fit into memory")
     add("--payload-limit", _count, 2_000_000, "largest request body, in bytes")
     add("--prefill-tokens-per-second", _positive_or_zero, 0.0, "speed of reading prompts; 0 takes no time")
     add("--decode-base-ms", _positive_or_zero, 0.0, "time of one decode step")
     add("--decode-per-sequence-ms", _positive_or_zero, 0.0, "added to a decode step per running sequence")
     add("--kv-tokens", _tokens, 1_000_000, "tokens that fit into memory; requests wait until theirs fit")
     add("--answer-tokens", _count, 64, "typical length of an answer whose request sets no limit")
-    add("--graceful-timeout", _positive_or_zero, 90.0, "time to finish requests after SIGTERM")
+    add_as_engine("--graceful-timeout", _positive_or_zero, "time to finish requests after SIGTERM")
+    add("--embedding-size", _count, 384, "numbers in an embedding of tei")
+    parser.add_argument("--no-chat-template", action="store_true", help="be a model without a chat template")
     add("--seed", int, 0, "answers depend on it and on the prompt")
     parser.add_argument(
         "--fault",

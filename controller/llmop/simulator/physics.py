@@ -6,7 +6,7 @@ A batch alternates between two kinds of work, as Text-Generation-Inference does:
   takes the sum of their prompt tokens divided by the prefill rate and gives each of them its first token;
 * *decode*: every running sequence gets one more token; it takes `base + per_sequence * batch size` seconds.
 
-A sequence reserves the KV tokens of its prompt and of everything it may generate when it is admitted. The
+No more than `most_sequences` run at once. A sequence reserves the KV tokens of its prompt and of everything it may generate when it is admitted. The
 first in the queue that does not fit holds up all behind it.
 
 The driver calls `begin`, waits `Work.seconds`, then calls `finish`. In between it may `enqueue` and `cancel`.
@@ -26,6 +26,7 @@ class Physics:
     decode_base_seconds: float
     decode_per_sequence_seconds: float
     kv_tokens: int
+    most_sequences: int = 0  # 0 = no limit but memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +155,10 @@ def _admissible(batch: Batch, physics: Physics) -> tuple[Sequence, ...]:
         return ()
     free = physics.kv_tokens - batch.reserved_tokens
     count = 0
-    for sequence in batch.waiting:
+    waiting = batch.waiting
+    if physics.most_sequences:
+        waiting = waiting[: max(0, physics.most_sequences - batch.size)]
+    for sequence in waiting:
         free -= sequence.reserved_tokens
         if free < 0:
             break

@@ -80,6 +80,14 @@ def token_id(text: str) -> int:
     return _FIRST_WORD_ID + int.from_bytes(hashlib.blake2b(text.encode(), digest_size=2).digest(), "big")
 
 
+def token_text(number: int) -> str:
+    """The text of a generated token's id; ids of prompts have lost theirs and show as numbers."""
+    if number == _END_ID:
+        return END.text
+    index = number - _FIRST_WORD_ID
+    return _TOKENS[index].text if 0 <= index < _TOKEN_COUNT else f" <{number}>"
+
+
 def natural_length(prompt: str, seed: str, typical: int) -> int:
     """How many words the answer has when the client sets no limit: between half and one and a half `typical`."""
     return max(1, typical // 2 + _start(prompt, seed) % (typical + 1))

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-from .app import VERSION, App, answer_json, event, read_body
-from .engine import Generation
-from .generate import Failure, Finished, Piece
+from .app import DOCKER_LABEL, VERSION, App, answer_json, event, read_body
+from .errors import INCOMPLETE, INCOMPLETE_STREAM, InferError
+from .generate import Failure, Finished, Piece, Prepare
 from .http_server import Exchange, Response
+from .request import Generation
 from .text import Token, alternatives, split_tokens, token_id
-from .validation import GenerateRequest, read_generate_request
+from .validation import (
+    GenerateRequest,
+    best_of,
+    read_generate_request,
+    refuse_in_stream,
+    validate,
+)
 
 
 async def generate(app: App, exchange: Exchange) -> Response | None:
     """POST /generate."""
     request = read_generate_request(read_body(exchange))
-    finished = await app.inference.unary(request)
+    finished = await app.inference.unary(*_sequences(app, request))
     return answer_json(_generated(request, finished), headers=timing_headers(request, finished))
 
 
@@ -33,7 +41,7 @@ async def compat_generate(app: App, exchange: Exchange) -> Response | None:
     if fields.flag("stream"):
         await _stream(app, exchange, request)
         return None
-    finished = await app.inference.unary(request)
+    finished = await app.inference.unary(*_sequences(app, request))
     return answer_json([_generated(request, finished)], headers=timing_headers(request, finished))
 
 
@@ -63,20 +71,26 @@ async def info(app: App, exchange: Exchange) -> Response | None:
             "max_stop_sequences": options.max_stop_sequences,
             "max_input_tokens": options.max_input_tokens,
             "max_total_tokens": options.max_total_tokens,
-            "validation_workers": 1,
+            "validation_workers": 2,
             "max_client_batch_size": options.max_client_batch_size,
             "router": "llmop-simulator",
             "version": VERSION,
             "sha": None,
-            "docker_label": None,
+            "docker_label": DOCKER_LABEL,
         }
     )
 
 
-async def metrics(app: App, exchange: Exchange) -> Response | None:
-    """GET /metrics."""
-    text = app.metrics.render(app.inference.engine.gauges())
-    return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+def prepared(app: App, request: GenerateRequest, copy: int = 0) -> Prepare:
+    """What the engine asks for when it has a place for the request."""
+    return partial(validate, request, app.options, copy)
+
+
+def in_stream(error: InferError) -> InferError:
+    """The error as a stream words it: a lost end has a name of its own there."""
+    if error.kind is INCOMPLETE:
+        return InferError(INCOMPLETE_STREAM, "Incomplete generation stream")
+    return error
 
 
 def timing_headers(request: GenerateRequest, finished: Finished) -> dict[str, str]:
@@ -113,6 +127,17 @@ def token_places(text: str) -> list[dict[str, Any]]:
         places.append({"id": token_id(token), "text": token, "start": start, "stop": stop})
         start = stop
     return places
+
+
+def _sequences(app: App, request: GenerateRequest) -> list[Prepare]:
+    """One for each sequence of `best_of`. Raises InferError before any of them takes a place."""
+    try:
+        count = best_of(request, app.options)
+    except InferError as error:
+        app.observer.arrived()
+        app.observer.refused(error.kind.metric)
+        raise
+    return [prepared(app, request, copy) for copy in range(count)]
 
 
 def _milliseconds(seconds: float) -> str:
@@ -169,12 +194,19 @@ def _top_tokens(generation: Generation, token: Token) -> list[dict[str, Any]]:
 async def _stream(app: App, exchange: Exchange, request: GenerateRequest) -> None:
     cut_after = app.faults.number("cut-stream", 0)
     stream = exchange.start_stream(stream_headers(len(request.inputs)))
-    async with aclosing(app.inference.stream([request])) as pieces_so_far:
+    refused = refuse_in_stream(request)
+    if refused is not None:
+        app.observer.arrived()
+        app.observer.refused(refused.kind.metric)
+        await stream.send(event(refused.body()))
+        stream.close()
+        return
+    async with aclosing(app.inference.stream([prepared(app, request)])) as pieces_so_far:
         async for pieces in pieces_so_far:
             events: list[bytes] = []
             for piece in pieces:
                 if isinstance(piece, Failure):
-                    events.append(event(piece.error.body()))
+                    events.append(event(in_stream(piece.error).body()))
                     continue
                 events.append(event(_stream_token(request, piece)))
                 if piece.index == cut_after:
@@ -190,13 +222,14 @@ def _stream_token(request: GenerateRequest, piece: Piece) -> dict[str, Any]:
     if request.top_n_tokens:
         result["top_tokens"] = [_token(each) for each in alternatives(piece.token, request.top_n_tokens)]
     result["generated_text"] = result["details"] = None
-    if piece.last is not None:
-        result["generated_text"] = _text(request, piece.last)
+    if piece.last:
+        generation = piece.generation
+        result["generated_text"] = _text(request, generation)
         if request.details:
             result["details"] = {
-                "finish_reason": piece.last.answer.finish_reason,
-                "generated_tokens": len(piece.last.answer.tokens),
-                "seed": piece.last.request.shown_seed,
-                "input_length": piece.last.request.prompt_tokens,
+                "finish_reason": generation.answer.finish_reason,
+                "generated_tokens": len(generation.answer.tokens),
+                "seed": generation.request.shown_seed,
+                "input_length": generation.request.prompt_tokens,
             }
     return result

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .body import Fields
 from .errors import InferError, invalid
 from .options import Options
+from .request import ValidRequest
 from .text import count_tokens, natural_length, split_tokens
 
 # An answer without a limit reserves memory in pieces of so many tokens (validation.rs, DEFAULT_GENERATION_LENGTH).
@@ -40,21 +41,6 @@ class GenerateRequest:
     grammar: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ValidRequest:
-    """A request that may be queued. Sizes in tokens; `natural` is None where the client set a limit."""
-
-    prompt: str
-    prompt_tokens: int
-    most: int
-    natural: int | None
-    reserved_tokens: int
-    stop: tuple[str, ...]
-    text_seed: str
-    shown_seed: int | None
-    top_n_tokens: int
-
-
 def read_generate_request(fields: Fields) -> GenerateRequest:
     """The body of /generate, /generate_stream and /. Raises BadBody."""
     parameters = fields.object("parameters")
@@ -66,7 +52,7 @@ def read_generate_request(fields: Fields) -> GenerateRequest:
         temperature=parameters.number("temperature"),
         repetition_penalty=parameters.number("repetition_penalty"),
         frequency_penalty=parameters.number("frequency_penalty"),
-        top_k=parameters.whole("top_k"),
+        top_k=parameters.signed("top_k"),
         top_p=parameters.number("top_p"),
         typical_p=parameters.number("typical_p"),
         do_sample=parameters.flag("do_sample"),
@@ -100,10 +86,11 @@ def validate(request: GenerateRequest, options: Options, copy: int = 0) -> Valid
         raise invalid(
             f"`truncate` must be strictly positive and less than {options.max_input_tokens}. Given: {truncate}"
         )
+    prompt, prompt_tokens = _cut(request.inputs, truncate)
+    valid = _size(request, options, prompt, prompt_tokens, copy, top_n_tokens)
     if request.grammar:
         raise invalid("grammar is not supported")
-    prompt, prompt_tokens = _cut(request.inputs, truncate)
-    return _size(request, options, prompt, prompt_tokens, copy, top_n_tokens)
+    return valid
 
 
 def best_of(request: GenerateRequest, options: Options) -> int:
@@ -142,7 +129,7 @@ def _validate_sampling(request: GenerateRequest) -> None:
         raise invalid("`top_p` must be > 0.0 and < 1.0")
     if request.typical_p is not None and not 0 < request.typical_p < 1:
         raise invalid("`typical_p` must be > 0.0 and < 1.0")
-    if request.top_k == 0:
+    if request.top_k is not None and request.top_k <= 0:
         raise invalid("`top_k` must be strictly positive")
     if several and request.seed is not None:
         raise invalid("`seed` must not be set when `best_of` > 1")

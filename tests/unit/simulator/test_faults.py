@@ -68,3 +68,16 @@ def test_cleared_faults_are_never_due() -> None:
     faults = Faults((parse_fault("fail@request:1"), parse_fault("cut-stream@token:2")))
     faults.clear()
     assert (frozenset(), [], 0) == (faults.count_request(), faults.active(), faults.number("cut-stream", 0))
+
+
+def test_a_failure_may_come_at_a_token_or_at_a_request() -> None:
+    faults = Faults(
+        (parse_fault("fail@request:2"), parse_fault("fail@token:3"), parse_fault("incomplete@request:1"))
+    )
+    assert (3, 2, 0) == (
+        faults.number_at("fail", "token"),
+        faults.number_at("fail", "request"),
+        faults.number_at("cut-stream", "token"),
+    )
+    assert frozenset({"incomplete"}) == faults.count_request()
+    assert frozenset({"fail"}) == faults.count_request()

@@ -98,3 +98,25 @@ def test_an_unknown_setting_in_the_environment_is_refused(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         parse_options([], {"LLMOP_SIM_PROT": "1"})
     assert "LLMOP_SIM_PROT is not a setting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("personality", "defaults"),
+    [("tgi", (128, 4, 0, 90.0)), ("vllm", (0, 0, 128, 0.0)), ("tei", (512, 32, 0, 86400.0))],
+)
+def test_each_engine_has_its_own_defaults(personality: str, defaults: tuple[int, int, int, float]) -> None:
+    options = parse_options(["--personality", personality], {})
+    assert defaults == (
+        options.max_concurrent_requests,
+        options.max_client_batch_size,
+        options.max_batch_size,
+        options.graceful_timeout,
+    )
+    given = parse_options(["--max-concurrent-requests=3"], {"LLMOP_SIM_PERSONALITY": personality})
+    assert (personality, 3) == (given.personality, given.max_concurrent_requests)
+
+
+def test_an_engine_that_it_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--personality", "gpt"], {})
+    assert "invalid choice: 'gpt' (choose from 'tgi', 'vllm', 'tei')" in capsys.readouterr().err

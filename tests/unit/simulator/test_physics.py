@@ -178,3 +178,28 @@ def test_memory_is_never_overbooked(sizes: list[tuple[int, int]]) -> None:
             break
         batch, _ = finish(batch, work)
     assert Batch(decodes=batch.decodes) == batch
+
+
+def test_no_more_sequences_run_at_once_than_allowed() -> None:
+    physics = Physics(
+        prefill_tokens_per_second=0,
+        decode_base_seconds=1,
+        decode_per_sequence_seconds=0,
+        kv_tokens=1000,
+        most_sequences=2,
+    )
+    batch = Batch()
+    for number in range(1, 4):
+        batch = enqueue(batch, Sequence(id=number, prompt_tokens=1, new_tokens=2, reserved_tokens=3))
+
+    batch, work = begin(batch, physics)
+    assert work is not None
+    assert [1, 2] == [each.id for each in batch.prefilling]
+    batch, _ = finish(batch, work)
+    batch, work = begin(batch, physics)
+    assert work is not None
+    assert (WorkKind.DECODE, [3]) == (work.kind, [each.id for each in batch.waiting])
+    batch, outcome = finish(batch, work)
+    assert (1, 2) == outcome.ended
+    batch, work = begin(batch, physics)
+    assert [3] == [each.id for each in batch.prefilling]

@@ -13,12 +13,12 @@ from typing import Any
 
 from .app import FINGERPRINT, App, answer_json, event, read_body
 from .body import Fields
-from .engine import Generation
-from .errors import BATCH_SIZE, SUFFIX, InferError, invalid
+from .errors import BATCH_SIZE, SUFFIX, TEMPLATE, TOOL, InferError, invalid
 from .generate import Failure, Piece
 from .http_server import Exchange, Response
+from .request import Generation
 from .text import Token, alternatives
-from .tgi import stream_headers, timing_headers, token_places
+from .tgi import in_stream, prepared, stream_headers, timing_headers, token_places
 from .validation import GenerateRequest
 
 _DONE = b"data:[DONE]\n\n"
@@ -35,17 +35,17 @@ async def models(app: App, exchange: Exchange) -> Response | None:
 
 async def completions(app: App, exchange: Exchange) -> Response | None:
     """POST /v1/completions: one prompt or a list, unary or as a stream."""
-    app.metrics.count("tgi_request_count")
+    app.observer.arrived()
     fields = read_body(exchange)
     try:
         requests = _completion_requests(app, fields)
     except InferError as error:
-        app.metrics.failed(error.kind.metric)
+        app.observer.refused(error.kind.metric)
         raise
     if fields.flag("stream"):
         await _stream(app, exchange, requests, lambda piece: [_completion_chunk(app, piece)])
         return None
-    finished = await app.inference.unary_each(requests)
+    finished = await app.inference.unary_each([prepared(app, request) for request in requests])
     usage = _usage(*[each.generation for each in finished])
     choices = [
         {
@@ -58,23 +58,25 @@ async def completions(app: App, exchange: Exchange) -> Response | None:
     ]
     headers = timing_headers(requests[0], finished[0]) if finished else {}
     return answer_json(
-        {**_envelope(app, "text_completion"), "choices": choices, "usage": usage}, headers=headers
+        {**_envelope(app.options.served_model_name, "text_completion"), "choices": choices, "usage": usage},
+        headers=headers,
     )
 
 
 async def chat_completions(app: App, exchange: Exchange) -> Response | None:
     """POST /v1/chat/completions, unary or as a stream."""
-    app.metrics.count("tgi_request_count")
+    app.observer.arrived()
     fields = read_body(exchange)
     request = _chat_request(app, fields)
     logprobs = fields.flag("logprobs")
+    model = _chat_model(app, fields)
     if fields.flag("stream"):
         with_usage = fields.object("stream_options").flag("include_usage")
         await _stream(
-            app, exchange, [request], lambda piece: _chat_chunks(app, request, piece, logprobs, with_usage)
+            app, exchange, [request], lambda piece: _chat_chunks(model, request, piece, logprobs, with_usage)
         )
         return None
-    finished = await app.inference.unary(request)
+    finished = await app.inference.unary(prepared(app, request))
     generation = finished.generation
     choice = {
         "index": 0,
@@ -82,13 +84,13 @@ async def chat_completions(app: App, exchange: Exchange) -> Response | None:
         "logprobs": _logprobs(request, generation.answer.tokens) if logprobs else None,
         "finish_reason": _finish_reason(generation),
     }
-    answer = {**_envelope(app, "chat.completion"), "choices": [choice], "usage": _usage(generation)}
+    answer = {**_envelope(model, "chat.completion"), "choices": [choice], "usage": _usage(generation)}
     return answer_json(answer, headers=timing_headers(request, finished))
 
 
 async def chat_tokenize(app: App, exchange: Exchange) -> Response | None:
     """POST /chat_tokenize: the prompt that the chat template makes, and its tokens."""
-    app.metrics.count("tgi_request_count")
+    app.observer.arrived()
     text = _chat_request(app, read_body(exchange)).inputs
     return answer_json({"tokenize_response": token_places(text), "templated_text": text})
 
@@ -142,8 +144,22 @@ def _chat_request(app: App, fields: Fields) -> GenerateRequest:
 
 
 def _wants_grammar(fields: Fields) -> bool:
+    """Whether the answer has to have a form. Raises InferError for tools that cannot be used (infer/tool_grammar.rs)."""
     tools = fields.get("tools")
-    return fields.get("response_format") is not None or bool(tools and fields.get("tool_choice") != "none")
+    wants_form = fields.get("response_format") is not None
+    if wants_form and tools is not None:
+        raise InferError(TOOL, "Tool error: Grammar and tools are mutually exclusive")
+    choice = fields.get("tool_choice")
+    if isinstance(tools, list) and isinstance(choice, dict):
+        name = choice.get("function", {}).get("name") if isinstance(choice.get("function"), dict) else None
+        if name not in [_tool_name(tool) for tool in tools]:
+            raise InferError(TOOL, f"Tool error: Tool with name {name} not found")
+    return wants_form or bool(tools and choice != "none")
+
+
+def _tool_name(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return function.get("name") if isinstance(function, dict) else None
 
 
 def _sampling(fields: Fields) -> tuple[float | None, bool]:
@@ -152,6 +168,9 @@ def _sampling(fields: Fields) -> tuple[float | None, bool]:
 
 
 def _template(app: App, fields: Fields) -> str:
+    """What the chat template makes of the messages. Raises InferError if there is no template, BadBody for other shapes."""
+    if app.options.no_chat_template:
+        raise InferError(TEMPLATE, "Template error: template not found")
     messages = fields.get("messages")
     if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
         raise fields.mismatch("messages", messages, "a sequence of messages")
@@ -172,7 +191,7 @@ def _content(app: App, message: Fields) -> str:
             raise message.mismatch("content", content, "a string or a sequence of parts")
         part = Fields(values, f"content[{number}].")
         if part.required_text("type") != "text":
-            app.metrics.failed("validation")
+            app.observer.refused("validation")
             raise invalid("image modality is not supported")
         parts.append(part.required_text("text"))
     return "".join(parts)
@@ -186,12 +205,14 @@ async def _stream(
 ) -> None:
     cut_after = app.faults.number("cut-stream", 0)
     stream = exchange.start_stream(stream_headers(sum(len(request.inputs) for request in requests)))
-    async with aclosing(app.inference.stream(requests)) as pieces_so_far:
+    prepare = [prepared(app, request) for request in requests]
+    async with aclosing(app.inference.stream(prepare)) as pieces_so_far:
         async for pieces in pieces_so_far:
             events: list[bytes] = []
             for piece in pieces:
                 if isinstance(piece, Failure):
-                    events.append(event({"error": {"message": piece.error.message, "http_status_code": 422}}))
+                    message = in_stream(piece.error).message
+                    events.append(event({"error": {"message": message, "http_status_code": 422}}))
                     continue
                 events += [event(chunk) for chunk in chunks(piece)]
                 if piece.index == cut_after:
@@ -205,35 +226,41 @@ async def _stream(
 
 def _completion_chunk(app: App, piece: Piece) -> dict[str, Any]:
     choice = {"index": piece.stream, "text": piece.token.text, "logprobs": None, "finish_reason": ""}
-    chunk = {**_envelope(app, "text_completion"), "choices": [choice]}
-    if piece.last is not None:
-        choice["finish_reason"] = piece.last.answer.finish_reason
-        chunk["usage"] = _usage(piece.last)
+    chunk = {**_envelope(app.options.served_model_name, "text_completion"), "choices": [choice]}
+    if piece.last:
+        choice["finish_reason"] = piece.generation.answer.finish_reason
+        chunk["usage"] = _usage(piece.generation)
     return chunk
 
 
 def _chat_chunks(
-    app: App, request: GenerateRequest, piece: Piece, logprobs: bool, with_usage: bool
+    model: str, request: GenerateRequest, piece: Piece, logprobs: bool, with_usage: bool
 ) -> list[dict[str, Any]]:
-    envelope = _envelope(app, "chat.completion.chunk")
+    envelope = _envelope(model, "chat.completion.chunk")
     choice = {
         "index": 0,
         "delta": {"role": "assistant", "content": "" if piece.token.special else piece.token.text},
         "logprobs": _logprobs(request, (piece.token,)) if logprobs else None,
-        "finish_reason": None if piece.last is None else _finish_reason(piece.last),
+        "finish_reason": _finish_reason(piece.generation) if piece.last else None,
     }
     chunks = [{**envelope, "choices": [choice], "usage": None}]
-    if with_usage and piece.last is not None:
-        chunks.append({**envelope, "choices": [], "usage": _usage(piece.last)})
+    if with_usage and piece.last:
+        chunks.append({**envelope, "choices": [], "usage": _usage(piece.generation)})
     return chunks
 
 
-def _envelope(app: App, kind: str) -> dict[str, Any]:
+def _chat_model(app: App, fields: Fields) -> str:
+    """TGI takes any other name than "tgi" for an adapter's, and repeats it."""
+    name = fields.text("model")
+    return app.options.served_model_name if name in (None, "tgi") else str(name)
+
+
+def _envelope(model: str, kind: str) -> dict[str, Any]:
     return {
         "object": kind,
         "id": "",
         "created": int(time.time()),  # noqa: TID251 - the simulator imports nothing of llmop
-        "model": app.options.served_model_name,
+        "model": model,
         "system_fingerprint": FINGERPRINT,
     }
 
