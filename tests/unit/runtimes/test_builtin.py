@@ -1,5 +1,6 @@
 """The manifests that ship with llmop: all of them load, fit together, and say nothing that is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
 NAMES = ["llamacpp", "sglang", "simulator", "tei", "tgi", "vllm"]
 A100 = Profile(name="a100", gres="gpu:a100", gpus_per_node=8)
 FLAGS = Path(__file__).parents[2] / "data" / "engines"
+DOCS = Path(__file__).parents[3] / "docs"
 
 # What is for the shell or Python that starts the engine, and an abbreviation that SGLang's argparse takes.
 SHELL = {"-euc", "-c", "--tp", "--pp", "--dp"}
@@ -58,11 +60,7 @@ def test_an_example_can_be_applied(path: Path) -> None:
 @pytest.mark.parametrize("engine", ["sglang", "tei", "tgi", "vllm"])
 def test_an_engine_knows_every_flag_that_its_runtime_and_the_examples_give_it(engine: str) -> None:
     """The lists were read from the engines' own sources, which their first lines name."""
-    known = {
-        line
-        for line in (FLAGS / f"{engine}.flags").read_text(encoding="utf-8").splitlines()
-        if not line.startswith("#")
-    }
+    known = known_flags(engine)
     (runtime,) = [convert.runtime(each) for each in admitted({engine: builtin.runtimes()[f"{engine}.yaml"]})]
     examples = [
         convert.deployment(each).spec.template
@@ -79,3 +77,31 @@ def test_an_engine_knows_every_flag_that_its_runtime_and_the_examples_give_it(en
 
     assert flags
     assert set() == flags - known
+
+
+def known_flags(engine: str) -> set[str]:
+    text = (FLAGS / f"{engine}.flags").read_text(encoding="utf-8")
+    return {line for line in text.splitlines() if not line.startswith("#")}
+
+
+def test_the_page_of_runtimes_has_a_section_for_each_and_names_flags_that_exist() -> None:
+    page = (DOCS / "reference" / "runtimes.md").read_text(encoding="utf-8")
+    sections = {text.partition("\n")[0]: text for text in page.split("\n## ")[1:]}
+
+    assert set(NAMES) <= set(sections)
+    for engine in ("sglang", "tei", "tgi", "vllm"):
+        named = set(re.findall(r"`(--[a-z0-9-]+)", sections[engine]))
+        assert set() == named - known_flags(engine)
+
+
+def test_the_smoke_tests_look_for_flags_that_the_runtimes_give() -> None:
+    page = (DOCS / "howto" / "check-engines-on-gpus.md").read_text(encoding="utf-8")
+    looked_for = {
+        engine: {f"--{name}" for name in names.split("|")}
+        for engine, names in re.findall(r"apptainer exec (\w+)\.sif .*'--\(([a-z|-]+)\)'", page)
+    }
+
+    assert {"sglang", "tei", "tgi", "vllm"} == set(looked_for)
+    for engine, flags in looked_for.items():
+        given = builtin.runtimes()[f"{engine}.yaml"]
+        assert set() == {flag for flag in flags if f"- {flag}" not in given}
