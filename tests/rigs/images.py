@@ -31,6 +31,12 @@ TOOLS = (
     "uname",
     "hostname",
     "touch",
+    # What the launchers of the built-in runtimes use besides.
+    "awk",
+    "chmod",
+    "head",
+    "mkfifo",
+    "tr",
 )
 FOLDERS = (
     "dev",
