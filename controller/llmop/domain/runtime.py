@@ -30,7 +30,7 @@ class Runtime:
     gpu: str = "none"  # nvidia | amd | none
     ports: tuple[str, ...] = ("http",)  # one free port per name, unique per replica
     binds: tuple[str, ...] = ()  # templates of paths that the container sees read-only, at the same place
-    protocols: tuple[str, ...] = ("openai",)  # openai, tgi
+    protocols: tuple[str, ...] = ("openai",)  # openai, tgi, embeddings
     model_required: bool = True
     model_formats: tuple[str, ...] = ()  # gguf, directory; empty = any
     served_name: str = ""  # what the engine wants to read as "model"; "" = the name that clients send

@@ -41,7 +41,7 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
     model = models.get(name)
     if model is None:
         return unknown_model(name)
-    if Dialect.OPENAI not in model.protocols:
+    if Dialect.OPENAI not in model.protocols and not _embeds(route, model):
         return _not_spoken(model, Dialect.OPENAI)
     wanted = model.upstream_model or name
     if asked != wanted:
@@ -72,9 +72,22 @@ def _admit_tgi(
 
 
 _ROUTES = {Dialect.OPENAI: "/v1/chat/completions", Dialect.TGI: "/generate"}
+# The one route of OpenAI's dialect that an engine speaks which makes embeddings and no text, and its word in `protocols`.
+_EMBEDDINGS_ROUTE = "/v1/embeddings"
+_EMBEDDINGS = "embeddings"
+
+
+def _embeds(route: Route, model: RoutedModel) -> bool:
+    return _EMBEDDINGS in model.protocols and route.target.partition(b"?")[0] == _EMBEDDINGS_ROUTE.encode()
 
 
 def _not_spoken(model: RoutedModel, asked: Dialect) -> Refusal:
+    if _EMBEDDINGS in model.protocols:
+        return Refusal(
+            status=422,
+            code="dialect_not_supported",
+            message=f"the model '{model.name}' makes embeddings and no text: use {_EMBEDDINGS_ROUTE}",
+        )
     spoken = [dialect for dialect in Dialect if dialect in model.protocols]
     instead = " or ".join(_ROUTES[dialect] for dialect in spoken) or "another model"
     return Refusal(

@@ -19,7 +19,8 @@ def model(name: str, *protocols: str, upstream: str = "") -> RoutedModel:
 BOTH = model("both", "openai", "tgi")
 OPENAI = model("llama", "openai")
 RENAMED = model("public", "openai", upstream="tgi")
-MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED)}
+VECTORS = model("vectors", "embeddings")
+MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED, VECTORS)}
 
 
 def ask(path: str, body: bytes, header: str | None = None) -> Admission | Refusal:
@@ -81,3 +82,17 @@ def test_several_tgi_models_need_a_name() -> None:
     refusal = admit(route, None, b"{}", {"a": model("a", "tgi"), "b": model("b", "tgi")})
     assert isinstance(refusal, Refusal)
     assert "X-Model" in refusal.message
+
+
+def test_a_model_that_makes_embeddings_is_reached_for_them_only() -> None:
+    body = b'{"model":"vectors","input":"a"}'
+    for path in ("/v1/embeddings", "/v1/embeddings?x=1", "/models/vectors/v1/embeddings"):
+        assert Admission(model="vectors", body=body) == ask(path, body)
+    for path in ("/v1/chat/completions", "/v1/completions", "/models/vectors/generate"):
+        refusal = ask(path, body)
+        assert isinstance(refusal, Refusal)
+        assert (
+            422,
+            "dialect_not_supported",
+            "the model 'vectors' makes embeddings and no text: use /v1/embeddings",
+        ) == (refusal.status, refusal.code, refusal.message)

@@ -16,7 +16,7 @@ _BIND_NAMES = frozenset({"sharedDir"})
 _BODY_NAMES = frozenset({"servedName"})
 
 
-def _openai() -> list[Literal["openai", "tgi"]]:
+def _openai() -> list[Literal["openai", "tgi", "embeddings"]]:
     return ["openai"]
 
 
@@ -92,8 +92,10 @@ class ServingRuntimeSpec(fields.Fields):
             description="Ports the engine needs, by name; each replica gets free ones. `http` is where requests go.",
         )
     )
-    protocols: list[Literal["openai", "tgi"]] = Field(
-        default_factory=_openai, min_length=1, description="HTTP dialects that the engine speaks."
+    protocols: list[Literal["openai", "tgi", "embeddings"]] = Field(
+        default_factory=_openai,
+        min_length=1,
+        description="HTTP dialects that the engine speaks; embeddings: only /v1/embeddings of the dialect openai.",
     )
     probes: RuntimeProbes = Field(
         default_factory=RuntimeProbes, description="How the agent asks the engine on the node."
