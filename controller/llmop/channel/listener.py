@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llmop.channel import desk
+from llmop.channel import desk, gate
 from llmop.clock import Clock
 from llmop.domain import endings, errors, replica
 
@@ -153,16 +153,19 @@ def make_app(at: desk.Desk, clock: Clock) -> Starlette:
     async def claim(request: Request) -> JSONResponse:
         return await _answer(request, _claim)
 
-    async def _claim(body: Mapping[str, Any], token: str) -> dict[str, Any]:
-        return await at.claim(claim_of(body), token)
+    async def _claim(body: Mapping[str, Any], token: str, guest: gate.Guest) -> dict[str, Any]:
+        reply = await at.claim(claim_of(body), token)
+        guest.known()
+        return reply
 
     async def heartbeat(request: Request) -> JSONResponse:
         return await _answer(request, _heartbeat)
 
-    async def _heartbeat(body: Mapping[str, Any], token: str) -> dict[str, Any]:
+    async def _heartbeat(body: Mapping[str, Any], token: str, guest: gate.Guest) -> dict[str, Any]:
         beat = heartbeat_of(body, clock.now())
         wait_s = _decimal(body, "wait", NUMBER_MAX, "seconds, not negative") or 0.0
         await at.heartbeat(beat, token)
+        guest.known()  # before the reply, which may be held back
         orders = await at.orders(beat.replica_uid, min(wait_s, WAIT_MAX_S))
         return {"period": at.period_s, "orders": orders}
 
@@ -180,7 +183,7 @@ async def _answer(request: Request, handle: Any) -> JSONResponse:
     if scheme.lower() != "bearer" or not token:
         return JSONResponse({"error": "a bearer token is needed"}, 401)
     try:
-        return JSONResponse(await handle(await _body(request), token))
+        return JSONResponse(await handle(await _body(request), token, request.state.guest))
     except _BadField as error:
         return JSONResponse({"error": str(error)}, 400)
     except _TooSlow:
@@ -218,12 +221,18 @@ class _Protocol(HttpToolsProtocol):
     uvicorn bounds neither: whoever reaches the port, without any token, could hold descriptors and memory of the controller.
     """
 
+    def __init__(self, guest: gate.Guest, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._guest = guest
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._guest.made(transport)
         self._head_bytes: int | None = 0  # of the message that comes in; None = its head is complete
         self._deadline: asyncio.TimerHandle | None = self.loop.call_later(REQUEST_S, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._guest.gone()
         self._in_time()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -240,6 +249,7 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_bytes = None
         super().on_headers_complete()
+        self.scope["state"]["guest"] = self._guest  # the application's task has not begun yet
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -253,15 +263,39 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Signals are the daemon's business."""
+    """Connections come through a gate. Signals are the daemon's business."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, bound: socket.socket) -> None:
         super().__init__(config)
+        self._bound = bound
+        self._admitting: asyncio.Task[None] | None = None
         self.is_up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup(sockets=[])
+        context = self.config.ssl
+        assert context is not None
+        admission = gate.Gate(self._bound, context, self._protocol)
+        self._admitting = asyncio.create_task(admission.run(), name="agent gate")
         self.is_up.set()
+
+    def _protocol(self, guest: gate.Guest) -> asyncio.Protocol:
+        return _Protocol(
+            guest,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._admitting is not None and self._admitting.done():
+            self._admitting.result()  # only an error ends it
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._admitting is not None:
+            self._admitting.cancel()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -319,7 +353,7 @@ class Listener:
             timeout_graceful_shutdown=1,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, bound)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -327,7 +361,7 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="agent listener")
+        self._task = asyncio.create_task(self._server.serve(), name="agent listener")
         up = asyncio.create_task(self._server.is_up.wait())
         await asyncio.wait([self._task, up], return_when=asyncio.FIRST_COMPLETED)
         up.cancel()

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.channel.conftest import Agent, Door
 from tests.unit.channel.desk_rig import job_name_of, token_of, uid_of
 
-from llmop.channel import certificates, listener
+from llmop.channel import certificates, gate, listener
 from llmop.domain import errors
 from llmop.domain.replica import AgentPhase, EndReason
 
@@ -209,7 +209,7 @@ async def test_a_deposed_controller_means_try_again(door: Door) -> None:
 
 
 async def test_a_client_that_trusts_another_ca_does_not_talk_to_us(door: Door, tmp_path: Path) -> None:
-    other, _, _ = certificates.ensure(tmp_path / "other", door.rig.wall_clock())
+    other, _, _ = certificates.ensure(tmp_path / "other", tmp_path / "other", door.rig.wall_clock())
     with pytest.raises(ssl.SSLCertVerificationError):
         await door.agent(ca=other)
 
@@ -284,6 +284,26 @@ async def test_a_client_that_leaves_leaves_no_trace(door: Door, caplog: pytest.L
     again = await (await door.agent()).beat(seq=3, wait=LONG_S)
     assert ["a"] == [order["id"] for order in again.body["orders"]]
     assert [] == [record.getMessage() for record in caplog.records]
+
+
+async def test_strangers_are_bounded_and_shut_nobody_out(door: Door) -> None:
+    """Whether they do not even speak TLS or send no token; whoever has shown one stays."""
+    agent = await claimed(door)
+    waiting = asyncio.create_task(agent.beat(wait=LONG_S))
+    silent = [await asyncio.open_connection("127.0.0.1", door.listener.port) for _ in range(30)]
+    speaking = [await door.agent() for _ in range(gate.STRANGERS_MAX)]
+    # Those that came first have made room, one for each that came later.
+    assert [b""] * 30 == [await reader.read() for reader, _ in silent]
+    assert 401 == (await speaking[-1].post("claim", agent.message(), token="x")).status
+    other = await claimed(door, 2)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await speaking[0].claim()
+    assert 200 == (await other.beat()).status
+    assert not waiting.done()
+    door.rig.desk.drain(uid_of(1), "a", "ScaledDown", door.rig.clock.now() + 60)
+    assert ["a"] == [order["id"] for order in (await waiting).body["orders"]]
+    for _, writer in silent:
+        writer.close()
 
 
 async def test_three_hundred_held_heartbeats_get_their_orders(door: Door) -> None:
