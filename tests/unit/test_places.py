@@ -56,6 +56,51 @@ async def test_what_a_purge_has_deleted_comes_back(
     assert (Path(where.shared_dir) / "controllers.json").exists()
 
 
+@pytest.mark.parametrize("part", [".", *shared.GUARDED])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+async def test_nothing_is_run_from_where_others_can_write(
+    where: site.Site, places: daemon.Places, part: str, mode: int
+) -> None:
+    """Also when it was private at first."""
+    await places.install(where)
+    (Path(where.shared_dir) / part).chmod(mode)
+    with pytest.raises(PermissionError, match=r"others can change .* chmod go-w"):
+        await places.install(where)
+    (Path(where.shared_dir) / part).chmod(0o750)
+    await places.install(where)
+
+
+async def test_a_team_may_write_models_and_images(where: site.Site, places: daemon.Places) -> None:
+    await places.install(where)
+    for part in ("models", "images"):
+        (Path(where.shared_dir) / part).chmod(0o770)
+    await places.install(where)
+
+
+async def test_a_part_that_somebody_has_planted_is_refused(
+    where: site.Site, places: daemon.Places, tmp_path: Path
+) -> None:
+    root = Path(where.shared_dir)
+    root.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "replicas").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="replicas is a symbolic link"):
+        await places.install(where)
+    (root / "replicas").unlink()
+    await places.install(where)
+
+
+async def test_a_directory_of_somebody_else_is_refused(
+    where: site.Site, places: daemon.Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await places.install(where)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(PermissionError, match=rf"belongs to user id {owner}, not to you") as refused:
+        await places.install(where)
+    assert str(refused.value.filename) == where.shared_dir
+
+
 async def test_a_directory_that_cannot_be_made_is_an_os_error(places: daemon.Places, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     bad = site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(tmp_path / "file" / "shared"))

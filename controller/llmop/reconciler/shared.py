@@ -1,11 +1,13 @@
 """The directory that the controller and all nodes of a cluster see."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +16,12 @@ from llmop.cluster import file_threads
 from llmop.domain import endings, ids, replica
 
 PARTS = ("agent", "replicas", "claims", "images", "models")
+GUARDED = (
+    "agent",
+    "replicas",
+    "claims",
+    "simulator",
+)  # jobs run what lies here; models and images may be a team's
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
 
 
@@ -42,10 +50,15 @@ class DiskDirectory:
         self._threads = file_threads.FileThreads("shared-directory", 2)
 
     def install(self, agent: bytes, simulator: Path) -> str:
-        """Makes the layout and puts the agent there by its content hash; returns the agent's path. Raises OSError."""
+        """Makes the layout and puts the agent there by its content hash; returns the agent's path.
+
+        Raises OSError, also where others could put something in the place of what jobs run as this account.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in PARTS:
             (self.root / part).mkdir(mode=0o700, exist_ok=True)
+        if danger := self._danger():
+            raise PermissionError(errno.EPERM, danger, str(self.root))
         digest = hashlib.sha256(agent).hexdigest()[:16]
         path = self.root / "agent" / f"{digest}.py"
         if not path.exists():
@@ -75,7 +88,25 @@ class DiskDirectory:
     def is_complete(self, agent: str) -> bool:
         """Whether what `install` and `publish` have put there is there: sites delete files that nobody has changed for weeks."""
         parts = (Path(agent), self.root / "controllers.json", *(self.root / part for part in PARTS))
-        return all(path.exists() for path in parts)
+        return all(path.exists() for path in parts) and not self._danger()
+
+    def _danger(self) -> str:
+        """Who else could change what jobs run, as a sentence; "" when nobody can. Raises OSError."""
+        where = (self.root, *(self.root / part for part in GUARDED))
+        return next((problem for path in where if path.exists() and (problem := self._danger_at(path))), "")
+
+    def _danger_at(self, path: Path) -> str:
+        # People may reach their directory over a link; what lies in it was made by llmop.
+        found = path.stat() if path == self.root else path.lstat()
+        way_out = "name a directory that is not there yet, and llmop makes it private"
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{path} is a symbolic link or a file; remove it, or {way_out}"
+        if found.st_uid != os.geteuid():
+            return f"{path} belongs to user id {found.st_uid}, not to you ({os.geteuid()}); {way_out}"
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o022:
+            return f"others can change {path} (mode {mode:04o}), and so run programs as you; chmod go-w it, or {way_out}"
+        return ""
 
     def publish(self, urls: Sequence[str], ca: str) -> None:
         """Tells agents where the controller listens, and other controllers which CA the agents trust. Raises OSError."""
