@@ -1,6 +1,7 @@
 """The command `llmop`: the processes of an installation."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -217,6 +218,7 @@ def _absolute(path: Path) -> Path:
 
 def main() -> None:
     """Errors on purpose are one line; everything else is a fault of ours and shows its trace."""
+    os.umask(0o077)  # whatever is made on the way to a private directory is private too
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

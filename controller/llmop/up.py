@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import click
 
 from llmop import statedir
 from llmop.cli import contexts
+from llmop.cli.errors import ConfigError
 from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import AlreadyExists, NeedsUser
@@ -155,8 +157,7 @@ def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bo
         context = contexts.Context(
             name="local", controller=settings.socket, gateway=url, key_file=str(secret_file)
         )
-        contexts.save(contexts.default_path(os.environ), context)
-        _greet(url, secret_file)
+        _greet(url, secret_file, options=_remember(context))
         while True:
             _restart(children)
             time.sleep(RESTART_S)
@@ -223,7 +224,8 @@ def _with_port(listen: str) -> str:
     host, _, port = listen.rpartition(":")
     if port != "0":
         return listen
-    with socket.create_server((host.strip("[]"), 0)) as probe:
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.create_server((host.strip("[]"), 0), family=family) as probe:
         return f"{host}:{probe.getsockname()[1]}"
 
 
@@ -280,8 +282,20 @@ def _restart(children: Sequence[_Child]) -> None:
             child.start()
 
 
-def _greet(url: str, secret_file: Path) -> None:
+def _remember(context: contexts.Context) -> str:
+    """Tells llmctl where we are; the options that it needs, written out, where it cannot be told."""
+    path = contexts.default_path(os.environ)
+    try:
+        contexts.save(path, context)
+    except (OSError, ConfigError) as error:
+        click.echo(f"llmctl cannot be told: {error}", err=True)
+        return f"--controller {shlex.quote(context.controller)} "
+    return ""
+
+
+def _greet(url: str, secret_file: Path, *, options: str) -> None:
     click.echo(
-        f"llmop is up.\n  gateway  {url}\n  key      in {secret_file}\n  try      llmctl get md,rep", err=True
+        f"llmop is up.\n  gateway  {url}\n  key      in {secret_file}\n  try      llmctl {options}get md,rep",
+        err=True,
     )
     sys.stderr.flush()

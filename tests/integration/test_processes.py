@@ -360,6 +360,29 @@ def test_a_second_up_leaves_the_first_alone(laptop: Laptop) -> None:
     assert 0 == laptop.end()
 
 
+def test_a_home_that_cannot_be_written_keeps_nobody_from_working(laptop: Laptop) -> None:
+    (laptop.home / ".config").write_text("a file where the directory should be")
+    laptop.up("--quiet")
+    said = laptop.log.read_text()
+    assert "llmctl cannot be told: " in said
+    assert f"{laptop.home}/.config/llmop" in said
+    way = f"--controller unix://{laptop.state}/run/controller.sock"
+    assert f"llmctl {way} get md,rep" in said
+    laptop.llmctl(*way.split(), "get", "clusters")
+    assert 0 == laptop.end()
+
+
+def test_directories_on_the_way_to_the_state_are_private_too(laptop: Laptop) -> None:
+    before = os.umask(0)
+    try:
+        laptop.state = laptop.home / "a" / "b" / "state"
+        laptop.up("--quiet")
+    finally:
+        os.umask(before)
+    assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in list(laptop.state.parents)[:2]}
+    assert 0 == laptop.end()
+
+
 @pytest.mark.parametrize("name", ["controller", "gateway"])
 def test_a_child_that_was_killed_is_started_again(laptop: Laptop, name: str) -> None:
     laptop.up("--quiet")
