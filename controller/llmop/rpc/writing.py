@@ -203,7 +203,7 @@ class Writer:
 
 def _document(manifest: str) -> dict[str, Any]:
     try:
-        data = json.loads(manifest, parse_constant=_refuse_constant)
+        data = json.loads(manifest, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
         json.dumps(
             data, ensure_ascii=False
         ).encode()  # JSON can escape half of a character; nobody can store it
@@ -212,6 +212,15 @@ def _document(manifest: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadRequest("manifest_json: must be an object with apiVersion, kind, metadata and spec")
     return data
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands there twice")
+    return found
 
 
 def _refuse_constant(word: str) -> None:

@@ -132,7 +132,13 @@ async def test_text_that_cannot_be_stored_is_refused_at_apply(rig: Rig, text: st
         assert "INVALID_ARGUMENT" == (await refused(rig.apply(document)))[0]
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{", "[" * 100_000, '{"spec": NaN}'])
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("", "[]", "{", "[" * 100_000, '{"spec": NaN}'),
+        '{"kind": "ModelDeployment", "spec": {"runtime": "tgi", "runtime": "simulator"}}',
+    ],
+)
 async def test_what_is_no_manifest_is_a_bad_request(rig: Rig, manifest: str) -> None:
     request = resources_pb2.ApplyRequest(manifest_json=manifest)
     assert ("INVALID_ARGUMENT", "BadRequest") == (await refused(rig.resources.Apply(request)))[:2]
