@@ -32,6 +32,8 @@ START_S = 30.0
 STOP_S = 15.0
 KILL_WAIT_S = 5
 RESTART_S = 1.0
+RESTART_MAX_S = 30.0
+QUICK_ENDS = 5  # so many in a row are no accident
 _PR_SET_PDEATHSIG = 1
 
 
@@ -49,9 +51,11 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._log_start = 0
+        self._due_at: float | None = None  # when it is to be started again
         self.quick_ends = 0
 
     def start(self) -> None:
+        self._due_at = None
         with self._log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -66,10 +70,19 @@ class _Child:
         self._started_at = time.monotonic()
 
     def has_ended(self) -> bool:
-        if self._process is None or self._process.poll() is None:
+        """True once for every end by itself."""
+        if self._process is None or self._due_at is not None or self._process.poll() is None:
             return False
-        self.quick_ends = self.quick_ends + 1 if time.monotonic() - self._started_at < 5.0 else 1
+        now = time.monotonic()
+        self.quick_ends = self.quick_ends + 1 if now - self._started_at < 5.0 else 1
+        # At once the first time, then after 1, 2, 4 ... seconds.
+        pause_s = RESTART_S * 2 ** min(self.quick_ends - 2, 10) if self.quick_ends > 1 else 0.0
+        self._due_at = now + min(RESTART_MAX_S, pause_s)
         return True
+
+    @property
+    def is_due(self) -> bool:
+        return self._due_at is not None and time.monotonic() >= self._due_at
 
     @property
     def exit_code(self) -> int | None:
@@ -272,13 +285,23 @@ def _answers(path: Path) -> bool:
 
 
 def _restart(children: Sequence[_Child]) -> None:
+    """Raises NeedsUser when nothing is left to be done here."""
     for child in children:
         if child.has_ended():
             if child.exit_code == DEPOSED:
                 raise NeedsUser("Deposed", "another controller has taken over this installation's database")
-            if child.quick_ends >= 5:
-                raise NeedsUser("KeepsEnding", f"the {child.name} ends again and again{child.last_words()}")
-            click.echo(f"the {child.name} has ended; starting it again", err=True)
+            if child.quick_ends < QUICK_ENDS:
+                click.echo(f"the {child.name} has ended; starting it again", err=True)
+            elif child.name == "gateway":
+                raise NeedsUser("KeepsEnding", f"the gateway ends again and again{child.last_words()}")
+            elif child.quick_ends == QUICK_ENDS:
+                # A full disk, a damaged database: no reason to take the gateway away from those who use it.
+                click.echo(
+                    "the controller ends again and again; it is tried until it stays, and the gateway serves on with what it"
+                    f" knows{child.last_words()}",
+                    err=True,
+                )
+        if child.is_due:
             child.start()
 
 

@@ -430,6 +430,21 @@ def test_a_child_that_keeps_ending_is_reported_with_the_end_of_its_log(laptop: L
     assert "lets others read or change it; chmod 600 it" in said
 
 
+def test_a_controller_that_keeps_ending_does_not_take_the_gateway_away(laptop: Laptop) -> None:
+    laptop.up("--quiet")
+    gateway = child(laptop, "gateway")
+    authority = laptop.state / "tls/ca.key"
+    authority.chmod(0o644)
+    os.kill(child(laptop, "controller"), signal.SIGKILL)
+    laptop.wait("a word", lambda: "the controller ends again and again" in laptop.log.read_text(), timeout=60)
+    assert "can be read or changed by others" in laptop.log.read_text()
+    assert gateway == child(laptop, "gateway")
+    authority.chmod(0o600)
+    laptop.wait("the controller to answer", lambda: answers(laptop), timeout=90)
+    assert gateway == child(laptop, "gateway")
+    assert 0 == laptop.end()
+
+
 def test_nothing_of_up_outlives_its_kill_but_replicas(laptop: Laptop) -> None:
     laptop.up("--quiet")
     laptop.end(signal.SIGKILL)
