@@ -80,8 +80,8 @@ def processes(directory: Path) -> list[tuple[int, str]]:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    # Not pytest's folder: the path of a Unix socket has at most 107 bytes.
-    made = Path(tempfile.mkdtemp(prefix="llmop-test-"))
+    # Not pytest's folder: the path of a Unix socket has at most 107 bytes. With a blank: what is printed shall be quoted.
+    made = Path(tempfile.mkdtemp(prefix="llmop test-"))
     yield made
     for process, _ in processes(made):
         with contextlib.suppress(ProcessLookupError):
