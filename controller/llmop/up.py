@@ -33,6 +33,7 @@ STOP_S = 15.0
 KILL_WAIT_S = 5
 RESTART_S = 1.0
 RESTART_MAX_S = 30.0
+QUICK_S = 30.0  # also a slow machine has started, or failed to start, by then
 QUICK_ENDS = 5  # so many in a row are no accident
 _PR_SET_PDEATHSIG = 1
 
@@ -74,7 +75,7 @@ class _Child:
         if self._process is None or self._due_at is not None or self._process.poll() is None:
             return False
         now = time.monotonic()
-        self.quick_ends = self.quick_ends + 1 if now - self._started_at < 5.0 else 1
+        self.quick_ends = self.quick_ends + 1 if now - self._started_at < QUICK_S else 1
         # At once the first time, then after 1, 2, 4 ... seconds.
         pause_s = RESTART_S * 2 ** min(self.quick_ends - 2, 10) if self.quick_ends > 1 else 0.0
         self._due_at = now + min(RESTART_MAX_S, pause_s)
