@@ -1,6 +1,7 @@
 """Sending documents to the server, and saying where in a file it found something wrong. Shared by apply and diff."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmop.api.v1 import resources_pb2
@@ -10,6 +11,7 @@ from llmop.cli.session import Session, say
 from llmop.domain import resources
 
 if TYPE_CHECKING:
+    from llmop.domain.errors import Violation
     from llmop.manifest.load import Document
 
 # What a deployment may refer to, by the field that does.
@@ -43,14 +45,19 @@ def warn(answer: Any) -> None:
 def explain(error: ServerError, document: "Document") -> str:
     """The error as it is shown: each violation with file, line and column."""
     if error.violations:
-        lines = [f'The {error.kind} "{error.name}" is invalid:']
-        problems = [document.locate(violation) for violation in error.violations]
-        lines += [f"* {each}" for each in sorted(problems, key=lambda each: (each.line, each.column))]
-        return "\n".join(lines)
+        return locate(error.kind, error.name, error.violations, document)
     if error.fields:
         line, column = document.position(error.fields[0])
         return f"{error}\n  at {document.source}:{line}:{column}"
     return str(error)
+
+
+def locate(kind: str, name: str, violations: "Sequence[Violation]", document: "Document") -> str:
+    """Every violation with its place, in the order of the file."""
+    lines = [f'The {kind} "{name}" is invalid:']
+    problems = [document.locate(violation) for violation in violations]
+    lines += [f"* {each}" for each in sorted(problems, key=lambda each: (each.line, each.column))]
+    return "\n".join(lines)
 
 
 def waits_for_batch(error: ServerError, documents: "list[Document]") -> bool:

@@ -135,7 +135,9 @@ class Client:
             self.resources.Get, resources_pb2.GetRequest(kind=kind, namespace=namespace, name=name)
         )
 
-    def list(self, kind: str, namespace: str, selector: str = "") -> tuple[list[Any], list[Any]]:
+    def list(
+        self, kind: str, namespace: str, selector: str = "", field_selector: str = ""
+    ) -> tuple[list[Any], list[Any]]:
         """(rows, columns) of one consistent snapshot; `namespace` "" = all."""
         while True:
             rows: list[Any] = []
@@ -145,7 +147,11 @@ class Client:
                     page = self.call(
                         self.resources.List,
                         resources_pb2.ListRequest(
-                            kind=kind, namespace=namespace, label_selector=selector, page_token=token
+                            kind=kind,
+                            namespace=namespace,
+                            label_selector=selector,
+                            field_selector=field_selector,
+                            page_token=token,
                         ),
                     )
                     rows.extend(page.rows)
@@ -157,7 +163,14 @@ class Client:
                     raise
 
     def watch(
-        self, kind: str, namespace: str, name: str = "", *, lost: Callable[[str], None]
+        self,
+        kind: str,
+        namespace: str,
+        name: str = "",
+        *,
+        selector: str = "",
+        field_selector: str = "",
+        lost: Callable[[str], None],
     ) -> Iterator[Change]:
         """The state, SYNCED, then every change, for ever: goes on after a lost connection, lists again when the history is gone.
 
@@ -169,7 +182,12 @@ class Client:
         known: dict[tuple[str, str], Any] = {}
         while True:
             request = resources_pb2.WatchRequest(
-                kind=kind, namespace=namespace, name=name, resource_version=position
+                kind=kind,
+                namespace=namespace,
+                name=name,
+                resource_version=position,
+                label_selector=selector,
+                field_selector=field_selector,
             )
             seen: set[tuple[str, str]] | None = set() if position == 0 else None
             try:
@@ -265,8 +283,9 @@ def _step(
     key = (metadata.namespace, metadata.name)
     columns = tuple(answer.columns)
     if answer.type == resources_pb2.WatchResponse.TYPE_DELETED:
-        known.pop(key, None)
-        yield Change(type="DELETED", row=answer.row, columns=columns)
+        # A watch that goes on is told of all objects that do not match, of those too that it never saw.
+        if known.pop(key, None) is not None:
+            yield Change(type="DELETED", row=answer.row, columns=columns)
         return
     if seen is not None:
         seen.add(key)

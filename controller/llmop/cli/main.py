@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "Describe the fields of a kind",
     "get": "List objects",
     "logs": "Print the log of a replica",
+    "rollout": "Watch, pause, restart or undo the rollout of a deployment",
     "scale": "Set the number of replicas of a deployment",
     "version": "Print the versions of llmctl and of the controller",
     "wait": "Wait for a condition, a creation or a deletion",
@@ -46,7 +47,6 @@ LATER_COMMANDS = frozenset(
         "patch",
         "port-forward",
         "preflight",
-        "rollout",
         "top",
         "why",
     }

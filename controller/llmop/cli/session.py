@@ -67,9 +67,9 @@ def say(text: str) -> None:
     print(printing.multi_line(text), file=sys.stderr, flush=True)
 
 
-def out(text: str) -> None:
+def out(text: str, *, end: str = "\n") -> None:
     """Data, to stdout."""
-    print(text, flush=True)
+    print(text, end=end, flush=True)
 
 
 class Duration(click.ParamType[float]):
@@ -138,6 +138,54 @@ _NAMESPACE = click.option(
     callback=_remember,
     help='Namespace; "default" where nothing names another one.',
 )
+
+
+_SELECTORS = (
+    click.option(
+        "-l",
+        "--selector",
+        default="",
+        metavar="SELECTOR",
+        help="Only objects with these labels: team=nlp,tier!=test,stage in (a,b),owner,!old.",
+    ),
+    click.option(
+        "--field-selector",
+        default="",
+        metavar="SELECTOR",
+        help="Only objects with these fields: status.phase=Pending,metadata.name!=chat.",
+    ),
+)
+
+
+def selector_options(command: _Command) -> _Command:
+    """-l and --field-selector."""
+    for option in reversed(_SELECTORS):
+        command = option(command)
+    return command
+
+
+def complete_objects(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell offers for TYPE NAME and TYPE/NAME: types, and the objects that there are."""
+    from llmop.cli import completing
+
+    return completing.objects(context, incomplete)
+
+
+def complete_deployments(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell offers where only deployments can stand."""
+    from llmop.cli import completing
+
+    return completing.deployments(context, incomplete)
+
+
+def dry_run_option(command: _Command) -> _Command:
+    """--dry-run=server for commands that a client alone can say nothing about."""
+    return click.option(
+        "--dry-run",
+        type=click.Choice(["none", "server"]),
+        default="none",
+        help="server: check everything and store nothing.",
+    )(command)
 
 
 def connection_options(command: _Command) -> _Command:

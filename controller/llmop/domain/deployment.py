@@ -48,6 +48,7 @@ class Template:
     readiness_period_s: int = 5
     liveness_failure_threshold: int = 3
     termination_grace_s: int = 120
+    restarted_at: str = ""  # RFC 3339; says nothing but that replicas from before are to be replaced
 
     @property
     def tensor_parallel(self) -> int:
@@ -66,6 +67,7 @@ class DeploymentSpec:
     progress_deadline_s: int = 1800  # counted from RUNNING, never from submit
     min_ready_s: int = 0
     revision_history_limit: int = 10
+    paused: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

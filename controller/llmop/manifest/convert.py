@@ -42,6 +42,7 @@ def deployment(resource: resources.Resource) -> deployments.Deployment:
             progress_deadline_s=quantity.whole_seconds(spec.progress_deadline),
             min_ready_s=quantity.whole_seconds(spec.min_ready),
             revision_history_limit=spec.revision_history_limit,
+            paused=bool(spec.paused),
         ),
     )
 
@@ -105,6 +106,7 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
             "liveness": {"failureThreshold": value.liveness_failure_threshold},
         },
         "terminationGracePeriod": quantity.write_seconds(value.termination_grace_s),
+        "restartedAt": value.restarted_at,
     }
     result = _without_empty(written)
     if value.env:  # an empty value of a variable is a value
@@ -230,6 +232,7 @@ def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Templ
         readiness_period_s=quantity.whole_seconds(spec.probes.readiness.period),
         liveness_failure_threshold=spec.probes.liveness.failure_threshold,
         termination_grace_s=quantity.whole_seconds(spec.termination_grace_period),
+        restarted_at=spec.restarted_at or "",
     )
 
 

@@ -16,6 +16,7 @@ from llmop.manifest import admit, limits, paths
 from llmop.manifest.schema_v1alpha1 import ATOMIC
 
 SCALE_MANAGER = "scale"
+ROLLOUT_MANAGER = "rollout"
 REPLICAS = "spec.replicas"
 
 _ROOTS = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
@@ -98,13 +99,25 @@ def scale(live: resources.Resource, replicas: int) -> resources.Resource:
 
     A later apply that leaves `replicas` out keeps it; one that names another number is a conflict. Raises errors.Invalid.
     """
+    return take(live, {REPLICAS: replicas}, manager=SCALE_MANAGER)
+
+
+def take(live: resources.Resource, values: Mapping[str, Any], *, manager: str) -> resources.Resource:
+    """`live` with other values of some leaves, None = without it. They belong to `manager` alone from now on, absent ones too:
+    an apply that names another value is a conflict. Raises errors.Invalid.
+    """
     document = copy.deepcopy(admit.document(live))
-    document["spec"]["replicas"] = replicas
+    for path, value in values.items():
+        steps = paths.split(path)
+        if value is None:
+            _remove(document, steps)
+        else:
+            _set(document, steps, value)
     admitted = admit.admit(document, namespace=live.namespace)
     owned = {
-        name: tuple(path for path in owned if path != REPLICAS) for name, owned in live.owned_fields.items()
+        name: tuple(path for path in held if path not in values) for name, held in live.owned_fields.items()
     }
-    owned[SCALE_MANAGER] = (REPLICAS,)
+    owned[manager] = tuple(sorted({*owned.get(manager, ()), *values}))
     return dataclasses.replace(
         live, spec=admitted.spec, owned_fields={name: kept for name, kept in sorted(owned.items()) if kept}
     )
@@ -176,6 +189,16 @@ def _overlay(target: dict[str, Any], value: Mapping[str, Any], path: str) -> Non
             _overlay(target[key], item, below)
         else:
             target[key] = copy.deepcopy(item)
+
+
+def _set(document: dict[str, Any], steps: tuple[paths.Step, ...], value: Any) -> None:
+    *above, last = steps
+    holder: Any = document
+    for step in above:
+        if not isinstance(holder.get(step), dict):
+            holder[step] = {}
+        holder = holder[step]
+    holder[last] = copy.deepcopy(value)
 
 
 def _remove(document: dict[str, Any], steps: tuple[paths.Step, ...]) -> None:

@@ -43,7 +43,8 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     draft = _Draft()
     deployment = desired.deployment
     is_going = deployment.deleted_at is not None
-    revision = _newest_revision(desired, names, draft)
+    newest = _newest_revision(desired, names, draft)
+    revision = _made_of(desired, newest)
     replicas = [
         assess.assess(each, seen, asked=is_going or each.drain is not None) for each in desired.replicas
     ]
@@ -56,12 +57,12 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     for each in replicas:
         _advance(each, seen, draft)
     replicas = _give_up(desired, replicas, seen, draft)
-    record, brake, replicas = _roll(desired, replicas, record, revision.number, seen, names, draft)
-    _prune(desired, replicas, revision, draft)
+    record, brake, replicas = _roll(desired, replicas, record, revision, seen, names, draft)
+    _prune(desired, replicas, {newest.number, revision.number}, draft)
     if is_going and not desired.replicas:
         draft.actions.append(values.FinishDeletion())
     _look_again(replicas, seen, draft)
-    return _finish(desired, replicas, record, brake, revision, seen, draft)
+    return _finish(desired, replicas, record, brake, newest, revision, seen, draft)
 
 
 def owner_of(each: replica.Replica) -> resources.Owner:
@@ -72,6 +73,8 @@ def _newest_revision(desired: values.Desired, names: values.Names, draft: _Draft
     newest = max(desired.revisions, key=lambda each: each.number, default=None)
     if newest is not None and newest.hash == desired.template_hash:
         return newest
+    if _is_paused(desired):
+        return newest or _no_revision(desired)
     number = newest.number + 1 if newest is not None else 1
     fresh = names()
     revision = values.Revision(
@@ -85,6 +88,30 @@ def _newest_revision(desired: values.Desired, names: values.Names, draft: _Draft
         return newest or revision
     draft.actions.append(values.CreateRevision(revision=revision))
     return revision
+
+
+def _no_revision(desired: values.Desired) -> values.Revision:
+    """Stands for the first revision of a deployment that was paused before it had one: nothing is made of it."""
+    template = desired.deployment.spec.template
+    return values.Revision(number=0, hash="", template=template, name="", uid="")
+
+
+def _is_paused(desired: values.Desired) -> bool:
+    """What is being deleted is not held up by a pause."""
+    return desired.deployment.spec.paused and desired.deployment.deleted_at is None
+
+
+def _made_of(desired: values.Desired, newest: values.Revision) -> values.Revision:
+    """The revision that new replicas are made of: the newest, while paused the oldest that still runs or did last."""
+    if not _is_paused(desired):
+        return newest
+    stored = {each.number: each for each in desired.revisions}
+    running = [
+        each.revision
+        for each in desired.replicas
+        if each.end is None and each.drain is None and each.deleted_at is None and each.revision in stored
+    ]
+    return stored.get(min(running, default=desired.record.current_revision), newest)
 
 
 def _ends(
@@ -251,7 +278,7 @@ def _roll(
     desired: values.Desired,
     replicas: Sequence[assess.Assessment],
     record: values.Record,
-    newest: int,
+    revision: values.Revision,
     seen: values.Observed,
     names: values.Names,
     draft: _Draft,
@@ -259,7 +286,8 @@ def _roll(
     """One step of the rollout, as far as brakes, back-off and budget let it."""
     spec = desired.deployment.spec
     is_going = desired.deployment.deleted_at is not None
-    view = seen.clusters.get(spec.template.cluster)
+    is_paused = _is_paused(desired)
+    view = seen.clusters.get(revision.template.cluster)
     brake = backoff.creation(record, spec.replicas, spec.max_surge, seen.now)
     draft.recheck(brake.until)
     if view is not None and view.brake:
@@ -270,29 +298,32 @@ def _roll(
         max_unavailable=spec.max_unavailable,
         min_ready_s=spec.min_ready_s,
     )
-    step = rollout.step(replicas, newest, bounds, seen.now)
+    decide = rollout.paused_step if is_paused else rollout.step
+    step = decide(replicas, revision.number, bounds, seen.now)
     doomed = {each.facts.uid for each in step.drain}
     result = []
     for each in replicas:
         if each.facts.uid in doomed:
+            newest = each.facts.revision if is_paused else revision.number
             reason, why = _drain_reason(each, newest, is_going=is_going)
             each = _drained(each, reason, why, desired, seen, draft)
             _advance_drained(each, seen, draft)
         result.append(each)
     may_create = (
         view is not None
+        and revision.number > 0
         and view.is_current
         and not desired.problems
         and not desired.name_conflict
         and desired.runtime is not None
     )
     # One that has crashed is replaced once its end is recorded and counted, or back-off would always be one crash late.
-    uncounted = sum(1 for each in replicas if _has_failed_unrecorded(each, newest))
+    uncounted = sum(1 for each in replicas if _has_failed_unrecorded(each, revision.number))
     create = max(0, min(step.create - uncounted, brake.allowed)) if may_create else 0
     for _ in range(create):
-        made = _new_replica(desired, newest, seen, names())
+        made = _new_replica(desired, revision, seen, names())
         draft.actions.append(values.CreateReplica(replica=made, why="a replica is missing"))
-        message = f"for revision {newest} of {made.deployment}"
+        message = f"for revision {revision.number} of {made.deployment}"
         draft.actions.append(
             values.Announce(regarding=owner_of(made), warning=False, reason="Created", message=message)
         )
@@ -337,7 +368,7 @@ def _drain_reason(each: assess.Assessment, newest: int, *, is_going: bool) -> tu
 
 
 def _new_replica(
-    desired: values.Desired, newest: int, seen: values.Observed, fresh: values.FreshName
+    desired: values.Desired, revision: values.Revision, seen: values.Observed, fresh: values.FreshName
 ) -> replica.Replica:
     deployment = desired.deployment
     name = ids.replica_name(deployment.name, fresh.suffix)
@@ -347,8 +378,8 @@ def _new_replica(
         uid=fresh.uid,
         deployment=deployment.name,
         deployment_uid=deployment.uid,
-        revision=newest,
-        cluster=deployment.spec.template.cluster,
+        revision=revision.number,
+        cluster=revision.template.cluster,
         created_at=seen.now,
         submission=replica.Submission(
             state=replica.SubmissionState.SUBMITTING,
@@ -360,7 +391,7 @@ def _new_replica(
 
 
 def _prune(
-    desired: values.Desired, replicas: Sequence[assess.Assessment], newest: values.Revision, draft: _Draft
+    desired: values.Desired, replicas: Sequence[assess.Assessment], needed: set[int], draft: _Draft
 ) -> None:
     """Ended replicas beyond the newest failed one, and revisions beyond the limit that no replica uses."""
     ended = sorted(
@@ -374,7 +405,7 @@ def _prune(
             continue
         draft.actions.append(values.RemoveReplica(replica=each.facts, why="it has ended"))
     is_last_pass = desired.deployment.deleted_at is not None and not desired.replicas
-    in_use = {each.facts.revision for each in replicas} | (set() if is_last_pass else {newest.number})
+    in_use = {each.facts.revision for each in replicas} | (set() if is_last_pass else needed)
     spare = [each for each in desired.revisions if each.number not in in_use]
     limit = 0 if desired.deployment.deleted_at is not None else desired.deployment.spec.revision_history_limit
     for revision in spare[: max(0, len(spare) - limit)]:
@@ -401,12 +432,13 @@ def _finish(
     replicas: Sequence[assess.Assessment],
     record: values.Record,
     brake: backoff.Brake,
-    revision: values.Revision,
+    newest: values.Revision,
+    made_of: values.Revision,
     seen: values.Observed,
     draft: _Draft,
 ) -> values.Plan:
     spec = desired.deployment.spec
-    counts = status.count(replicas, revision.number, spec.min_ready_s, seen.now)
+    counts = status.count(replicas, newest.number, spec.min_ready_s, seen.now)
     for each in replicas:
         if (
             each.is_routed
@@ -421,10 +453,12 @@ def _finish(
         counts,
         brake,
         seen,
-        revision.number,
+        newest.number,
         is_stalled_submission=draft.is_stalled_submission,
+        is_template_waiting=_is_paused(desired) and newest.hash != desired.template_hash,
     )
-    record = dataclasses.replace(record, conditions=shown)
+    current = _current_revision(replicas, made_of.number)
+    record = dataclasses.replace(record, conditions=shown, current_revision=current)
     key = f"{desired.deployment.namespace}/{desired.deployment.name}"
     estimates = [each.estimated_start_at for each in replicas if each.estimated_start_at is not None]
     routed: tuple[endpoint.Endpoint, ...] = (
@@ -439,8 +473,7 @@ def _finish(
             updated=counts.updated,
             pending=counts.pending,
             available=counts.available,
-            current_revision=_current_revision(replicas, revision.number),
-            update_revision=revision.number,
+            update_revision=newest.number,
             record=record,
             estimated_start_at=min(estimates, default=None),
         ),
@@ -450,9 +483,9 @@ def _finish(
     )
 
 
-def _current_revision(replicas: Sequence[assess.Assessment], newest: int) -> int:
-    """The revision that serves: the oldest one among routed replicas, else the newest."""
-    return min((each.facts.revision for each in replicas if each.is_routed), default=newest)
+def _current_revision(replicas: Sequence[assess.Assessment], made_of: int) -> int:
+    """The revision that serves: the oldest one among routed replicas, else the one that new replicas are made of."""
+    return min((each.facts.revision for each in replicas if each.is_routed), default=made_of)
 
 
 def _shown(each: assess.Assessment) -> values.ReplicaStatus:

@@ -79,6 +79,22 @@ def victims(candidates: Sequence[assess.Assessment], newest: int) -> list[assess
     return sorted(candidates, key=cost)
 
 
+def paused_step(replicas: Sequence[assess.Assessment], revision: int, bounds: Bounds, now: float) -> Step:
+    """The next step of a paused deployment: nobody is replaced, and what is missing or too much is made or drained.
+
+    What is made is of `revision`. Of two revisions side by side as many stay as a rollout may have; those of other revisions go first.
+    """
+    holding = [each for each in replicas if holds_capacity(each)]
+    silent = [each for each in holding if not is_leaving(each) and each.is_replaced]
+    staying = [each for each in holding if not is_leaving(each) and not each.is_replaced]
+    is_mixed = len({each.facts.revision for each in staying}) > 1
+    limit = bounds.replicas + bounds.max_surge
+    surplus = len(staying) - (limit if is_mixed else bounds.replicas)
+    order = sorted(victims(staying, revision), key=lambda each: is_available(each, bounds.min_ready_s, now))
+    create = max(0, min(bounds.replicas - len(staying), limit - len(holding)))
+    return Step(create=create, drain=(*silent, *order[: max(0, surplus)]))
+
+
 def step(replicas: Sequence[assess.Assessment], newest: int, bounds: Bounds, now: float) -> Step:
     """The next step towards `bounds.replicas` replicas of revision `newest`."""
     wanted, limit = bounds.replicas, bounds.replicas + bounds.max_surge

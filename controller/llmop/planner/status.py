@@ -41,8 +41,12 @@ def deployment_conditions(
     newest: int,
     *,
     is_stalled_submission: bool,
+    is_template_waiting: bool = False,
 ) -> tuple[conditions.Condition, ...]:
-    """Ready, Available, Progressing, Stalled, CapacityAvailable and ArtifactsReady."""
+    """Ready, Available, Progressing, Stalled, CapacityAvailable and ArtifactsReady.
+
+    `is_template_waiting`: a changed template has no revision yet, because the deployment is paused.
+    """
     spec = desired.deployment.spec
     wanted = 0 if desired.deployment.deleted_at is not None else spec.replicas
     stalled = _stalled(desired, brake, is_stalled_submission=is_stalled_submission)
@@ -58,7 +62,9 @@ def deployment_conditions(
             "TooFewReplicas",
             f"{counts.available} of at least {needed} replicas are available",
         )
-    is_settled = counts.available >= wanted and counts.updated == counts.replicas == wanted
+    is_settled = (
+        counts.available >= wanted and counts.updated == counts.replicas == wanted and not is_template_waiting
+    )
     if desired.deployment.deleted_at is not None:
         ready = _condition("Ready", _FALSE, "Deleting", _blocking(replicas))
     elif stalled.status is _TRUE:
@@ -155,6 +161,11 @@ def _progressing(
     wanted: int,
 ) -> conditions.Condition:
     spec = desired.deployment.spec
+    if spec.paused and desired.deployment.deleted_at is None:
+        words = "the deployment is paused: replicas are not replaced"
+        if counts.available < wanted:
+            words = f"{counts.available} of {wanted} replicas are available; {words}"
+        return _condition("Progressing", _UNKNOWN, "DeploymentPaused", words)
     if counts.updated == counts.replicas == wanted and counts.available >= wanted:
         return _condition("Progressing", _TRUE, "AllReplicasAvailable", "")
     overdue = [

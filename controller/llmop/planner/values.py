@@ -84,6 +84,7 @@ class Record:
     stalled_message: str = ""
     stalled_generation: int = 0
     stalled_until: float | None = None
+    current_revision: int = 0  # what served last; 0 = nothing did
     last_failure: Failure | None = None
 
 
@@ -265,7 +266,6 @@ class DeploymentStatus:
     updated: int
     pending: int
     available: int
-    current_revision: int
     update_revision: int
     record: Record
     estimated_start_at: float | None = None

@@ -192,6 +192,7 @@ def record_of(status: Mapping[str, Any]) -> values.Record:
         stalled_message=str(kept.get("stalledMessage", "")),
         stalled_generation=int(kept.get("stalledGeneration", 0)),
         stalled_until=_time(kept.get("stalledUntil")),
+        current_revision=int(status.get("currentRevision") or 0),
         last_failure=_failure(failure) if failure else None,
     )
 
@@ -239,7 +240,7 @@ def deployment_status(shown: values.DeploymentStatus, generation: int, url: str)
         "updatedReplicas": shown.updated,
         "pendingReplicas": shown.pending,
         "availableReplicas": shown.available,
-        "currentRevision": shown.current_revision,
+        "currentRevision": record.current_revision,
         "updateRevision": shown.update_revision,
         "url": url,
         "retryAt": _shown(record.retry_at),

@@ -71,6 +71,7 @@ class Gatherer:
         """Runtimes, profiles or clusters have changed."""
         self._references = None
         self._converted.clear()
+        self._revisions.clear()
 
     def drop(self, namespace: str, name: str) -> None:
         """The deployment is gone."""
@@ -119,14 +120,19 @@ class Gatherer:
         return dataclasses.replace(found, deployment=deployment)
 
     def _revisions_of(self, owner: resources.Resource) -> tuple[values.Revision, ...]:
-        """By number. Revisions never change."""
+        """By number, with the names of their clusters. Revisions never change."""
         key = (owner.namespace, owner.name)
         known = self._revisions.get(key, {})
         children = self._stored.children(owner.uid, resources.REVISION)
         self._revisions[key] = {
-            each.uid: known[each.uid] if each.uid in known else codec.revision_of(each) for each in children
+            each.uid: known[each.uid] if each.uid in known else self._revision(each) for each in children
         }
         return tuple(sorted(self._revisions[key].values(), key=lambda each: each.number))
+
+    def _revision(self, stored: resources.Resource) -> values.Revision:
+        revision = codec.revision_of(stored)
+        cluster = references.cluster_of(revision.template, self.known()[1].get(revision.template.profile))
+        return dataclasses.replace(revision, template=dataclasses.replace(revision.template, cluster=cluster))
 
     def replicas(
         self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]

@@ -7,8 +7,8 @@ from typing import Any
 import llmop
 from llmop.api.v1 import resources_pb2, resources_pb2_grpc
 from llmop.clock import Clock
-from llmop.domain import resources, selectors
-from llmop.rpc import convert, tables
+from llmop.domain import resources
+from llmop.rpc import convert, selection, tables
 from llmop.rpc.errors import BadRequest
 from llmop.rpc.paging import Snapshots
 from llmop.rpc.writing import DEFAULT_MANAGER, Writer
@@ -57,10 +57,10 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
         if request.page_token:
             revision, items = self._snapshots.take(request.page_token)
         else:
-            selector = _selector(request.label_selector)
+            wanted = selection.parse(kind.name, request.label_selector, request.field_selector)
             listing = await self._store.list(kind.name, _filter(kind, request.namespace))
             revision = listing.revision
-            items = tuple(each for each in listing.items if selector.matches(each.labels))
+            items = tuple(each for each in listing.items if wanted.matches(each))
         rows: list[resources_pb2.Row] = []
         size = 0
         for each in items[: min(request.page_size or PAGE_SIZE, PAGE_SIZE)]:
@@ -82,14 +82,16 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
     ) -> AsyncIterator[resources_pb2.WatchResponse]:
         """State first (unless a resource version is given), a bookmark, then every change; a bookmark now and then moves idle watchers on."""
         kind = _kind(request.kind)
+        wanted = selection.parse(kind.name, request.label_selector, request.field_selector)
         namespace = _filter(kind, request.namespace)
         columns = _columns(kind)
         revision = request.resource_version
+        view = selection.View(wanted, knows_all=not revision)
         if not revision:
             listing = await self._store.list(kind.name, namespace)
             revision = listing.revision
             for each in listing.items:
-                if request.name in ("", each.name):
+                if request.name in ("", each.name) and view.begins_with(each):
                     added = resources_pb2.WatchResponse.TYPE_ADDED
                     yield resources_pb2.WatchResponse(
                         type=added,
@@ -106,13 +108,16 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
             async for change in changes:
                 resource = change.resource
                 position = change.revision if change.complete else change.revision - 1
-                if (
-                    resource.kind == kind.name
+                seen = (
+                    view.change(change)
+                    if resource.kind == kind.name
                     and (namespace is None or resource.namespace == namespace)
                     and request.name in ("", resource.name)
-                ):
+                    else None
+                )
+                if seen is not None:
                     yield resources_pb2.WatchResponse(
-                        type=_TYPES[change.type], row=self._row(resource), resource_version=position
+                        type=_TYPES[seen], row=self._row(resource), resource_version=position
                     )
                 elif self._clock.monotonic() - bookmarked_at >= BOOKMARK_PERIOD_S:
                     bookmarked_at = self._clock.monotonic()
@@ -203,13 +208,6 @@ def _namespace(kind: resources.KindInfo, namespace: str) -> str:
 def _filter(kind: resources.KindInfo, namespace: str) -> str | None:
     """The namespace to list; None = all."""
     return (namespace or None) if kind.namespaced else None
-
-
-def _selector(text: str) -> selectors.Selector:
-    try:
-        return selectors.parse(text)
-    except ValueError as error:
-        raise BadRequest(str(error)) from error
 
 
 def _columns(kind: resources.KindInfo) -> list[resources_pb2.Column]:

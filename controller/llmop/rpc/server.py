@@ -99,7 +99,7 @@ def build(
     writer = Writer(store, clock, hint)
     services: tuple[tuple[Any, Any], ...] = (
         (resources_pb2_grpc.add_ResourceServiceServicer_to_server, ResourceServicer(store, clock, writer)),
-        (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(writer)),
+        (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer)),
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
         (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints)),
     )

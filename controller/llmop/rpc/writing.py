@@ -19,6 +19,7 @@ _ATTEMPTS = 5
 _Result = TypeVar("_Result")
 
 Hint = Callable[[str, str, str], None]
+Change = Callable[[resources.Resource], tuple[resources.Resource, tuple[str, ...]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +87,7 @@ class Writer:
         *,
         current_replicas: int | None,
         resource_version: int,
+        dry_run: bool = False,
     ) -> Outcome:
         if replicas < 0:
             raise Invalid(
@@ -100,23 +102,37 @@ class Writer:
                 ),
             )
 
-        async def attempt() -> Outcome:
-            live = await self._store.get(resources.MODEL_DEPLOYMENT, namespace, name)
-            _refuse_if_deleting(live)
+        def scaled(live: resources.Resource) -> tuple[resources.Resource, tuple[str, ...]]:
             current = int(live.spec.get("replicas", 1))
             if current_replicas is not None and current_replicas != current:
                 raise Conflict(f'ModelDeployment "{name}" has {current} replicas, not {current_replicas}')
             _require_version(live, resource_version)
-            resource = merge.scale(live, replicas)
+            return merge.scale(live, replicas), (merge.REPLICAS,)
+
+        return await self.change(
+            namespace, name, scaled, verb="scale", manager=merge.SCALE_MANAGER, dry_run=dry_run
+        )
+
+    async def change(
+        self, namespace: str, name: str, change: Change, *, verb: str, manager: str, dry_run: bool
+    ) -> Outcome:
+        """Makes of a deployment what `change` says: it gets the object as it is and returns it as it shall be, with the changed paths.
+
+        Raises what `change` raises.
+        """
+
+        async def attempt() -> Outcome:
+            live = await self._store.get(resources.MODEL_DEPLOYMENT, namespace, name)
+            _refuse_if_deleting(live)
+            resource, changed = change(live)
             if resource == live:
                 return Outcome(resource=live, live=live, verdict="unchanged")
             await self._check_references(resource)
-            write = interface.Update(resource=resource, expected_version=live.resource_version)
-            stored = await self._commit(write)
-            audit.record(
-                "scale", stored, manager=merge.SCALE_MANAGER, result="configured", paths=("spec.replicas",)
-            )
-            return Outcome(resource=stored, live=live, verdict="configured", changed_paths=("spec.replicas",))
+            if not dry_run:
+                write = interface.Update(resource=resource, expected_version=live.resource_version)
+                resource = await self._commit(write)
+                audit.record(verb, resource, manager=manager, result="configured", paths=changed)
+            return Outcome(resource=resource, live=live, verdict="configured", changed_paths=changed)
 
         return await _repeated(attempt)
 

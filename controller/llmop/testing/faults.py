@@ -6,8 +6,8 @@ import random
 from collections.abc import Awaitable, Callable
 
 from llmop.cluster.slurm import states
-from llmop.domain import errors, ids, job, resources
-from llmop.rpc import writing
+from llmop.domain import errors, ids, job, resources, times
+from llmop.rpc import rollout, writing
 from llmop.testing import agents, builders, leaders
 from llmop.testing.slurm_text import Phase, VirtualJob
 from llmop.testing.virtual_slurm import SnapshotFault, SubmitFault
@@ -453,6 +453,9 @@ class Users:
             ("apply", 3, lambda: self._apply(name, self._source.randint(0, MOST_REPLICAS))),
             ("scale", 5, lambda: self._scale(name)),
             ("change", 5, lambda: self._change(name)),
+            ("pause", 2, lambda: self._rollout(name, rollout.pausing(True))),
+            ("resume", 2, lambda: self._rollout(name, rollout.pausing(False))),
+            ("restart", 1, lambda: self._restart(name)),
             ("break", 2, lambda: self._change(name, fails=True)),
             ("delete", 2, lambda: self._delete(resources.MODEL_DEPLOYMENT, name)),
             ("delete replica", 2, self._delete_replica),
@@ -495,6 +498,14 @@ class Users:
             resource_version=0,
         )
 
+    async def _restart(self, name: str) -> None:
+        await self._rollout(name, rollout.restarting(times.to_rfc3339(self.world.clock.now())))
+
+    async def _rollout(self, name: str, change: writing.Change) -> None:
+        await self.world.writer.change(
+            "default", name, change, verb="rollout", manager="rollout", dry_run=False
+        )
+
     async def _change(self, name: str, *, fails: bool = False) -> None:
         self._version += self._source.choice((1, 1, 1, -1))
         live = await self.world.store.get(resources.MODEL_DEPLOYMENT, "default", name)
@@ -517,4 +528,6 @@ class Users:
         for each in (await self.world.store.list(resources.MODEL_DEPLOYMENT)).items:
             if each.deleted_at is None:
                 self._version += 100
+                if each.spec.get("paused"):
+                    await self._rollout(each.name, rollout.pausing(False))
                 await self._apply(each.name, self._source.randint(0, MOST_REPLICAS))

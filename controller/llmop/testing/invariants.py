@@ -70,6 +70,7 @@ class Judge:
         self._rows(desired, seen, plan)
         self._floor(desired, seen, plan)
         self._given_up(plan)
+        self._pause(desired, plan)
 
     def _given_up(self, plan: values.Plan) -> None:
         """A fleet that is gone in one snapshot is believed gone only when a second one says so too."""
@@ -149,6 +150,29 @@ class Judge:
                 "available replicas never fall below desired - maxUnavailable because of us",
                 f"{len(available)} available, {len(available & doomed)} of them drained, {floor} needed",
             )
+
+    def _pause(self, desired: values.Desired, plan: values.Plan) -> None:
+        """While a deployment is paused nobody gives way to a newer revision, and nothing newer is made than what serves."""
+        if not desired.deployment.spec.paused or desired.deployment.deleted_at is not None:
+            return
+        staying = [
+            each.revision
+            for each in desired.replicas
+            if each.end is None and each.drain is None and each.deleted_at is None
+        ]
+        for action in plan.actions:
+            if isinstance(action, values.CreateRevision):
+                raise Violation("a pause makes no revision", action.revision.name)
+            if isinstance(action, values.StartDrain) and "newer revision" in action.why:
+                raise Violation("a pause replaces nobody", action.replica.name)
+            if (
+                isinstance(action, values.CreateReplica)
+                and staying
+                and action.replica.revision != min(staying)
+            ):
+                raise Violation(
+                    "a pause makes what serves", f"revision {action.replica.revision}, not {min(staying)}"
+                )
 
     def cancels(self, leader: "Leader", job_ids: Sequence[str]) -> None:
         world = self._world

@@ -123,9 +123,9 @@ class World:
     def status(self, kind: str, name: str, **status: Any) -> None:
         """Writes a status whose conditions are about the newest generation."""
         live = self.get(kind, name)
-        for condition in status.get("conditions", ()):
-            condition.setdefault("observedGeneration", live.generation)
-            condition.setdefault("lastTransitionTime", "2025-10-09T08:50:00Z")
+        fresh = {"observedGeneration": live.generation, "lastTransitionTime": "2025-10-09T08:50:00Z"}
+        if "conditions" in status:
+            status["conditions"] = [{**fresh, **each} for each in status["conditions"]]
         self.commit(
             interface.WriteStatus(
                 kind=kind,
@@ -201,6 +201,8 @@ class Transcript:
         command = " ".join(shown).replace(str(self.world.directory), "/home/me")
         self._lines.append(f"$ llmctl {command}\n")
         self._lines += outcome.stdout.splitlines(keepends=True)
+        if outcome.stdout and not outcome.stdout.endswith("\n"):
+            self._lines.append("\n\\ no line end\n")
         self._lines += [f"2| {line}" for line in outcome.stderr.splitlines(keepends=True)]
         self._lines.append(f"= {outcome.code}\n\n")
         return outcome

@@ -417,7 +417,7 @@ def test_wait(transcript: Transcript) -> None:
     world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
     transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=20s")
     transcript.run("wait", "md/chat", "--for=condition=Stalled", "--timeout=20s")
-    transcript.run("wait", "md/chat", "--for=jsonpath={.x}")
+    transcript.run("wait", "md/chat", "--for=jsonpath={.x}", "--timeout=0")
     transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=soon")
 
 

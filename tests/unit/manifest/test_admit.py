@@ -214,7 +214,7 @@ def test_every_violation_comes_at_once() -> None:
     assert 'unknown field; did you mean "args"?' == found["spec.argz"][1]
 
 
-@pytest.mark.parametrize("name", ["scaling", "paused", "rollover", "loadBalancing", "trafficPolicy", "queue"])
+@pytest.mark.parametrize("name", ["scaling", "rollover", "loadBalancing", "trafficPolicy", "queue"])
 def test_fields_of_later_versions_are_refused_by_name(name: str) -> None:
     assert {f"spec.{name}": ("Unsupported", "is not supported in this version; remove it")} == violations(
         with_spec(**{name: {}})

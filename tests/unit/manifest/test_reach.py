@@ -49,6 +49,8 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
                 "liveness": {"failureThreshold": 1},
             },
             "terminationGracePeriod": "1s",
+            "paused": True,
+            "restartedAt": "2026-01-01T00:00:00Z",
         },
         {
             "model": {"uri": "file:///models/b", "name": "b", "maxTokens": 3},
@@ -85,6 +87,8 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
                 "liveness": {"failureThreshold": 2},
             },
             "terminationGracePeriod": "2s",
+            "paused": False,
+            "restartedAt": "2026-01-02T00:00:00Z",
         },
     ),
     (

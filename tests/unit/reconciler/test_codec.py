@@ -69,6 +69,7 @@ def test_a_replica(message: str, **fields: object) -> None:
     retry_at=_maybe,
     budget_since=_maybe,
     stalled_until=_maybe,
+    current_revision=st.integers(0, 99),
 )
 def test_a_record(**fields: object) -> None:
     record = values.Record(**fields)  # type: ignore[arg-type]
@@ -78,7 +79,6 @@ def test_a_record(**fields: object) -> None:
         updated=0,
         pending=0,
         available=0,
-        current_revision=1,
         update_revision=1,
         record=record,
     )

@@ -331,6 +331,71 @@ async def test_a_list_takes_a_label_selector(rig: Rig) -> None:
     assert "INVALID_ARGUMENT" == (await refused(rig.resources.List(broken)))[0]
 
 
+async def test_a_list_takes_a_field_selector(rig: Rig) -> None:
+    pending = dataclasses.replace(replica("chat-2"), status={"phase": "Pending"})
+    await rig.store.commit([interface.Create(resource=each) for each in (replica("chat-1"), pending)])
+    request = resources_pb2.ListRequest(
+        kind="rep", field_selector="status.phase=Pending,spec.deployment=chat"
+    )
+    assert ["chat-2"] == [row.object.metadata.name for row in (await rig.resources.List(request)).rows]
+    code, _, message, _ = await refused(
+        rig.resources.List(resources_pb2.ListRequest(kind="rep", field_selector="status.x=1"))
+    )
+    assert ("INVALID_ARGUMENT", True) == (code, "status.phase" in message)
+
+
+async def phase(rig: Rig, name: str, word: str) -> None:
+    live = await rig.store.get(resources.REPLICA, "default", name)
+    status = {"phase": word}
+    write = interface.WriteStatus(
+        kind=live.kind,
+        namespace="default",
+        name=name,
+        uid=live.uid,
+        expected_version=live.resource_version,
+        status=status,
+    )
+    await rig.store.commit([write])
+
+
+async def steps(watch: Any, count: int) -> list[tuple[str, str]]:
+    found = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            answer = await watch.read()
+            found.append(
+                (TYPES.Type.Name(answer.type).removeprefix("TYPE_"), answer.row.object.metadata.name)
+            )
+    return found
+
+
+async def test_a_watch_with_a_selector_shows_who_comes_and_who_goes(rig: Rig) -> None:
+    """What matches no more is deleted to the watcher, what begins to match is added, and of the others it hears nothing."""
+    await rig.store.commit([interface.Create(resource=replica(name)) for name in ("a", "b")])
+    await phase(rig, "b", "Pending")
+    watch = rig.resources.Watch(resources_pb2.WatchRequest(kind="rep", field_selector="status.phase=Ready"))
+    assert [("ADDED", "a"), ("BOOKMARK", "")] == await steps(watch, 2)
+    await phase(rig, "b", "Loading")
+    await phase(rig, "a", "Draining")
+    await phase(rig, "a", "Ended")
+    await phase(rig, "b", "Ready")
+    assert [("DELETED", "a"), ("ADDED", "b")] == await steps(watch, 2)
+
+
+async def test_a_watch_with_a_selector_that_goes_on_leaves_nobody_behind(rig: Rig) -> None:
+    """It cannot know what its caller has seen: whatever does not match is said to be gone."""
+    await rig.store.commit([interface.Create(resource=replica("a"))])
+    revision = (await rig.resources.List(resources_pb2.ListRequest(kind="rep"))).resource_version
+    await phase(rig, "a", "Draining")
+    await phase(rig, "a", "Ready")
+    request = resources_pb2.WatchRequest(
+        kind="rep", field_selector="status.phase=Ready", resource_version=revision
+    )
+    assert [("BOOKMARK", ""), ("DELETED", "a"), ("MODIFIED", "a")] == await steps(
+        rig.resources.Watch(request), 3
+    )
+
+
 async def test_an_empty_namespace_lists_all_of_them(rig: Rig) -> None:
     await prepare(rig)
     for namespace in ("one", "two"):

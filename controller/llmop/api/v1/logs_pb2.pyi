@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TailRequest(_message.Message):
-    __slots__ = ("namespace", "replica", "source", "lines", "follow")
+    __slots__ = ("namespace", "replica", "source", "lines", "follow", "since")
     class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SOURCE_UNSPECIFIED: _ClassVar[TailRequest.Source]
@@ -20,12 +20,14 @@ class TailRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     replica: str
     source: TailRequest.Source
     lines: int
     follow: bool
-    def __init__(self, namespace: _Optional[str] = ..., replica: _Optional[str] = ..., source: _Optional[_Union[TailRequest.Source, str]] = ..., lines: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    since: float
+    def __init__(self, namespace: _Optional[str] = ..., replica: _Optional[str] = ..., source: _Optional[_Union[TailRequest.Source, str]] = ..., lines: _Optional[int] = ..., follow: _Optional[bool] = ..., since: _Optional[float] = ...) -> None: ...
 
 class TailResponse(_message.Message):
     __slots__ = ("data",)

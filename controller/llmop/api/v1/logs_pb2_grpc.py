@@ -47,7 +47,8 @@ class LogServiceServicer:
     """
 
     def Tail(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Of a replica that is stored, or of one that is gone and whose directory is still kept.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmop/api/v1/resources.proto\x12\x0cllmop.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"9\n\x0eOwnerReference\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\"\xe2\x03\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\x03\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".llmop.api.v1.Metadata.LabelsEntry\x12<\n\x0b\x61nnotations\x18\x07 \x03(\x0b\x32\'.llmop.api.v1.Metadata.AnnotationsEntry\x12\x31\n\rcreation_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeletion_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfinalizers\x18\n \x03(\t\x12+\n\x05owner\x18\x0b \x01(\x0b\x32\x1c.llmop.api.v1.OwnerReference\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x06Object\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x08metadata\x18\x03 \x01(\x0b\x32\x16.llmop.api.v1.Metadata\x12\x11\n\tspec_json\x18\x04 \x01(\t\x12\x13\n\x0bstatus_json\x18\x05 \x01(\t\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04wide\x18\x02 \x01(\x08\":\n\x03Row\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\t\";\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"i\n\x0bGetResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12%\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x14.llmop.api.v1.Column\x12\r\n\x05\x63\x65lls\x18\x03 \x03(\t\"m\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x89\x01\n\x0cListResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.llmop.api.v1.Row\x12%\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x14.llmop.api.v1.Column\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"W\n\x0cWatchRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\x03\"\x86\x02\n\rWatchResponse\x12.\n\x04type\x18\x01 \x01(\x0e\x32 .llmop.api.v1.WatchResponse.Type\x12\x1e\n\x03row\x18\x02 \x01(\x0b\x32\x11.llmop.api.v1.Row\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12%\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x14.llmop.api.v1.Column\"d\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nTYPE_ADDED\x10\x01\x12\x11\n\rTYPE_MODIFIED\x10\x02\x12\x10\n\x0cTYPE_DELETED\x10\x03\x12\x11\n\rTYPE_BOOKMARK\x10\x04\"o\n\x0c\x41pplyRequest\x12\x15\n\rmanifest_json\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x15\n\rfield_manager\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\xa0\x02\n\rApplyResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x34\n\x07verdict\x18\x02 \x01(\x0e\x32#.llmop.api.v1.ApplyResponse.Verdict\x12\x15\n\rchanged_paths\x18\x03 \x03(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\"\n\x04live\x18\x05 \x01(\x0b\x32\x14.llmop.api.v1.Object\"f\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_CREATED\x10\x01\x12\x16\n\x12VERDICT_CONFIGURED\x10\x02\x12\x15\n\x11VERDICT_UNCHANGED\x10\x03\"v\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x18\n\x10resource_version\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"6\n\x0e\x44\x65leteResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"\x0e\n\x0cKindsRequest\"\x87\x01\n\x04Kind\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08singular\x18\x02 \x01(\t\x12\x0e\n\x06plural\x18\x03 \x01(\t\x12\x13\n\x0bshort_names\x18\x04 \x03(\t\x12\x12\n\nnamespaced\x18\x05 \x01(\x08\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"Y\n\rKindsResponse\x12!\n\x05kinds\x18\x01 \x03(\x0b\x32\x12.llmop.api.v1.Kind\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t2\x99\x03\n\x0fResourceService\x12:\n\x03Get\x12\x18.llmop.api.v1.GetRequest\x1a\x19.llmop.api.v1.GetResponse\x12=\n\x04List\x12\x19.llmop.api.v1.ListRequest\x1a\x1a.llmop.api.v1.ListResponse\x12\x42\n\x05Watch\x12\x1a.llmop.api.v1.WatchRequest\x1a\x1b.llmop.api.v1.WatchResponse0\x01\x12@\n\x05\x41pply\x12\x1a.llmop.api.v1.ApplyRequest\x1a\x1b.llmop.api.v1.ApplyResponse\x12\x43\n\x06\x44\x65lete\x12\x1b.llmop.api.v1.DeleteRequest\x1a\x1c.llmop.api.v1.DeleteResponse\x12@\n\x05Kinds\x12\x1a.llmop.api.v1.KindsRequest\x1a\x1b.llmop.api.v1.KindsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cllmop/api/v1/resources.proto\x12\x0cllmop.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"9\n\x0eOwnerReference\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\"\xe2\x03\n\x08Metadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\x03\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".llmop.api.v1.Metadata.LabelsEntry\x12<\n\x0b\x61nnotations\x18\x07 \x03(\x0b\x32\'.llmop.api.v1.Metadata.AnnotationsEntry\x12\x31\n\rcreation_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeletion_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfinalizers\x18\n \x03(\t\x12+\n\x05owner\x18\x0b \x01(\x0b\x32\x1c.llmop.api.v1.OwnerReference\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"}\n\x06Object\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x08metadata\x18\x03 \x01(\x0b\x32\x16.llmop.api.v1.Metadata\x12\x11\n\tspec_json\x18\x04 \x01(\t\x12\x13\n\x0bstatus_json\x18\x05 \x01(\t\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04wide\x18\x02 \x01(\x08\":\n\x03Row\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\r\n\x05\x63\x65lls\x18\x02 \x03(\t\";\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"i\n\x0bGetResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12%\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x14.llmop.api.v1.Column\x12\r\n\x05\x63\x65lls\x18\x03 \x03(\t\"\x85\x01\n\x0bListRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x16\n\x0e\x66ield_selector\x18\x06 \x01(\t\"\x89\x01\n\x0cListResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.llmop.api.v1.Row\x12%\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x14.llmop.api.v1.Column\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x87\x01\n\x0cWatchRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\x03\x12\x16\n\x0elabel_selector\x18\x05 \x01(\t\x12\x16\n\x0e\x66ield_selector\x18\x06 \x01(\t\"\x86\x02\n\rWatchResponse\x12.\n\x04type\x18\x01 \x01(\x0e\x32 .llmop.api.v1.WatchResponse.Type\x12\x1e\n\x03row\x18\x02 \x01(\x0b\x32\x11.llmop.api.v1.Row\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12%\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x14.llmop.api.v1.Column\"d\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nTYPE_ADDED\x10\x01\x12\x11\n\rTYPE_MODIFIED\x10\x02\x12\x10\n\x0cTYPE_DELETED\x10\x03\x12\x11\n\rTYPE_BOOKMARK\x10\x04\"o\n\x0c\x41pplyRequest\x12\x15\n\rmanifest_json\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x15\n\rfield_manager\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\xa0\x02\n\rApplyResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x34\n\x07verdict\x18\x02 \x01(\x0e\x32#.llmop.api.v1.ApplyResponse.Verdict\x12\x15\n\rchanged_paths\x18\x03 \x03(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\x12\"\n\x04live\x18\x05 \x01(\x0b\x32\x14.llmop.api.v1.Object\"f\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_CREATED\x10\x01\x12\x16\n\x12VERDICT_CONFIGURED\x10\x02\x12\x15\n\x11VERDICT_UNCHANGED\x10\x03\"v\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x18\n\x10resource_version\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"6\n\x0e\x44\x65leteResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"\x0e\n\x0cKindsRequest\"\x87\x01\n\x04Kind\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08singular\x18\x02 \x01(\t\x12\x0e\n\x06plural\x18\x03 \x01(\t\x12\x13\n\x0bshort_names\x18\x04 \x03(\t\x12\x12\n\nnamespaced\x18\x05 \x01(\x08\x12\x11\n\tread_only\x18\x06 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"Y\n\rKindsResponse\x12!\n\x05kinds\x18\x01 \x03(\x0b\x32\x12.llmop.api.v1.Kind\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t2\x99\x03\n\x0fResourceService\x12:\n\x03Get\x12\x18.llmop.api.v1.GetRequest\x1a\x19.llmop.api.v1.GetResponse\x12=\n\x04List\x12\x19.llmop.api.v1.ListRequest\x1a\x1a.llmop.api.v1.ListResponse\x12\x42\n\x05Watch\x12\x1a.llmop.api.v1.WatchRequest\x1a\x1b.llmop.api.v1.WatchResponse0\x01\x12@\n\x05\x41pply\x12\x1a.llmop.api.v1.ApplyRequest\x1a\x1b.llmop.api.v1.ApplyResponse\x12\x43\n\x06\x44\x65lete\x12\x1b.llmop.api.v1.DeleteRequest\x1a\x1c.llmop.api.v1.DeleteResponse\x12@\n\x05Kinds\x12\x1a.llmop.api.v1.KindsRequest\x1a\x1b.llmop.api.v1.KindsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,32 +54,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST']._serialized_end=907
   _globals['_GETRESPONSE']._serialized_start=909
   _globals['_GETRESPONSE']._serialized_end=1014
-  _globals['_LISTREQUEST']._serialized_start=1016
-  _globals['_LISTREQUEST']._serialized_end=1125
-  _globals['_LISTRESPONSE']._serialized_start=1128
-  _globals['_LISTRESPONSE']._serialized_end=1265
-  _globals['_WATCHREQUEST']._serialized_start=1267
-  _globals['_WATCHREQUEST']._serialized_end=1354
-  _globals['_WATCHRESPONSE']._serialized_start=1357
-  _globals['_WATCHRESPONSE']._serialized_end=1619
-  _globals['_WATCHRESPONSE_TYPE']._serialized_start=1519
-  _globals['_WATCHRESPONSE_TYPE']._serialized_end=1619
-  _globals['_APPLYREQUEST']._serialized_start=1621
-  _globals['_APPLYREQUEST']._serialized_end=1732
-  _globals['_APPLYRESPONSE']._serialized_start=1735
-  _globals['_APPLYRESPONSE']._serialized_end=2023
-  _globals['_APPLYRESPONSE_VERDICT']._serialized_start=1921
-  _globals['_APPLYRESPONSE_VERDICT']._serialized_end=2023
-  _globals['_DELETEREQUEST']._serialized_start=2025
-  _globals['_DELETEREQUEST']._serialized_end=2143
-  _globals['_DELETERESPONSE']._serialized_start=2145
-  _globals['_DELETERESPONSE']._serialized_end=2199
-  _globals['_KINDSREQUEST']._serialized_start=2201
-  _globals['_KINDSREQUEST']._serialized_end=2215
-  _globals['_KIND']._serialized_start=2218
-  _globals['_KIND']._serialized_end=2353
-  _globals['_KINDSRESPONSE']._serialized_start=2355
-  _globals['_KINDSRESPONSE']._serialized_end=2444
-  _globals['_RESOURCESERVICE']._serialized_start=2447
-  _globals['_RESOURCESERVICE']._serialized_end=2856
+  _globals['_LISTREQUEST']._serialized_start=1017
+  _globals['_LISTREQUEST']._serialized_end=1150
+  _globals['_LISTRESPONSE']._serialized_start=1153
+  _globals['_LISTRESPONSE']._serialized_end=1290
+  _globals['_WATCHREQUEST']._serialized_start=1293
+  _globals['_WATCHREQUEST']._serialized_end=1428
+  _globals['_WATCHRESPONSE']._serialized_start=1431
+  _globals['_WATCHRESPONSE']._serialized_end=1693
+  _globals['_WATCHRESPONSE_TYPE']._serialized_start=1593
+  _globals['_WATCHRESPONSE_TYPE']._serialized_end=1693
+  _globals['_APPLYREQUEST']._serialized_start=1695
+  _globals['_APPLYREQUEST']._serialized_end=1806
+  _globals['_APPLYRESPONSE']._serialized_start=1809
+  _globals['_APPLYRESPONSE']._serialized_end=2097
+  _globals['_APPLYRESPONSE_VERDICT']._serialized_start=1995
+  _globals['_APPLYRESPONSE_VERDICT']._serialized_end=2097
+  _globals['_DELETEREQUEST']._serialized_start=2099
+  _globals['_DELETEREQUEST']._serialized_end=2217
+  _globals['_DELETERESPONSE']._serialized_start=2219
+  _globals['_DELETERESPONSE']._serialized_end=2273
+  _globals['_KINDSREQUEST']._serialized_start=2275
+  _globals['_KINDSREQUEST']._serialized_end=2289
+  _globals['_KIND']._serialized_start=2292
+  _globals['_KIND']._serialized_end=2427
+  _globals['_KINDSRESPONSE']._serialized_start=2429
+  _globals['_KINDSRESPONSE']._serialized_end=2518
+  _globals['_RESOURCESERVICE']._serialized_start=2521
+  _globals['_RESOURCESERVICE']._serialized_end=2930
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RolloutServiceStub:
-    """Imperative verbs on deployments.
+    """Imperative verbs on deployments. What they write belongs to the manager "rollout" (Scale: "scale") from then on: a later apply
+    that names another value is a conflict, and one that leaves the field out keeps it.
     """
 
     def __init__(self, channel):
@@ -40,15 +41,87 @@ class RolloutServiceStub:
                 request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleRequest.SerializeToString,
                 response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleResponse.FromString,
                 _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Status',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.StatusRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.StatusResponse.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/History',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+        self.Undo = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Undo',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.UndoRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.UndoResponse.FromString,
+                _registered_method=True)
+        self.Restart = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Restart',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.RestartRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.RestartResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Pause',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.PauseRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Resume',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
-    """Imperative verbs on deployments.
+    """Imperative verbs on deployments. What they write belongs to the manager "rollout" (Scale: "scale") from then on: a later apply
+    that names another value is a conflict, and one that leaves the field out keeps it.
     """
 
     def Scale(self, request, context):
-        """Sets spec.replicas and takes the ownership of that field: a later apply without it keeps the value.
+        """Sets spec.replicas.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Status(self, request, context):
+        """How far the newest version of a deployment is rolled out, in one sentence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """The revisions that are kept, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Undo(self, request, context):
+        """Writes the template of an older revision into the spec; it becomes a new revision. Refused while paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restart(self, request, context):
+        """Sets spec.restartedAt to now: every replica is replaced. Refused while paused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Sets spec.paused: replicas are not replaced, and no revision is made, until Resume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -61,6 +134,36 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleRequest.FromString,
                     response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleResponse.SerializeToString,
             ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.StatusRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.StatusResponse.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryResponse.SerializeToString,
+            ),
+            'Undo': grpc.unary_unary_rpc_method_handler(
+                    servicer.Undo,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.UndoRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.UndoResponse.SerializeToString,
+            ),
+            'Restart': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restart,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.RestartRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.RestartResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.PauseRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'llmop.api.v1.RolloutService', rpc_method_handlers)
@@ -70,7 +173,8 @@ def add_RolloutServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RolloutService:
-    """Imperative verbs on deployments.
+    """Imperative verbs on deployments. What they write belongs to the manager "rollout" (Scale: "scale") from then on: a later apply
+    that names another value is a conflict, and one that leaves the field out keeps it.
     """
 
     @staticmethod
@@ -90,6 +194,168 @@ class RolloutService:
             '/llmop.api.v1.RolloutService/Scale',
             llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleRequest.SerializeToString,
             llmop_dot_api_dot_v1_dot_rollout__pb2.ScaleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Status',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.StatusRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/History',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Undo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Undo',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.UndoRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.UndoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Restart',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.RestartRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.RestartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Pause',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.PauseRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Resume',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,9 +25,9 @@ _VERDICTS = ("", "created", "configured", "unchanged")
 @click.option("-R", "--recursive", is_flag=True, help="Look into the folders of a folder too.")
 @click.option(
     "--dry-run",
-    type=click.Choice(["none", "server"]),
+    type=click.Choice(["none", "client", "server"]),
     default="none",
-    help="server: check everything and store nothing.",
+    help="Store nothing. server: check everything; client: check the manifests alone, and ask nobody.",
 )
 @click.option(
     "--force-conflicts", "--force", "force", is_flag=True, help="Take over fields that another manager owns."
@@ -67,6 +67,9 @@ def command(
     from llmop.cli import applying, files, targets, waiting
 
     documents = files.read(names, recursive=recursive, namespace=session.namespace)
+    if dry_run == "client":
+        _check_alone(session, documents)
+        return
     options: dict[str, Any] = {"force": force, "manager": field_manager}
     if dry_run == "server" or len(documents) > 1:
         answers = _check(session, documents, options)
@@ -84,6 +87,25 @@ def command(
         goals.append(waiting.ready(answer.object))
     if wait:
         waiting.wait(session, goals, timeout)
+
+
+def _check_alone(session: Session, documents: "list[Document]") -> None:
+    """What can be said without a controller: whether the manifests are well formed. Raises all that is wrong at once."""
+    from llmop.cli import applying, files, targets
+    from llmop.domain.errors import Invalid
+    from llmop.manifest import admit
+
+    texts = []
+    for document in documents:
+        try:
+            admit.admit(document.data, namespace=session.effective_namespace)
+        except Invalid as error:
+            texts.append(applying.locate(error.kind, error.name, error.violations, document))
+    if texts:
+        raise CliError("\n".join(texts), ExitCode.BAD_REQUEST)
+    for document in documents:
+        kind, _, name = files.key(document, session.namespace)
+        out(f"{targets.label(kind, name)} is well formed (dry run)")
 
 
 def _check(session: Session, documents: "list[Document]", options: dict[str, Any]) -> list[Any | None]:

@@ -6,27 +6,39 @@ from typing import Any
 
 import click
 
-from llmop.cli.session import Session, common_options, out
+from llmop.cli.errors import UsageError
+from llmop.cli.session import Session, common_options, complete_objects, out, say, selector_options
 
 
 @click.command("describe")
-@click.argument("arguments", nargs=-1, metavar="TYPE NAME | TYPE/NAME...")
+@click.argument("arguments", nargs=-1, metavar="TYPE NAME | TYPE/NAME...", shell_complete=complete_objects)
+@selector_options
+@click.option("-A", "--all-namespaces", is_flag=True, help="Objects of all namespaces.")
 @common_options
 @click.pass_obj
-def command(session: Session, arguments: tuple[str, ...]) -> None:
+def command(
+    session: Session, arguments: tuple[str, ...], selector: str, field_selector: str, all_namespaces: bool
+) -> None:
     """Show objects with everything that is known about them: conditions, replicas, the last failure, events."""
     from llmop.cli import targets
 
+    found = targets.parse(arguments)
+    if (selector or field_selector or all_namespaces) and any(target.name for target in found):
+        raise UsageError("-l, --field-selector and -A exclude names")
     texts = []
-    for target in targets.parse(arguments):
+    for target in found:
         kind = target.kind
-        namespace = session.effective_namespace if kind.namespaced else ""
+        namespace = session.effective_namespace if kind.namespaced and not all_namespaces else ""
         if target.name:
             items = [session.client.get(kind.name, namespace, target.name).object]
         else:
-            items = [row.object for row in session.client.list(kind.name, namespace)[0]]
+            rows = session.client.list(kind.name, namespace, selector, field_selector)[0]
+            items = [row.object for row in rows]
         texts += ["\n".join(_describe(session, item)) for item in items]
-    out("\n\n\n".join(texts))
+    if texts:
+        out("\n\n\n".join(texts))
+    else:
+        say("No resources found.")
 
 
 def _describe(session: Session, item: Any) -> list[str]:

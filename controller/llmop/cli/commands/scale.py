@@ -3,16 +3,17 @@
 import click
 
 from llmop.cli.errors import UsageError
-from llmop.cli.session import Duration, Session, common_options, out
+from llmop.cli.session import Duration, Session, common_options, complete_deployments, dry_run_option, out
 
 
 @click.command("scale")
-@click.argument("arguments", nargs=-1, metavar="md NAME... | md/NAME...")
+@click.argument("arguments", nargs=-1, metavar="md NAME... | md/NAME...", shell_complete=complete_deployments)
 @click.option("--replicas", type=click.IntRange(min=0), required=True, metavar="N", help="How many.")
 @click.option("--current-replicas", type=click.IntRange(min=0), metavar="N", help="Only if there are N now.")
 @click.option(
     "--resource-version", type=click.IntRange(min=1), metavar="V", help="Only if this is the version now."
 )
+@dry_run_option
 @click.option("--wait", is_flag=True, help="Wait until that many are ready.")
 @click.option(
     "--timeout", type=Duration(), default="30m", metavar="DURATION", help="For --wait, 30m by default."
@@ -25,6 +26,7 @@ def command(
     replicas: int,
     current_replicas: int | None,
     resource_version: int | None,
+    dry_run: str,
     wait: bool,
     timeout: float,
 ) -> None:
@@ -48,9 +50,10 @@ def command(
                 replicas=replicas,
                 current_replicas=current_replicas,
                 resource_version=resource_version or 0,
+                dry_run=dry_run == "server",
             ),
         )
-        out(f"{targets.label_of(answer.object)} scaled")
+        out(f"{targets.label_of(answer.object)} scaled{' (server dry run)' if dry_run == 'server' else ''}")
         goals.append(waiting.ready(answer.object))
-    if wait:
+    if wait and dry_run == "none":
         waiting.wait(session, goals, timeout)

@@ -6,18 +6,18 @@ from typing import Any
 import click
 
 from llmop.cli.errors import UsageError
-from llmop.cli.session import Duration, Session, common_options
+from llmop.cli.session import Duration, Session, common_options, complete_objects
 
 
 @click.command("wait")
-@click.argument("arguments", nargs=-1, metavar="TYPE NAME... | TYPE/NAME...")
+@click.argument("arguments", nargs=-1, metavar="TYPE NAME... | TYPE/NAME...", shell_complete=complete_objects)
 @click.option(
     "--for",
     "wanted",
     multiple=True,
     required=True,
     metavar="WHAT",
-    help="condition=TYPE[=STATUS], create or delete; may be repeated, then all are waited for.",
+    help="condition=TYPE[=STATUS], jsonpath={PATH}[=VALUE], create or delete; may be repeated, then all are waited for.",
 )
 @click.option(
     "--timeout",
@@ -29,7 +29,7 @@ from llmop.cli.session import Duration, Session, common_options
 @common_options
 @click.pass_obj
 def command(session: Session, arguments: tuple[str, ...], wanted: tuple[str, ...], timeout: float) -> None:
-    """Wait for a condition, a creation or a deletion.
+    """Wait for a condition, a field, a creation or a deletion.
 
     An object that does not exist yet is waited for. A condition counts only when it is about the newest version of the
     object. The exit code is 208 when the time is over and 217 when the deployment stalls.
@@ -75,7 +75,44 @@ def _goal(what: str, kind: str, namespace: str, name: str) -> Any:
         )
     if word == "condition" and rest:
         return _condition(rest, kind, namespace, name)
-    raise UsageError(f'--for "{what}": write condition=TYPE, condition=TYPE=STATUS, create or delete')
+    if word == "jsonpath" and rest:
+        return _field(rest, kind, namespace, name)
+    raise UsageError(
+        f'--for "{what}": write condition=TYPE, condition=TYPE=STATUS, jsonpath={{PATH}}=VALUE, create or delete'
+    )
+
+
+def _field(text: str, kind: str, namespace: str, name: str) -> Any:
+    from llmop.cli import conditions, jsonpath, printing, targets, waiting
+
+    expression, closing, rest = text.rpartition("}")
+    value = rest.removeprefix("=")
+    if not closing or (rest and not rest.startswith("=")):
+        raise UsageError(f'--for "jsonpath={text}": write jsonpath={{.status.phase}}=Ready')
+    try:
+        path = jsonpath.path(expression + closing)
+    except jsonpath.JsonPathError as error:
+        raise UsageError(f"--for {error}") from error
+
+    def met(item: Any | None) -> bool:
+        if item is None:
+            return False
+        found = [jsonpath.show(each) for each in path.find(printing.document(item)) if each is not None]
+        return value in found if rest else bool(found)
+
+    def progress(item: Any | None, extra: Any) -> str:
+        return "does not exist yet" if item is None else conditions.state(item).progress()
+
+    return waiting.Goal(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        met=met,
+        progress=progress,
+        details=waiting.failure,
+        done=f"{targets.label(kind, name)} condition met",
+        text=f"{expression}{closing}{rest} on",
+    )
 
 
 def _is_going(item: Any | None) -> bool:

@@ -243,7 +243,7 @@ class ModelDeploymentSpec(fields.Fields):
     """What is wanted."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "paused", "rollover", "loadBalancing", "trafficPolicy", "queue"}
+        {"scaling", "rollover", "loadBalancing", "trafficPolicy", "queue"}
     )
 
     model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
@@ -292,6 +292,16 @@ class ModelDeploymentSpec(fields.Fields):
     )
     revision_history_limit: int = Field(
         default=10, ge=0, le=1000, description="Old revisions that are kept for undo."
+    )
+    paused: bool | None = Field(
+        default=None,
+        description="true: replicas are not replaced and a changed template waits, until it is false again. Replicas that are missing, "
+        "or that are wanted beyond those there are, are made of the oldest revision that still runs. See `llmctl rollout pause`.",
+    )
+    restarted_at: fields.Time | None = Field(
+        default=None,
+        description="Another time makes a new revision and replaces every replica; nothing else follows from it. "
+        "Set by `llmctl rollout restart`.",
     )
     probes: Probes = Field(
         default_factory=Probes, description="When a replica counts as started, ready and dead."

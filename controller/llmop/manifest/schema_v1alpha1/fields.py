@@ -22,6 +22,7 @@ _LIST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@:,/-]{0,1023}", re.ASCII)
 _CONSTRAINT = re.compile(r"[A-Za-z0-9_(\[][A-Za-z0-9_.,=&|*()\[\]:+-]{0,1023}", re.ASCII)
 _NODES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(\[[0-9,-]+\][A-Za-z0-9_.-]*)*", re.ASCII)
 _FLAG = re.compile(r"-{1,2}[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
 
 
@@ -194,4 +195,5 @@ SlurmList = Annotated[str, matching(_LIST, "a name, or names joined by commas", 
 Constraint = Annotated[str, matching(_CONSTRAINT, "a feature expression like a100&ib", empty=True)]
 Nodes = Annotated[str, matching(_NODES, "a node or nodes like n[1-4]")]
 Flag = Annotated[str, matching(_FLAG, "a flag like --exclusive")]
+Time = Annotated[str, matching(_TIME, "a time like 2026-01-31T08:15:00Z")]
 HttpPath = Annotated[str, matching(_HTTP_PATH, "a path of a URL like /health")]
