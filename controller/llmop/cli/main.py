@@ -27,7 +27,8 @@ COMMANDS = {
     "rollout": "Watch, pause, restart or undo the rollout of a deployment",
     "scale": "Set the number of replicas of a deployment",
     "version": "Print the versions of llmctl and of the controller",
-    "wait": "Wait for a condition, a creation or a deletion",
+    "wait": "Wait for a condition, a field, a creation or a deletion",
+    "why": "Say why a deployment or a replica is as it is",
 }
 
 # Commands that a later version will have: refused by name until then.
@@ -48,7 +49,6 @@ LATER_COMMANDS = frozenset(
         "port-forward",
         "preflight",
         "top",
-        "why",
     }
 )
 
