@@ -115,7 +115,7 @@ def _of_deployment(situation: Situation) -> Explanation:
         causes.append(failure)
     is_fine = _condition(deployment, "Ready").get("status") == "True" and not shown
     return Explanation(
-        summary=" ".join(_summary(situation)),
+        summary=" ".join(sentence for sentence in _summary(situation) if sentence),
         causes=() if is_fine else tuple(causes),
         events=() if is_fine else _recent(situation.events),
         advice=_said_once(_deployment_advice(situation, shown)),

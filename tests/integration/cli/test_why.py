@@ -17,7 +17,9 @@ def test_why(transcript: Transcript) -> None:
         Stalled=("True", "CrashLoopBackOff", "replicas end soon after their start"),
     )
     world.status(MD, "chat", conditions=crashing, lastFailure=FAILURE, retryAt="2025-10-09T08:55:00Z")
-    world.event("Replica", "chat-zzzzz", "EngineCrashed", "the engine ended with signal 9", ago=80, warning=True)
+    world.event(
+        "Replica", "chat-zzzzz", "EngineCrashed", "the engine ended with signal 9", ago=80, warning=True
+    )
     transcript.run("why", "md", "chat")
     transcript.run("why", "rep/chat-aaaaa")
     transcript.run("why", "rep/chat-zzzzz")
