@@ -457,10 +457,12 @@ class LogKeeper:
         self.path = path
         self.limit = limit
         self.begin = 0  # where the lines of the running engine begin
+        self.marked = 0  # the size that was written down last
 
     def open(self) -> int:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.begin = os.fstat(handle).st_size
+        self.mark("start")
         return handle
 
     def bound(self) -> None:
@@ -469,7 +471,25 @@ class LogKeeper:
             return
         shutil.copyfile(self.path, self.path + ".1")
         os.truncate(self.path, 0)
+        os.truncate(self.path + ".times", 0)
         self.begin = 0
+        self.marked = 0
+
+    def mark(self, word: str = "") -> None:
+        """Write down how long the log is now: engines put no times on their lines, and people ask for the last ten minutes.
+
+        A line of engine.log.times is: seconds since 1970, bytes of engine.log, and `start` where an engine begins.
+        """
+        size = os.stat(self.path).st_size
+        if size == self.marked and not word:
+            return
+        self.marked = size
+        now = time.time()  # noqa: TID251 - this file runs alone, without llmop.clock
+        handle = os.open(self.path + ".times", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, "{:.0f} {} {}".format(now, size, word).strip().encode() + b"\n")
+        finally:
+            os.close(handle)
 
     def tail(self, secrets: Sequence[str]) -> List[str]:
         """The engine's last lines, cut and without the given secrets."""
@@ -1884,6 +1904,7 @@ class Agent:
         while True:
             time.sleep(5.0)
             try:
+                self.log.mark()
                 self.log.bound()
             except OSError as error:
                 say("engine.log: {}".format(error))

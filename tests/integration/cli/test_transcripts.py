@@ -455,25 +455,6 @@ def test_an_old_status_does_not_count(transcript: Transcript) -> None:
     transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
 
 
-def test_logs(transcript: Transcript) -> None:
-    world = transcript.world
-    world.base()
-    running(world)
-    shared = "shared/replicas"
-    transcript.write(f"{shared}/chat-aaaaa/engine.log", "old\n")
-    transcript.write(f"{shared}/chat-bbbbb/engine.log", "one\ntwo\nthree\n")
-    transcript.write(f"{shared}/chat-bbbbb/job.log", "batch\n")
-    transcript.run("logs", "chat-aaaaa")
-    transcript.run("logs", "md/chat", "--tail", "2")
-    transcript.run("logs", "rep", "chat-bbbbb", "--source=job")
-    transcript.run("logs", "rep/nobody")
-    transcript.run("logs", "rep/chat-aaaaa", "--source=job")
-    transcript.run("logs", "cl/default")
-    transcript.run("logs")
-    world.add(manifests.deployment("idle"), uid="uid-idle")
-    transcript.run("logs", "md/idle")
-
-
 def test_version(transcript: Transcript) -> None:
     transcript.run("version")
     transcript.run("version", "--client")

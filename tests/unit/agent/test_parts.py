@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -222,3 +223,23 @@ def test_only_https_addresses_are_controllers() -> None:
     for url in ("http://10.0.0.1:1", "https://", "10.0.0.1:1"):
         with pytest.raises(ValueError, match="not an https address"):
             host_and_port(url)
+
+
+def marks(tmp_path: Path) -> list[list[str]]:
+    return [line.split()[1:] for line in (tmp_path / "engine.log.times").read_text().splitlines()]
+
+
+def test_how_long_the_log_was_is_written_down_when_it_has_grown(tmp_path: Path) -> None:
+    log = LogKeeper(str(tmp_path / "engine.log"), limit=10)
+    with open(log.open(), "wb", buffering=0) as writer:
+        log.mark()
+        writer.write(b"12345\n")
+        log.mark()
+        log.mark()
+    os.close(log.open())
+    assert [["0", "start"], ["6"], ["6", "start"]] == marks(tmp_path)
+    (tmp_path / "engine.log").write_bytes(b"x" * 11)
+    log.bound()
+    assert [] == marks(tmp_path)
+    log.mark()
+    assert [] == marks(tmp_path)

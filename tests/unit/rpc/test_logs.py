@@ -16,6 +16,7 @@ from llmop.api.v1 import logs_pb2
 from llmop.domain import resources
 from llmop.rpc import logs
 from llmop.store import interface
+from llmop.testing import builders as make
 from llmop.testing.memory_store import MemoryStore
 
 JOB = logs_pb2.TailRequest.SOURCE_JOB
@@ -185,3 +186,90 @@ async def test_a_replica_whose_cluster_is_gone_has_no_log(rig: Rig) -> None:
     moved = dataclasses.replace(live, spec={"cluster": "elsewhere"})
     await rig.store.commit([interface.Update(resource=moved, expected_version=live.resource_version)])
     assert "NOT_FOUND" == await code(tail(rig))
+
+
+def times(directory: Path, *marks: str) -> None:
+    (directory / "engine.log.times").write_text("".join(f"{mark}\n" for mark in marks))
+
+
+@pytest.mark.parametrize(
+    ("since", "lines", "expected"),
+    [
+        (50, None, "one\ntwo\nthree\nfour\n"),
+        (100, None, "two\nthree\nfour\n"),
+        (
+            119,
+            None,
+            "two\nthree\nfour\n",
+        ),  # to within the period of the marks: rather too much than too little
+        (120, None, "four\n"),  # in the middle of a line: from the next one
+        (130, None, ""),
+        (100, 1, "four\n"),
+        (120, 9, "four\n"),
+    ],
+)
+async def test_what_was_written_since_is_sent(
+    rig: Rig, directory: Path, since: float, lines: int | None, expected: str
+) -> None:
+    (directory / "engine.log").write_text("one\ntwo\nthree\nfour\n")
+    times(directory, "90 0 start", "100 4", "120 11", "130 19", "torn")
+    assert expected == await everything(tail(rig, since=since, lines=lines))
+
+
+async def test_a_log_without_times_says_so(rig: Rig, directory: Path) -> None:
+    (directory / "engine.log").write_text("one\n")
+    assert "FAILED_PRECONDITION" == await code(tail(rig, since=5))
+    (directory / "job.log").write_text("one\n")
+    assert "INVALID_ARGUMENT" == await code(tail(rig, since=5, source=JOB))
+    (directory / "engine.log.times").symlink_to(directory / "job.log")
+    assert "FAILED_PRECONDITION" == await code(tail(rig, since=5))
+
+
+async def test_the_run_before_the_restart_is_sent(rig: Rig, directory: Path) -> None:
+    (directory / "engine.log").write_text("old 1\nold 2\nnew\n")
+    times(directory, "90 0 start", "95 6", "100 12 start")
+    assert "old 1\nold 2\n" == await everything(tail(rig, previous=True))
+    assert "old 2\n" == await everything(tail(rig, previous=True, lines=1))
+    times(directory, "90 0 start")
+    assert "NOT_FOUND" == await code(tail(rig, previous=True))
+    assert "INVALID_ARGUMENT" == await code(tail(rig, previous=True, follow=True))
+
+
+async def test_a_reader_goes_on_where_it_stopped(rig: Rig, directory: Path) -> None:
+    log = directory / "engine.log"
+    log.write_text("one\n")
+    (answer,) = [each async for each in tail(rig)]
+    assert (b"one\n", 4) == (answer.data, answer.offset)
+    with log.open("a") as file:
+        file.write("two\n")
+    assert "two\n" == await everything(tail(rig, offset=answer.offset))
+    log.write_text("x\n")
+    assert "x\n" == await everything(tail(rig, offset=answer.offset))
+    assert "INVALID_ARGUMENT" == await code(tail(rig, offset=-1))
+
+
+async def test_the_log_of_a_replica_that_is_gone_is_still_there(rig: Rig, directory: Path) -> None:
+    """As long as its submission is remembered, that is as long as its directory is kept."""
+    gone = directory.parent / "chat-abcde"
+    gone.mkdir()
+    (gone / "engine.log").write_text("bye\n")
+    assert "NOT_FOUND" == await code(tail(rig, replica="chat-abcde"))
+    uid = make.uid_of(9)
+    made = resources.Resource(
+        kind=resources.REPLICA, name="chat-abcde", namespace="default", uid=uid, spec={"cluster": "default"}
+    )
+    ledger = interface.Ledger(
+        replica_uid=uid,
+        namespace="default",
+        replica_name="chat-abcde",
+        cluster="default",
+        submission=make.submission("chat-abcde", uid),
+        secrets=interface.Secrets(api_key="k", agent_token="t"),
+    )
+    await rig.store.commit([interface.Create(resource=made, ledger=ledger)])
+    remove = interface.Remove(
+        kind=made.kind, namespace="default", name=made.name, uid=made.uid, tombstoned_at=1.0
+    )
+    await rig.store.commit([remove])
+    assert "bye\n" == await everything(tail(rig, replica="chat-abcde"))
+    assert "bye\n" == await everything(tail(rig, replica="chat-abcde", follow=True))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llmop/api/v1/logs.proto\x12\x0cllmop.api.v1\"\xe5\x01\n\x0bTailRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x30\n\x06source\x18\x03 \x01(\x0e\x32 .llmop.api.v1.TailRequest.Source\x12\x12\n\x05lines\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\r\n\x05since\x18\x06 \x01(\x01\"C\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_ENGINE\x10\x01\x12\x0e\n\nSOURCE_JOB\x10\x02\x42\x08\n\x06_lines\"\x1c\n\x0cTailResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32M\n\nLogService\x12?\n\x04Tail\x12\x19.llmop.api.v1.TailRequest\x1a\x1a.llmop.api.v1.TailResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17llmop/api/v1/logs.proto\x12\x0cllmop.api.v1\"\x97\x02\n\x0bTailRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x30\n\x06source\x18\x03 \x01(\x0e\x32 .llmop.api.v1.TailRequest.Source\x12\x12\n\x05lines\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\r\n\x05since\x18\x06 \x01(\x01\x12\x13\n\x06offset\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x10\n\x08previous\x18\x08 \x01(\x08\"C\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_ENGINE\x10\x01\x12\x0e\n\nSOURCE_JOB\x10\x02\x42\x08\n\x06_linesB\t\n\x07_offset\",\n\x0cTailResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x32M\n\nLogService\x12?\n\x04Tail\x12\x19.llmop.api.v1.TailRequest\x1a\x1a.llmop.api.v1.TailResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llmop.api.v1.logs_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TAILREQUEST']._serialized_start=42
-  _globals['_TAILREQUEST']._serialized_end=271
-  _globals['_TAILREQUEST_SOURCE']._serialized_start=194
-  _globals['_TAILREQUEST_SOURCE']._serialized_end=261
-  _globals['_TAILRESPONSE']._serialized_start=273
-  _globals['_TAILRESPONSE']._serialized_end=301
-  _globals['_LOGSERVICE']._serialized_start=303
-  _globals['_LOGSERVICE']._serialized_end=380
+  _globals['_TAILREQUEST']._serialized_end=321
+  _globals['_TAILREQUEST_SOURCE']._serialized_start=233
+  _globals['_TAILREQUEST_SOURCE']._serialized_end=300
+  _globals['_TAILRESPONSE']._serialized_start=323
+  _globals['_TAILRESPONSE']._serialized_end=367
+  _globals['_LOGSERVICE']._serialized_start=369
+  _globals['_LOGSERVICE']._serialized_end=446
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TailRequest(_message.Message):
-    __slots__ = ("namespace", "replica", "source", "lines", "follow", "since")
+    __slots__ = ("namespace", "replica", "source", "lines", "follow", "since", "offset", "previous")
     class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SOURCE_UNSPECIFIED: _ClassVar[TailRequest.Source]
@@ -21,16 +21,22 @@ class TailRequest(_message.Message):
     LINES_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     replica: str
     source: TailRequest.Source
     lines: int
     follow: bool
     since: float
-    def __init__(self, namespace: _Optional[str] = ..., replica: _Optional[str] = ..., source: _Optional[_Union[TailRequest.Source, str]] = ..., lines: _Optional[int] = ..., follow: _Optional[bool] = ..., since: _Optional[float] = ...) -> None: ...
+    offset: int
+    previous: bool
+    def __init__(self, namespace: _Optional[str] = ..., replica: _Optional[str] = ..., source: _Optional[_Union[TailRequest.Source, str]] = ..., lines: _Optional[int] = ..., follow: _Optional[bool] = ..., since: _Optional[float] = ..., offset: _Optional[int] = ..., previous: _Optional[bool] = ...) -> None: ...
 
 class TailResponse(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "offset")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    offset: int
+    def __init__(self, data: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
