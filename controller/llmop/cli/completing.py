@@ -32,7 +32,7 @@ def deployments(context: click.Context, incomplete: str) -> list[str]:
     return [name for name in ("md", *names) if name.startswith(incomplete)]
 
 
-def contexts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def contexts(incomplete: str) -> list[str]:
     """The contexts that there are."""
     import os
 

@@ -1,11 +1,11 @@
-"""The context file: which controller and gateway a person works with. `llmop up` writes it, llmctl reads it."""
+"""The context file: which controller and gateway a person works with. `llmop up` and `llmctl config` write it, llmctl reads it."""
 
 import contextlib
 import dataclasses
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from llmop.cli.errors import ConfigError
@@ -13,12 +13,16 @@ from llmop.cli.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """`controller` is unix:///path, `gateway` an HTTP address, `key_file` a 0600 file with the caller's key; "" = not known."""
+    """`controller` is unix:///path, `gateway` an HTTP address, `key_file` a 0600 file with the caller's key; "" = not known.
+
+    `namespace` is used where neither a flag nor a manifest names one; "" = default.
+    """
 
     name: str
     controller: str
     gateway: str = ""
     key_file: str = ""
+    namespace: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +32,12 @@ class Contexts:
 
     def find(self, name: str) -> Context | None:
         return next((context for context in self.contexts if context.name == name), None)
+
+    def put(self, context: Context) -> "Contexts":
+        """With `context` in the place of the one of its name."""
+        others = tuple(each for each in self.contexts if each.name != context.name)
+        ordered = sorted((*others, context), key=lambda each: each.name)
+        return dataclasses.replace(self, contexts=tuple(ordered))
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
@@ -65,26 +75,33 @@ def load(path: Path) -> Contexts:
 
 
 def save(path: Path, context: Context) -> None:
-    """Puts `context` in the place of the one of its name, makes it the current one and keeps all others.
+    """Puts `context` in the place of the one of its name, makes it the current one and keeps all others."""
+    change(path, lambda before: dataclasses.replace(before.put(context), current=context.name))
 
-    The file is replaced atomically and readable by its owner only.
+
+def change(path: Path, decide: Callable[[Contexts], Contexts]) -> None:
+    """Writes what `decide` makes of what the file holds. It is replaced atomically and readable by its owner only.
+
+    Raises what `decide` raises, and ConfigError for a file that is not a context file or cannot be written.
     """
     import yaml
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _lock(path):
-        before = load(path)
-        others = tuple(each for each in before.contexts if each.name != context.name)
-        entries = [_entry(each) for each in sorted((*others, context), key=lambda each: each.name)]
-        text = yaml.safe_dump({"currentContext": context.name, "contexts": entries}, sort_keys=False)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".contexts-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _lock(path):
+            known = decide(load(path))
+            entries = [_entry(each) for each in known.contexts]
+            text = yaml.safe_dump({"currentContext": known.current, "contexts": entries}, sort_keys=False)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".contexts-")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(text)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -104,6 +121,7 @@ def _entry(context: Context) -> dict[str, str]:
         "controller": context.controller,
         "gateway": context.gateway,
         "keyFile": context.key_file,
+        "namespace": context.namespace,
     }
     return {key: value for key, value in fields.items() if value}
 
@@ -112,7 +130,7 @@ def _context(path: Path, index: int, entry: object) -> Context:
     if not isinstance(entry, dict):
         raise ConfigError(f"{path}: contexts[{index}]: must hold name and controller")
     values = {}
-    for key in ("name", "controller", "gateway", "keyFile"):
+    for key in ("name", "controller", "gateway", "keyFile", "namespace"):
         value = entry.get(key, "")
         if not isinstance(value, str) or (key in ("name", "controller") and not value):
             raise ConfigError(f"{path}: contexts[{index}].{key}: must be text, got {value!r}")
@@ -122,4 +140,5 @@ def _context(path: Path, index: int, entry: object) -> Context:
         controller=values["controller"],
         gateway=values["gateway"],
         key_file=values["keyFile"],
+        namespace=values["namespace"],
     )

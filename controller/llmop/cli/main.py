@@ -17,6 +17,8 @@ from llmop.clock import Clock, SystemClock
 
 COMMANDS = {
     "apply": "Create or change objects from manifests",
+    "completion": "Print what makes a shell complete llmctl",
+    "config": "Show and choose contexts: controllers and gateways",
     "delete": "Delete objects",
     "describe": "Show an object with its conditions, replicas and events",
     "diff": "Show what apply would change",
@@ -31,6 +33,8 @@ COMMANDS = {
     "why": "Say why a deployment or a replica is as it is",
 }
 
+COMPLETE_VARIABLE = "_LLMCTL_COMPLETE"  # the shell scripts that click makes set it
+
 # Commands that a later version will have: refused by name until then.
 LATER_COMMANDS = frozenset(
     {
@@ -39,7 +43,6 @@ LATER_COMMANDS = frozenset(
         "batch",
         "bench",
         "chat",
-        "completion",
         "discover",
         "doctor",
         "edit",
@@ -86,6 +89,8 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
     """One command from its arguments to its exit code; never a traceback for what can go wrong outside of llmctl."""
     session = Session(clock)
     try:
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            return _complete(session, instruction)
         with llmctl.make_context("llmctl", list(arguments), obj=session) as context:
             llmctl.invoke(context)
         sys.stdout.flush()
@@ -121,6 +126,17 @@ def run(arguments: Sequence[str], clock: Clock) -> int:
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             session.close()
+
+
+def _complete(session: Session, instruction: str) -> int:
+    """Answers a shell that asks on Tab; what goes wrong is nobody's concern then."""
+    import click.shell_completion
+
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(CliError, click.ClickException):
+        return click.shell_completion.shell_complete(
+            llmctl, {"obj": session}, "llmctl", COMPLETE_VARIABLE, instruction
+        )
+    return ExitCode.OK
 
 
 def main() -> None:

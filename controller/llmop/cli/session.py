@@ -27,10 +27,15 @@ class Session:
         self.namespace: str | None = None
         self.request_timeout: float = 30.0
         self._client: Client | None = None
+        self._found_context: contexts.Context | None = None
 
     @property
     def effective_namespace(self) -> str:
-        return self.namespace or "default"
+        """Flag -n, then the context's, then `default`."""
+        if self.namespace:
+            return self.namespace
+        found = None if self.controller else self.find_context()
+        return (found.namespace if found is not None else "") or "default"
 
     @property
     def client(self) -> "Client":
@@ -41,21 +46,32 @@ class Session:
         return self._client
 
     def address(self) -> str:
-        """Flag --controller, then the context named by flag --context, by LLMOP_CONTEXT, by the context file itself."""
+        """Flag --controller, then that of the context."""
         if self.controller:
             return self.controller
-        path = contexts.default_path(os.environ)
-        known = contexts.load(path)
-        wanted = self.context or os.environ.get("LLMOP_CONTEXT") or known.current
-        if not wanted:
+        found = self.find_context()
+        if found is None:
             raise ConfigError(
                 'no controller is known: start one with "llmop up", or give --controller unix:///path'
             )
-        found = known.find(wanted)
-        if found is None:
-            names = ", ".join(context.name for context in known.contexts) or "none"
-            raise ConfigError(f'context "{wanted}" does not exist in {path}; it has: {names}')
         return found.controller
+
+    def find_context(self) -> contexts.Context | None:
+        """The one named by flag --context, by LLMOP_CONTEXT, or by the context file itself; None when nothing names one.
+
+        Raises ConfigError for a name that is not in the file.
+        """
+        if self._found_context is None:
+            path = contexts.default_path(os.environ)
+            known = contexts.load(path)
+            wanted = self.context or os.environ.get("LLMOP_CONTEXT") or known.current
+            if not wanted:
+                return None
+            self._found_context = known.find(wanted)
+            if self._found_context is None:
+                names = ", ".join(context.name for context in known.contexts) or "none"
+                raise ConfigError(f'context "{wanted}" does not exist in {path}; it has: {names}')
+        return self._found_context
 
     def close(self) -> None:
         if self._client is not None:
@@ -136,7 +152,7 @@ _NAMESPACE = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember,
-    help='Namespace; "default" where nothing names another one.',
+    help='Namespace; the context\'s, or "default", where nothing names another one.',
 )
 
 

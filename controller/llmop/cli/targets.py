@@ -20,7 +20,7 @@ class Target:
 def parse(arguments: Sequence[str]) -> list[Target]:
     """Raises UsageError for kinds that do not exist and for forms that mean nothing."""
     if not arguments:
-        raise UsageError("name what you mean: TYPE, TYPE NAME or TYPE/NAME; types are " + _known())
+        raise UsageError("name what you mean: TYPE, TYPE NAME or TYPE/NAME; types are " + known())
     if any("/" in argument for argument in arguments):
         return [_slashed(argument) for argument in arguments]
     kinds = [kind(word) for word in arguments[0].split(",")]
@@ -49,7 +49,7 @@ def kind(word: str) -> resources.KindInfo:
         close = difflib.get_close_matches(
             word.lower(), [*words, *(info.singular for info in words.values())], n=1
         )
-        hint = f'; did you mean "{close[0]}"?' if close else f"; types are {_known()}"
+        hint = f'; did you mean "{close[0]}"?' if close else f"; types are {known()}"
         raise UsageError(f'the server doesn\'t have a resource type "{word}"{hint}')
     return found
 
@@ -61,7 +61,7 @@ def _slashed(argument: str) -> Target:
     return Target(kind=kind(word), name=name)
 
 
-def _known() -> str:
+def known() -> str:
     return ", ".join(f"{info.plural} ({','.join(info.short_names)})" for info in resources.KINDS.values())
 
 

@@ -32,15 +32,15 @@ def fields(kind: str) -> tuple[FieldHelp, ...]:
     """`metadata` and `spec` of a kind that can be applied. Raises errors.NotFound."""
     if kind not in SPECS:
         raise errors.NotFound("kind", kind)
-    metadata = Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
     return (
-        _branch("metadata", "metadata", metadata, "Name and labels of the object."),
+        _branch("metadata", "metadata", _metadata(kind), "Name and labels of the object."),
         _branch("spec", "spec", SPECS[kind], inspect.cleandoc(SPECS[kind].__doc__ or "")),
     )
 
 
-def explain(path: str) -> str:
-    """The text of `llmctl explain`: `path` is a kind in any of its words, and fields: `md.spec.model.uri`.
+def explain(path: str, *, recursive: bool = False) -> str:
+    """The text of `llmctl explain`: `path` is a kind in any of its words, and fields: `md.spec.model.uri`. `recursive` names all
+    fields below, without their descriptions.
 
     Raises errors.NotFound for a kind, errors.Invalid for a field that is not there.
     """
@@ -51,15 +51,16 @@ def explain(path: str) -> str:
     head = f"KIND:     {info.name}\nVERSION:  {resources.API_VERSION}\n"
     if info.name not in SPECS:
         return f"{head}\nDESCRIPTION:\n  {info.description}. It is made by the controller and cannot be applied.\n"
+    table = _tree if recursive else _table
     if not rest:
-        return f"{head}\nDESCRIPTION:\n  {info.description}\n\nFIELDS:\n{_table(fields(info.name))}"
+        return f"{head}\nDESCRIPTION:\n  {info.description}\n\nFIELDS:\n{table(fields(info.name))}"
     found = _find(info.name, rest)
     text = f"{head}FIELD:    {found.path} <{found.type}>{' (required)' if found.required else ''}\n"
     if found.default:
         text += f"DEFAULT:  {found.default}\n"
     text += f"\nDESCRIPTION:\n  {found.description}\n"
     if found.children:
-        text += f"\nFIELDS:\n{_table(found.children)}"
+        text += f"\nFIELDS:\n{table(found.children)}"
     if found.unsupported:
         text += f"\nNOT IN THIS VERSION:\n  {', '.join(found.unsupported)}\n"
     return text
@@ -69,25 +70,59 @@ def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a kind that can be applied. Raises errors.NotFound."""
     if kind not in SPECS:
         raise errors.NotFound("kind", kind)
-    metadata = Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
-    references, shared = pydantic.json_schema.models_json_schema(
-        [(metadata, "validation"), (SPECS[kind], "validation")], by_alias=True
-    )
+    shapes, shared = _schemas([kind])
+    return {"$schema": _DIALECT, **shapes[kind], **shared}
+
+
+def json_schema_of_all() -> dict[str, Any]:
+    """One schema for every kind that can be applied: what an editor checks a manifest with."""
+    shapes, shared = _schemas(list(SPECS))
+    choices = [
+        {
+            "if": {"required": ["kind"], "properties": {"kind": {"const": kind}}},
+            "then": {"$ref": f"#/$defs/{kind}"},
+        }
+        for kind in SPECS
+    ]
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": kind,
-        "description": resources.KINDS[kind].description,
+        "$schema": _DIALECT,
+        "title": "llmop",
         "type": "object",
-        "additionalProperties": False,
         "required": ["apiVersion", "kind", "metadata", "spec"],
-        "properties": {
-            "apiVersion": {"const": resources.API_VERSION},
-            "kind": {"const": kind},
-            "metadata": references[(metadata, "validation")],
-            "spec": references[(SPECS[kind], "validation")],
-        },
-        **shared,
+        "properties": {"apiVersion": {"const": resources.API_VERSION}, "kind": {"enum": list(SPECS)}},
+        "allOf": choices,
+        "$defs": {**shared.get("$defs", {}), **shapes},
     }
+
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _schemas(kinds: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The shape of each kind, and the definitions that they refer to."""
+    models = [(model, "validation") for kind in kinds for model in (_metadata(kind), SPECS[kind])]
+    references, shared = pydantic.json_schema.models_json_schema(models, by_alias=True)  # type: ignore[arg-type]
+    shapes = {
+        kind: {
+            "title": kind,
+            "description": resources.KINDS[kind].description,
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["apiVersion", "kind", "metadata", "spec"],
+            "properties": {
+                "apiVersion": {"const": resources.API_VERSION},
+                "kind": {"const": kind},
+                "metadata": references[(_metadata(kind), "validation")],
+                "spec": references[(SPECS[kind], "validation")],
+            },
+        }
+        for kind in kinds
+    }
+    return shapes, shared
+
+
+def _metadata(kind: str) -> type[Fields]:
+    return Metadata if resources.KINDS[kind].namespaced else InstallationMetadata
 
 
 def markdown() -> str:
@@ -121,6 +156,18 @@ def markdown() -> str:
         if later:
             lines += ["", "Not in this version: " + ", ".join(f"`{path}`" for path in later) + "."]
     return "\n".join(lines) + "\n"
+
+
+def names(word: str, path: str) -> list[str]:
+    """The names of the fields below `path` of the kind that `word` names; [] for what does not exist."""
+    info = resources.find_kind(word)
+    if info is None or info.name not in SPECS:
+        return []
+    try:
+        found = _find(info.name, path).children if path else fields(info.name)
+    except errors.Invalid:
+        return []
+    return [each.name for each in found]
 
 
 def _branch(name: str, path: str, model: type[Fields], description: str) -> FieldHelp:
@@ -227,6 +274,15 @@ def _table(options: tuple[FieldHelp, ...]) -> str:
         f"  {name:<{width}}  {option.description}{_suffix(option)}\n"
         for name, option in zip(names, options, strict=True)
     )
+
+
+def _tree(options: tuple[FieldHelp, ...], depth: int = 1) -> str:
+    lines = []
+    for option in options:
+        required = " (required)" if option.required and not option.children else ""
+        lines.append(f"{'  ' * depth}{option.name} <{option.type}>{required}\n")
+        lines.append(_tree(option.children, depth + 1))
+    return "".join(lines)
 
 
 def _suffix(option: FieldHelp) -> str:

@@ -152,13 +152,17 @@ class World:
         )
 
     def llmctl(self, *arguments: str, stdin: str = "") -> Outcome:
-        """One command in this process."""
+        """One command to this controller, in this process."""
+        return self.alone("--controller", self.address, *arguments, stdin=stdin)
+
+    def alone(self, *arguments: str, stdin: str = "") -> Outcome:
+        """One command that finds its controller by itself, if it needs one."""
         stdout, stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         before = sys.stdin
         sys.stdin = io.StringIO(stdin)
         try:
             with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-                code = main.run(["--controller", self.address, *arguments], self.clock)
+                code = main.run(arguments, self.clock)
         finally:
             sys.stdin = before
         stdout.flush()
@@ -196,7 +200,13 @@ class Transcript:
         self._lines: list[str] = []
 
     def run(self, *arguments: str, stdin: str = "") -> Outcome:
-        outcome = self.world.llmctl(*arguments, stdin=stdin)
+        return self._note(arguments, self.world.llmctl(*arguments, stdin=stdin))
+
+    def alone(self, *arguments: str) -> Outcome:
+        """Without --controller."""
+        return self._note(arguments, self.world.alone(*arguments))
+
+    def _note(self, arguments: Sequence[str], outcome: Outcome) -> Outcome:
         shown = [f"'{each}'" if " " in each else each for each in arguments]
         command = " ".join(shown).replace(str(self.world.directory), "/home/me")
         self._lines.append(f"$ llmctl {command}\n")

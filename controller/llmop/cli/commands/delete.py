@@ -157,7 +157,7 @@ def _chosen(
         if arguments or many.is_asked_for or many.all_namespaces:
             raise UsageError("-f stands alone: it says by itself what to delete")
         documents = files.read(names, recursive=recursive, namespace=session.namespace)
-        return [files.key(each, session.namespace) for each in reversed(documents)]
+        return [files.key(each, session.effective_namespace) for each in reversed(documents)]
     found = targets.parse(arguments)
     chosen = []
     for target in found:
