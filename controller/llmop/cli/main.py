@@ -17,6 +17,7 @@ from llmop.clock import Clock, SystemClock
 
 COMMANDS = {
     "apply": "Create or change objects from manifests",
+    "chat": "Talk with a model",
     "completion": "Print what makes a shell complete llmctl",
     "config": "Show and choose contexts: controllers and gateways",
     "delete": "Delete objects",
@@ -24,10 +25,13 @@ COMMANDS = {
     "diff": "Show what apply would change",
     "events": "List what happened",
     "explain": "Describe the fields of a kind",
+    "generate": "Let a model go on with a text",
     "get": "List objects",
     "logs": "Print the log of a replica",
+    "port-forward": "Reach the engine of one replica from this machine",
     "rollout": "Watch, pause, restart or undo the rollout of a deployment",
     "scale": "Set the number of replicas of a deployment",
+    "top": "Show the load of the models as a gateway counts it",
     "version": "Print the versions of llmctl and of the controller",
     "wait": "Wait for a condition, a field, a creation or a deletion",
     "why": "Say why a deployment or a replica is as it is",
@@ -42,16 +46,12 @@ LATER_COMMANDS = frozenset(
         "autoscale",
         "batch",
         "bench",
-        "chat",
         "discover",
         "doctor",
         "edit",
-        "generate",
         "key",
         "patch",
-        "port-forward",
         "preflight",
-        "top",
     }
 )
 
@@ -67,7 +67,7 @@ class _Commands(click.Group):
             raise LaterVersionError(cmd_name)
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"llmop.cli.commands.{cmd_name}").command
+        command = importlib.import_module(f"llmop.cli.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

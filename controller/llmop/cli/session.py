@@ -204,6 +204,11 @@ def dry_run_option(command: _Command) -> _Command:
     )(command)
 
 
+def context_option(command: _Command) -> _Command:
+    """--context alone, for what talks to a gateway."""
+    return _CONNECTION[0](command)
+
+
 def connection_options(command: _Command) -> _Command:
     """--context, --controller and --request-timeout, accepted by llmctl and by every command alike."""
     for option in reversed(_CONNECTION):
