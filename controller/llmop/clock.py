@@ -1,8 +1,6 @@
 """The only place where llmop reads a clock or makes a random name. Everything else takes them as arguments."""
 
-import secrets
 import time
-import uuid
 from typing import Protocol
 
 _ALPHABET = (
@@ -44,10 +42,16 @@ class SystemClock:
         return time.monotonic()
 
     def uid(self) -> str:
+        import uuid  # here and below: llmctl needs no names, and starts sooner without
+
         return str(uuid.uuid4())
 
     def suffix(self, length: int) -> str:
+        import secrets
+
         return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
     def secret(self) -> str:
+        import secrets
+
         return secrets.token_urlsafe(32)

@@ -1,6 +1,7 @@
 """The connection to the controller: calls with deadlines, watches that survive a lost connection, errors in kubectl's words."""
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,15 +15,8 @@ from llmop.domain.errors import Violation
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from llmop.api.v1 import (
-    logs_pb2_grpc,
-    resources_pb2,
-    resources_pb2_grpc,
-    rollout_pb2_grpc,
-)
+from llmop.api.v1 import resources_pb2, resources_pb2_grpc
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _RECONNECT_S = (0.2, 0.5, 1.0, 2.0)
@@ -103,12 +97,22 @@ class Client:
                 ("grpc.max_reconnect_backoff_ms", 2000),
             ),
         )
-        stubs: tuple[Any, ...] = (
-            resources_pb2_grpc.ResourceServiceStub,
-            rollout_pb2_grpc.RolloutServiceStub,
-            logs_pb2_grpc.LogServiceStub,
-        )
-        self.resources, self.rollout, self.logs = (stub(self._channel) for stub in stubs)
+        stub: Any = resources_pb2_grpc.ResourceServiceStub
+        self.resources: Any = stub(self._channel)
+
+    @functools.cached_property
+    def rollout(self) -> Any:
+        from llmop.api.v1 import rollout_pb2_grpc
+
+        stub: Any = rollout_pb2_grpc.RolloutServiceStub
+        return stub(self._channel)
+
+    @functools.cached_property
+    def logs(self) -> Any:
+        from llmop.api.v1 import logs_pb2_grpc
+
+        stub: Any = logs_pb2_grpc.LogServiceStub
+        return stub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -219,6 +223,8 @@ class Client:
                     raise
 
     def _translate(self, error: Any) -> ServerError:
+        from grpc_status import rpc_status
+
         status = rpc_status.from_call(error)
         details = list(status.details) if status is not None else []
         if error.code() is grpc.StatusCode.UNAVAILABLE and not details:
@@ -239,6 +245,8 @@ class Client:
 
 
 def _server_error(error: Any, details: Iterable[Any]) -> ServerError:
+    from google.rpc import error_details_pb2
+
     reason, code = _REASONS.get(error.code(), ("Unknown", ExitCode.UNKNOWN))
     kind = name = ""
     violations: tuple[Violation, ...] = ()

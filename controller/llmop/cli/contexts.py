@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -84,6 +82,8 @@ def change(path: Path, decide: Callable[[Contexts], Contexts]) -> None:
 
     Raises what `decide` raises, and ConfigError for a file that is not a context file or cannot be written.
     """
+    import tempfile
+
     import yaml
 
     try:
@@ -106,6 +106,8 @@ def change(path: Path, decide: Callable[[Contexts], Contexts]) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    import fcntl
+
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):  # home directories without locks: the replacement is atomic anyway

@@ -7,13 +7,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmop.cli.errors import CliError, ExitCode, LaterVersionError
 from llmop.cli.session import Session, common_options, say
-from llmop.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from llmop.clock import Clock
 
 COMMANDS = {
     "apply": "Create or change objects from manifests",
@@ -85,7 +87,7 @@ def llmctl() -> None:
     """
 
 
-def run(arguments: Sequence[str], clock: Clock) -> int:
+def run(arguments: Sequence[str], clock: "Clock") -> int:
     """One command from its arguments to its exit code; never a traceback for what can go wrong outside of llmctl."""
     session = Session(clock)
     try:
@@ -140,12 +142,14 @@ def _complete(session: Session, instruction: str) -> int:
 
 
 def main() -> None:
-    """The entry point. Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once.
+    """Leaves without waiting for gRPC's threads, so that Ctrl-C ends llmctl at once.
 
     However `run` ends, the interpreter is not taken down: threads that are in gRPC then, or a channel that is closed while it
     happens, are known to abort the process (grpc/grpc issue 19780).
     """
     faulthandler.enable()  # an abort within a library says at least where
+    from llmop.clock import SystemClock
+
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,12 +1,13 @@
 """What -o says: how objects become text."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmop.cli import jsonpath
 from llmop.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmop.cli import jsonpath
 
 WORDS = ("wide", "yaml", "json", "name")
 _HELP = "wide, yaml, json, name, jsonpath=TEMPLATE and custom-columns=HEADER:PATH[,HEADER:PATH...]"
@@ -18,8 +19,8 @@ class Output:
     """One way to write objects. `word` is "" for the usual table; jsonpath has a template, custom-columns have columns."""
 
     word: str = ""
-    template: jsonpath.Template | None = None
-    columns: tuple[tuple[str, jsonpath.Path], ...] = ()
+    template: "jsonpath.Template | None" = None
+    columns: "tuple[tuple[str, jsonpath.Path], ...]" = ()
 
     @property
     def is_table(self) -> bool:
@@ -33,6 +34,8 @@ def parse(text: str | None) -> Output:
         return Output()
     if text in WORDS:
         return Output(word=text)
+    from llmop.cli import jsonpath
+
     word, equals, expression = text.partition("=")
     if word not in ("jsonpath", "custom-columns"):
         raise UsageError(f'-o "{text}": there are {_HELP}')
@@ -47,7 +50,11 @@ def parse(text: str | None) -> Output:
         raise UsageError(f"-o {error}") from error
 
 
-def _columns(expression: str) -> tuple[tuple[str, jsonpath.Path], ...]:
+def _columns(expression: str) -> "tuple[tuple[str, jsonpath.Path], ...]":
+    import re
+
+    from llmop.cli import jsonpath
+
     columns = []
     for part in re.split(r",(?![^\[(]*[\])])", expression):
         header, colon, path = part.partition(":")
@@ -59,6 +66,8 @@ def _columns(expression: str) -> tuple[tuple[str, jsonpath.Path], ...]:
 
 def cells(output: Output, document: dict[str, Any]) -> list[str]:
     """The row of one object under custom columns."""
+    from llmop.cli import jsonpath
+
     row = []
     for _, path in output.columns:
         found = [jsonpath.show(each) for each in path.find(document)]
@@ -71,6 +80,8 @@ def ordered(documents: Sequence[dict[str, Any]], sort_by: str) -> list[int]:
 
     Those that have nothing there come first. Raises UsageError for an expression that cannot be read, or that finds nothing at all.
     """
+    from llmop.cli import jsonpath
+
     try:
         path = jsonpath.path(sort_by)
     except jsonpath.JsonPathError as error:
@@ -87,4 +98,6 @@ def _key(found: list[Any]) -> tuple[int, float, str]:
     value = found[0]
     if isinstance(value, int | float):
         return (1, float(value), "")
+    from llmop.cli import jsonpath
+
     return (2, 0.0, jsonpath.show(value))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from llmop.cli import contexts, printing
 from llmop.cli.errors import ConfigError
-from llmop.clock import Clock
 
 if TYPE_CHECKING:
     from llmop.cli.client import Client
+    from llmop.cli.contexts import Context
+    from llmop.clock import Clock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -20,14 +20,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 class Session:
     """One run of llmctl. The connection is made when a command first needs it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: "Clock") -> None:
         self.clock = clock
         self.context: str | None = None
         self.controller: str | None = None
         self.namespace: str | None = None
         self.request_timeout: float = 30.0
         self._client: Client | None = None
-        self._found_context: contexts.Context | None = None
+        self._found_context: Context | None = None
 
     @property
     def effective_namespace(self) -> str:
@@ -56,11 +56,13 @@ class Session:
             )
         return found.controller
 
-    def find_context(self) -> contexts.Context | None:
+    def find_context(self) -> "Context | None":
         """The one named by flag --context, by LLMOP_CONTEXT, or by the context file itself; None when nothing names one.
 
         Raises ConfigError for a name that is not in the file.
         """
+        from llmop.cli import contexts
+
         if self._found_context is None:
             path = contexts.default_path(os.environ)
             known = contexts.load(path)
@@ -80,6 +82,8 @@ class Session:
 
 def say(text: str) -> None:
     """A message for people, to stderr; control characters in what others wrote stay away from the terminal."""
+    from llmop.cli import printing
+
     print(printing.multi_line(text), file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,6 @@
 """What people mean by `md`, `md,rep`, `md chat`, `md/chat rep/chat-1`."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +44,8 @@ def kind(word: str) -> resources.KindInfo:
     if found is None:
         if resources.is_later_kind(word):
             raise LaterVersionError(word)
+        import difflib
+
         words = {info.plural: info for info in resources.KINDS.values()}
         close = difflib.get_close_matches(
             word.lower(), [*words, *(info.singular for info in words.values())], n=1

@@ -19,6 +19,7 @@ import pytest
 from tests.control import manifests
 from tests.integration.cli.conftest import World, conditions
 
+import llmop
 from llmop.domain import resources
 
 READY = conditions(Ready=("True", "AllReplicasReady"))
@@ -119,6 +120,42 @@ def test_version_and_help_import_no_slow_library() -> None:
     assert set() == imported("version", "--client")
     assert set() == imported("--help")
     assert set() == imported("get", "--help")
+
+
+def test_version_of_the_client_needs_no_parser_either() -> None:
+    """What the program llmctl itself imports: `llmop.cli.start` is its entry point."""
+    program = (
+        "import sys; before = set(sys.modules); sys.argv = ['llmctl', 'version', '--client']\n"
+        "from llmop.cli import start; start.main(); print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+        timeout=60,
+    )
+    version, modules = done.stdout.splitlines()
+    assert f"Client Version: {llmop.__version__}" == version
+    assert {"llmop", "llmop.cli", "llmop.cli.start"} == set(modules.split())
+
+
+def test_the_program_that_is_installed_says_the_same_as_the_parser() -> None:
+    llmctl = Path(sys.executable).with_name("llmctl")
+    for arguments in (("version", "--client"), ("version", "--client", "-o", "json"), ("get", "--help")):
+        told = [
+            subprocess.run(
+                [*program, *arguments],
+                capture_output=True,
+                text=True,
+                env=environment(),
+                timeout=60,
+                check=True,
+            ).stdout
+            for program in ([str(llmctl)], LLMCTL)
+        ]
+        assert told[0] == told[1]
 
 
 def test_a_command_imports_what_it_uses_only(world: World) -> None:

@@ -157,7 +157,10 @@ class _Query:
 
 def _sorted(kind: str, rows: list[Any]) -> list[Any]:
     """Events by when they were seen last, everything else as the server sorts it."""
-    from llmop.cli import happenings
     from llmop.domain import resources
 
-    return sorted(rows, key=happenings.last_seen) if kind == resources.EVENT else rows
+    if kind != resources.EVENT:
+        return rows
+    from llmop.cli import happenings
+
+    return sorted(rows, key=happenings.last_seen)
