@@ -15,6 +15,7 @@ import pytest
 import structlog
 from tests.control import manifests
 from tests.control.rig import Endpoints
+from tests.integration.cli import terminal
 
 import llmop
 from llmop.cli import main
@@ -46,6 +47,7 @@ class World:
         self.address = f"unix://{directory}/run/control.sock"
         self.clock = FakeClock(seed=7, start=NOW)
         self.store: MemoryStore
+        self.is_terminal = False  # whether stdout and stderr of commands are terminals
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._control: server.ControlServer
@@ -157,23 +159,33 @@ class World:
 
     def alone(self, *arguments: str, stdin: str = "") -> Outcome:
         """One command that finds its controller by itself, if it needs one."""
-        stdout, stderr = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         before = sys.stdin
         sys.stdin = io.StringIO(stdin)
+        out, error = (terminal.Side() if self.is_terminal else _Pipe() for _ in range(2))
         try:
-            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            with contextlib.redirect_stdout(out.file), contextlib.redirect_stderr(error.file):
                 code = main.run(arguments, self.clock)
         finally:
             sys.stdin = before
-        stdout.flush()
-        return Outcome(
-            stdout=self._plain(stdout.buffer.getvalue().decode()),  # type: ignore[attr-defined]
-            stderr=self._plain(stderr.getvalue()),
-            code=code,
-        )
+            shown = [side.close() for side in (out, error)]
+        return Outcome(stdout=self._plain(shown[0]), stderr=self._plain(shown[1]), code=code)
 
     def _plain(self, text: str) -> str:
         return text.replace(str(self.directory), "/home/me").replace(llmop.__version__, "VERSION")
+
+
+class _Pipe:
+    """What is no terminal."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self.file = io.TextIOWrapper(self._bytes, "utf-8", write_through=True)
+
+    def close(self) -> str:
+        """All that was written."""
+        text = self._bytes.getvalue().decode()
+        self.file.close()
+        return text
 
 
 @pytest.fixture
@@ -191,7 +203,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 class Transcript:
     """A session of commands that is compared with a file: stdout, stderr and exit code of each.
 
-    UPDATE_GOLDEN=1 writes the file instead.
+    On a terminal it is compared with the same file, or with NAME.terminal.txt where that looks different. UPDATE_GOLDEN=1 writes them.
     """
 
     def __init__(self, world: World, path: Path) -> None:
@@ -219,10 +231,18 @@ class Transcript:
 
     def compare(self) -> None:
         text = "".join(self._lines)
+        path, own = self._path, self._path.with_suffix(".terminal.txt")
         if os.environ.get("UPDATE_GOLDEN"):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(text)
-        assert self._path.read_text() == text
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.world.is_terminal:
+                path.write_text(text)
+            elif path.read_text() != text:
+                own.write_text(text)
+            else:
+                own.unlink(missing_ok=True)
+        if self.world.is_terminal and own.exists():
+            path = own
+        assert path.read_text() == text
 
     def write(self, name: str, text: str) -> str:
         """A file whose name commands may use."""
@@ -232,9 +252,10 @@ class Transcript:
         return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(params=["pipe", "terminal"])
 def transcript(request: pytest.FixtureRequest, world: World) -> Iterator[Transcript]:
-    name = request.node.name.removeprefix("test_")
+    name = request.node.originalname.removeprefix("test_")
+    world.is_terminal = request.param == "terminal"
     golden = Path(__file__).parents[2] / "golden" / "cli" / f"{name}.txt"
     recorded = Transcript(world, golden)
     yield recorded

@@ -138,7 +138,7 @@ def test_version_of_the_client_needs_no_parser_either() -> None:
     )
     version, modules = done.stdout.splitlines()
     assert f"Client Version: {llmop.__version__}" == version
-    assert {"llmop", "llmop.cli", "llmop.cli.start"} == set(modules.split())
+    assert {"gc", "llmop", "llmop.cli", "llmop.cli.start"} == set(modules.split())
 
 
 def test_the_program_that_is_installed_says_the_same_as_the_parser() -> None:
