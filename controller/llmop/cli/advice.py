@@ -40,6 +40,7 @@ OF_ENDS: Mapping[str, str] = {
     "LaunchFailed": "See that the node can write in the cluster's sharedDir.",
     "CancelledByOther": "Ask who cancelled the job; sacct -j {job} names the user where there is accounting.",
     "Preempted": "Nothing: it is replaced. A partition or QOS that is not preempted costs fewer restarts.",
+    "NeverRuns": "Ask for what the partition, the account and the QOS allow, under spec.slurm or in the resource profile, and apply it.",
     "NodeFail": "Nothing: it is replaced on another node.",
     "WalltimeReached": "Nothing: it is replaced. A longer spec.slurm.timeLimit makes that rarer.",
     "SubmissionRejected": "Correct what sbatch refuses, under spec.slurm or in the resource profile, and apply it.",

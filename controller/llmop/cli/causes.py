@@ -14,7 +14,7 @@ Document = Mapping[str, Any]
 
 _MOST_REPLICAS = 5
 _MOST_EVENTS = 5
-_SERVING = ("Ready", "Expiring")
+_SERVING = ("Ready",)
 # Which replicas explain most: those that ended badly, then those that cannot start, then those on their way.
 _PHASE_ORDER = (
     "Ended",
@@ -266,7 +266,7 @@ def _of_replica(situation: Situation) -> Explanation:
     causes = [] if phase == "Ready" else [_replica_cause(found, situation.now, depth=0)]
     causes += _cluster_causes(situation)
     if (drain := found["spec"].get("drain")) is not None:
-        why = _DRAINS.get(drain["reason"], drain["reason"])
+        why = DRAINS.get(drain["reason"], drain["reason"])
         asked = _ago(drain["requestedAt"], situation.now)
         text = f"it was told to end {asked}, because {why}; it is cancelled {_in(drain['deadline'], situation.now)}"
         causes.append(Cause(depth=1, text=text))
@@ -278,16 +278,18 @@ def _of_replica(situation: Situation) -> Explanation:
     )
 
 
-_DRAINS = {
+DRAINS = {
     "ScaledDown": "fewer replicas are wanted",
-    "Replaced": "a newer revision takes its place, or its job could never run",
+    "Replaced": "a newer revision takes its place",
     "Deleted": "it, or its deployment, was deleted",
     "Walltime": "its time limit is near",
     "Unreachable": "its agent has been silent for too long",
-    "Suspended": "Slurm has suspended its job",
+    "NeverRuns": "Slurm will not run its job as it is",
+    "LaunchFailed": "Slurm could not start its job, and holds it",
+    "StartupTimeout": "its job runs, and its agent was never heard",
 }
 
-_PHASES = {
+PHASES = {
     "Submitting": "is being submitted to Slurm",
     "Pending": "waits in Slurm's queue",
     "Blocked": "waits in Slurm's queue, and cannot start as it is",
@@ -296,7 +298,6 @@ _PHASES = {
     "Ready": "serves; nothing is wrong",
     "Suspect": "serves, but its agent reports late",
     "Unreachable": "runs as far as Slurm knows, but its agent does not report",
-    "Expiring": "serves, and its time limit is near",
     "Draining": "ends: it takes nothing new, and lets its open requests end",
     "Suspended": "is suspended by Slurm",
     "Ended": "has ended",
@@ -310,7 +311,7 @@ def _replica_summary(found: Document, now: float) -> str:
     phase = str(status.get("phase") or "Unknown")
     node = f" on {status['node']}" if status.get("node") else ""
     job = f" (job {status['jobId']}{node})" if status.get("jobId") else ""
-    text = f"{_name(found)}{job} {_PHASES.get(phase, 'is ' + phase)}."
+    text = f"{_name(found)}{job} {PHASES.get(phase, 'is ' + phase)}."
     if phase == "Ended" and status.get("end"):
         end = status["end"]
         return f"{_name(found)}{job} ended {_ago(end['at'], now)}: {end.get('reason')}: {end.get('message')}."

@@ -57,7 +57,7 @@ def advised() -> Iterator[str]:
 
 def ready(world: World) -> None:
     rolled_out(world)
-    world.replica("chat-aaaaa", phase="Ready", ready=True)
+    world.replica("chat-aaaaa", phase="Ready", ready=True, endsAt="2025-10-09T20:53:20Z")
     log = world.directory / "shared" / "replicas" / "chat-aaaaa"
     log.mkdir(parents=True)
     for name in ("engine.log", "job.log"):
@@ -101,6 +101,8 @@ def test_a_command_of_a_page_is_understood(page: str, rest: str, world: World) -
     if "--wait" in words:
         words.append("--timeout=0")
     ready(world)
+    if words[:2] == ["rollout", "resume"]:
+        assert 0 == world.llmctl("rollout", "pause", "md/chat").code
     outcome = world.llmctl(*words)
     # 1 is a difference; 208 and 217 are waits for what this controller never does.
     assert outcome.code in (0, 1, 208, 217) or "not found" in outcome.stderr, outcome

@@ -157,6 +157,16 @@ def _blocked_for_long() -> causes.Situation:
     return situation(make.desired([one]), make.observed([queued]))
 
 
+def _never_ran() -> causes.Situation:
+    """The job that could never run was cancelled."""
+    drain = replica.Drain(
+        reason=replica.DrainReason.NEVER_RUNS, requested_at=make.NOW - 60, deadline_at=make.NOW + 60
+    )
+    one = young(1, started_at=None, node="", was_running=False, drain=drain)
+    cancelled = make.a_job(one, job.JobState.CANCELLED)
+    return situation(make.desired([one]), make.observed([cancelled]))
+
+
 def _rejected() -> causes.Situation:
     rejected = {
         "state": replica.SubmissionState.REJECTED,
@@ -259,6 +269,7 @@ SITUATIONS: Mapping[str, Any] = {
         "JobHeldAdmin", job.PendingClass.HELD_BY_ADMIN, "An administrator holds the job."
     ),
     "never-runs": _blocked_for_long,
+    "never-ran": _never_ran,
     "many-wait": _many,
     "crashed-for-want-of-memory": lambda: ended(
         replica.EndReason.ENGINE_CRASHED, "the engine ended with exit code 1", exit_code=1, log_tail=OOM
@@ -345,6 +356,11 @@ def test_the_answer_to_why(name: str) -> None:
     assert path.read_text() == text
 
 
+def test_every_phase_and_every_reason_to_end_has_its_words() -> None:
+    assert {str(phase) for phase in replica.Phase} == set(causes.PHASES)
+    assert {str(reason) for reason in replica.DrainReason} == set(causes.DRAINS)
+
+
 def test_no_golden_file_is_left_over() -> None:
     assert set(SITUATIONS) == {path.stem for path in GOLDEN.glob("*.txt")}
 
@@ -354,6 +370,6 @@ def test_every_reason_that_a_replica_can_end_for_has_advice() -> None:
     from llmop.planner import classify
 
     quiet = {str(reason) for reason in classify.QUIET}
-    loud = {str(reason) for reason in replica.EndReason} - quiet - {"NeverRuns"}
+    loud = {str(reason) for reason in replica.EndReason} - quiet
     assert set() == loud - set(advice.OF_ENDS)
     assert set() == set(advice.OF_ENDS) - loud - {"WalltimeReached"}

@@ -93,14 +93,17 @@ def _check_alone(session: Session, documents: "list[Document]") -> None:
     """What can be said without a controller: whether the manifests are well formed. Raises all that is wrong at once."""
     from llmop.cli import applying, files, targets
     from llmop.domain.errors import Invalid
-    from llmop.manifest import admit
+    from llmop.manifest import admit, exported
 
     texts = []
     for document in documents:
         try:
-            admit.admit(document.data, namespace=session.effective_namespace)
+            kept, warnings = exported.strip(document.data)
+            admit.admit(kept, namespace=session.effective_namespace)
         except Invalid as error:
             texts.append(applying.locate(error.kind, error.name, error.violations, document))
+        for warning in warnings:
+            say(f"Warning: {warning}")
     if texts:
         raise CliError("\n".join(texts), ExitCode.BAD_REQUEST)
     for document in documents:
