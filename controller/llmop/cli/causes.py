@@ -95,7 +95,8 @@ def lines(explanation: Explanation, now: float) -> list[str]:
 
 def _event_line(each: Happening, now: float) -> str:
     often = f" ({each.count} times)" if each.count > 1 else ""
-    return f"{times.human(now - each.at)} ago{often}  {each.about}  {each.reason}: {each.message}"
+    words = f"{each.reason}: {each.message}" if each.message else each.reason
+    return f"{times.human(now - each.at)} ago{often}  {each.about}  {words}"
 
 
 # Deployments

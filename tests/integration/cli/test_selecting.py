@@ -105,6 +105,9 @@ def test_apply_without_a_controller(transcript: Transcript) -> None:
     bad = MANIFEST.replace("replicas: 2", "replicas: -1\n  replcas: 2")
     transcript.run("apply", "-f", transcript.write("bad.yaml", bad), "--dry-run=client")
     transcript.run("apply", "-f", transcript.write("bad.yaml", bad), "--dry-run=some")
+    transcript.run(
+        "apply", "-f", transcript.write("old.yaml", f"{MANIFEST}status: {{}}\n"), "--dry-run=client"
+    )
     transcript.run("get", "md")
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llmop.cli.errors import CliError, ExitCode
-from llmop.cli.session import Duration, Session, common_options, out
+from llmop.cli.session import Duration, Session, common_options, out, say
 
 if TYPE_CHECKING:
     from llmop.manifest.load import Document
