@@ -149,6 +149,7 @@ class _Call:
         prefix = "" if found.url.startswith("unix:") else parts.path
         self._target = prefix + path
         self._connection = _connection(found, parts)
+        self._answer: http.client.HTTPResponse | None = None
 
     def __enter__(self) -> http.client.HTTPResponse:
         headers = {"Accept": "text/event-stream, application/json"}
@@ -158,7 +159,7 @@ class _Call:
             headers["Authorization"] = f"Bearer {self._gateway.key}"
         try:
             self._connection.request(self._method, self._target, body=self._body, headers=headers)
-            answer = self._connection.getresponse()
+            answer = self._answer = self._connection.getresponse()
             if answer.status >= 300:
                 raise _refused(answer)
         except BaseException as error:
@@ -167,6 +168,8 @@ class _Call:
         return answer
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._answer is not None:
+            self._answer.close()  # it keeps the socket open by itself
         self._connection.close()
         url = self._gateway.url
         if isinstance(error, TimeoutError):
