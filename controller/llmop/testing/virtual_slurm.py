@@ -683,7 +683,7 @@ class VirtualSlurm:
         self._signal(job, Signal.TERM)
 
     def _kill(self, job: VirtualJob, run: int) -> None:
-        if job.run == run and job.has_process and self._nodes[job.node].reachable:
+        if job.run == run and job.has_process and self._is_reachable(job):
             self._note(f"job {job.id} is killed")
             job.status = signals.SIGKILL
             self._process_gone(job)
@@ -699,15 +699,18 @@ class VirtualSlurm:
     def _process_gone(self, job: VirtualJob) -> None:
         """The process ended; slurmd tells slurmctld when it can reach it and the job is still known."""
         self._process_lost(job)
-        if self._jobs.get(job.id) is not job or job.phase is Phase.ENDED:
-            return
-        if not self._nodes[job.node].reachable:
+        if self._jobs.get(job.id) is not job or job.phase is Phase.ENDED or not self._is_reachable(job):
             return
         if job.phase is not Phase.COMPLETING:
             job.final = "COMPLETED" if job.status == 0 else "FAILED"
             job.phase = Phase.COMPLETING
             job.ended_at = self._clock.now()
         self._clean_up(job)
+
+    def _is_reachable(self, job: VirtualJob) -> bool:
+        """By slurmctld; no process is that slurmctld, after a crash, believes to wait (`crash`)."""
+        node = self._nodes.get(job.node)
+        return node is not None and node.reachable
 
     def _clean_up(self, job: VirtualJob) -> None:
         delay = self.shape.completing(self._random)
@@ -769,7 +772,7 @@ class VirtualSlurm:
             self._end(job, "NODE_FAIL" if job.phase is not Phase.COMPLETING else job.final)
 
     def _signal(self, job: VirtualJob, signal: Signal) -> None:
-        if job.has_process and self._nodes[job.node].reachable:
+        if job.has_process and self._is_reachable(job):
             self._note(f"job {job.id} ({job.name}) gets {signal}")
             if self.hooks is not None:
                 self.hooks.on_signal(job, signal)

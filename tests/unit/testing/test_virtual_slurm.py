@@ -259,6 +259,18 @@ async def test_a_killed_slurmctld_starts_young_jobs_twice_and_forgets_the_younge
     assert Submitted(job_id="2") == await slurm.submit(request("another"))
 
 
+async def test_a_process_that_a_killed_slurmctld_does_not_know_of_may_exit_by_itself() -> None:
+    slurm, clock, hooks = world(queue_wait=constant(10))
+    await slurm.submit(request("old"))
+    slurm.advance(clock.now() + 10)
+    slurm.crash()
+    (job,) = slurm.running_jobs()
+    slurm.finish(job, 0)
+    assert {"1": JobState.PENDING} == await states(slurm)
+    slurm.advance(clock.now() + 5)
+    assert [("start", 1), ("end", 1), ("start", 1)] == hooks.log
+
+
 async def storm(seed: int) -> tuple[list[tuple[str, int]], list[tuple[float, str]]]:
     """A few hundred random things happen; Slurm's promises are checked after each."""
     slurm, clock, hooks = world(seed, accounting=True)
