@@ -73,7 +73,12 @@ class Reconciler:
         self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_drained)
         self._agents: ports.Agents = ports.NoAgents()
         preparer = prepare.Preparer(
-            outside.store, self._mirror, self._gatherer, refresh=self.refresh, install=outside.install
+            outside.store,
+            self._mirror,
+            self._gatherer,
+            refresh=self.refresh,
+            install=outside.install,
+            holding=self.lookout.fences,
         )
         self.submitter = submit.Submitter(
             outside.store,

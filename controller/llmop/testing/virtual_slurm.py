@@ -120,6 +120,9 @@ class Shape:
     accounting_lag_s: float = 5.0
     max_submit: int | None = None  # jobs in the queue; more are refused
     max_running: int | None = None  # more wait with a QOS reason
+    plugin: Callable[[JobRequest], JobRequest] = lambda request: (
+        request
+    )  # what the site makes of a submission
     skew_s: float = 0.0  # Slurm's clock is that much ahead of the true one
 
 
@@ -183,7 +186,7 @@ class VirtualSlurm:
     # The driver
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
-        self.calls["submit"] += 1
+        self.calls["submit held" if request.held else "submit"] += 1
         if self._down:
             return self._failure("Unable to contact slurm controller (connect failure)")
         if self._frozen is not None:
@@ -526,6 +529,7 @@ class VirtualSlurm:
     def _land(
         self, request: JobRequest, *, is_late: bool = False
     ) -> VirtualJob | Rejected | Refused | SubmitUnknown:
+        request = self.shape.plugin(request)
         options = dict(request.options)
         partition = options.get("partition", self.shape.partitions[0])
         if partition not in self.shape.partitions:
@@ -549,7 +553,8 @@ class VirtualSlurm:
             submitted_at=now,
             eligible_at=now + self.shape.queue_wait(self._random),
             time_limit_s=_minutes_up(request.time_limit_s or self.shape.default_time_s),
-            comment=options.get("comment", ""),
+            comment=request.comment or options.get("comment", ""),
+            held="JobHeldUser" if request.held else "",
             is_late=is_late,
         )
         self._next_id += 1
@@ -603,7 +608,7 @@ class VirtualSlurm:
 
     def _has_twin(self, job: VirtualJob) -> bool:
         """Singleton: another job of this name runs, or waits and has a lower id."""
-        return any(
+        return job.request.singleton and any(
             other.name == job.name and (other.phase is not Phase.PENDING or other.id < job.id)
             for other in self._jobs.values()
             if other is not job and other.phase is not Phase.ENDED
