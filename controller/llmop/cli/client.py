@@ -114,15 +114,22 @@ class Client:
         stub: Any = logs_pb2_grpc.LogServiceStub
         return stub(self._channel)
 
+    @functools.cached_property
+    def admin(self) -> Any:
+        from llmop.api.v1 import admin_pb2_grpc
+
+        stub: Any = admin_pb2_grpc.AdminServiceStub
+        return stub(self._channel)
+
     def close(self) -> None:
         self._channel.close()
 
-    def call(self, method: Any, request: Any) -> Any:
-        """One answer. Raises ServerError."""
+    def call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
+        """One answer, within `timeout_s` where a call is known to take longer than others. Raises ServerError."""
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=timeout_s or self._timeout_s)
         except grpc.RpcError as error:
-            raise self._translate(error) from error
+            raise self._translate(error, timeout_s) from error
 
     def stream(self, method: Any, request: Any) -> Iterator[Any]:
         """All answers, for as long as they come. Raises ServerError."""
@@ -222,7 +229,7 @@ class Client:
                 else:
                     raise
 
-    def _translate(self, error: Any) -> ServerError:
+    def _translate(self, error: Any, timeout_s: float | None = None) -> ServerError:
         from grpc_status import rpc_status
 
         status = rpc_status.from_call(error)
@@ -235,7 +242,7 @@ class Client:
             )
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
             return ServerError(
-                f"error: the controller did not answer within {self._timeout_s:g}s; what it was asked may still happen",
+                f"error: the controller did not answer within {timeout_s or self._timeout_s:g}s; what it was asked may still happen",
                 ExitCode.TIMEOUT,
                 reason="Timeout",
             )
