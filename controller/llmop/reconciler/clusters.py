@@ -48,12 +48,14 @@ def _reachable(watch: observe.ClusterWatch) -> conditions.Condition:
 
 def _fenced(watch: observe.ClusterWatch) -> conditions.Condition:
     """Whether the submit protocol can work here, as the canary saw it."""
+    if watch.site.driver is not site.DriverKind.SLURM:
+        return _condition("Fenced", conditions.Status.TRUE, "NotNeeded", "")
     if watch.canary.unproven:
         return _condition("Fenced", conditions.Status.UNKNOWN, "CanaryNotBack", watch.canary.unproven)
     holding = watch.canary.holding
     if holding.identity is fences.Identity.NOTHING:
         return _condition("Fenced", conditions.Status.FALSE, "SiteRewritesJobs", decisions.NO_IDENTITY)
-    if watch.site.driver is site.DriverKind.SLURM and watch.canary.known is None:
+    if watch.canary.known is None:
         message = (
             f"the canary job was rejected, so that Slurm's usual behaviour is assumed: {watch.canary.problem}"
         )

@@ -97,6 +97,11 @@ def uniform(low: float, high: float) -> Draw:
     return lambda source: source.uniform(low, high)
 
 
+def unchanged(request: JobRequest) -> JobRequest:
+    """What a site without plugins makes of a submission."""
+    return request
+
+
 _TURN, _NOTHING, _EPILOG, _PURGE = lognormal(20, 1.0, 3600), constant(0), constant(1), uniform(0, 60)
 
 
@@ -120,9 +125,7 @@ class Shape:
     accounting_lag_s: float = 5.0
     max_submit: int | None = None  # jobs in the queue; more are refused
     max_running: int | None = None  # more wait with a QOS reason
-    plugin: Callable[[JobRequest], JobRequest] = lambda request: (
-        request
-    )  # what the site makes of a submission
+    plugin: Callable[[JobRequest], JobRequest] = unchanged  # what the site makes of a submission
     skew_s: float = 0.0  # Slurm's clock is that much ahead of the true one
 
 
