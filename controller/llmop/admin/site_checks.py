@@ -141,8 +141,8 @@ def _hardware(
         )
         return
     kind, count = _gres(options.get("gres", ""))
-    cpus = int(options.get("cpus-per-task", "0"))
-    memory_mib = int(options.get("mem", "0").removesuffix("M") or 0)
+    cpus = _count(options.get("cpus-per-task", ""))
+    memory_mib = _count(options.get("mem", "").removesuffix("M"))
     fitting = []
     for each in groups:
         gpus = sum(gpu.count for gpu in each.gpus if kind in ("", gpu.type))
@@ -171,6 +171,11 @@ def _hardware(
         f"no node of partition {partition.name} has {wanted}",
         f"ask for less: the largest node has {has}, {best.cpus} CPUs, {best.memory_mib} MiB",
     )
+
+
+def _count(text: str) -> int:
+    """0 for what a deployment wrote in another form (slurm.extraArgs): `sbatch --test-only` knows them all."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _gres(text: str) -> tuple[str, int]:

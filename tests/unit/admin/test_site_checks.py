@@ -104,6 +104,11 @@ def test_without_a_partition_the_default_counts_and_without_one_it_fails() -> No
     assert look({}, partitions=(lonely,))["Partition"].result is Result.FAIL
 
 
+def test_amounts_in_other_forms_are_left_to_slurm() -> None:
+    found = look({**FITS, "mem": "64G", "cpus-per-task": "4-8", "gres": "gpu:a100"})
+    assert found["Nodes"].message == "3 nodes have 1 x gpu:a100"
+
+
 def test_of_several_partitions_each_is_looked_at() -> None:
     short = dataclasses.replace(GPU, name="short", is_default=False)
     found = look({**FITS, "partition": "gpu,short,gone"}, partitions=(GPU, short))
