@@ -20,6 +20,8 @@ from llmop.domain.survey import (
 )
 
 DAY_S = 86_400
+SHORTEST_S, LONGEST_S = 60, 366 * DAY_S  # a limit beyond is none that anybody has thought of
+MOST_CPUS, MOST_GPUS = 4096, 1024  # that a manifest takes
 NAME_LENGTH = 63
 _BUILTIN = frozenset({"cpu"})  # profiles that ship, and belong to the installation
 _GPU_TYPE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*|[0-9]+[A-Za-z_.-][A-Za-z0-9_.-]*", re.ASCII)
@@ -174,7 +176,7 @@ def _shares(
     comments["memoryPerGPU"] = "memory of the smallest node divided by its GPUs, rounded down"
     if len({share[2] for share in shares}) > 1:
         comments["gpusPerNode"] = "the largest node; others have fewer"
-    return least_cpus, _rounded(least_memory), per_node
+    return min(least_cpus, MOST_CPUS), _rounded(least_memory), min(per_node, MOST_GPUS)
 
 
 def _range(words: str, values: Sequence[int]) -> str:
@@ -205,7 +207,11 @@ def _time_limit(
         for each in survey.associations or ()
         if each.account == account and each.partition in ("", partition.name)
     ]
-    known = [(seconds, words) for words, seconds in limits if seconds is not None and seconds >= 60]
+    known = [
+        (seconds, words)
+        for words, seconds in limits
+        if seconds is not None and SHORTEST_S <= seconds <= LONGEST_S
+    ]
     if not known:
         comments["timeLimit"] = "no limit was found; a day is our choice"
         return DAY_S

@@ -90,9 +90,9 @@ def test_whatever_a_site_prints_the_text_is_valid_and_applies(
         NodeGroup(
             partition=each.name,
             nodes=1,
-            cpus=min(cpus, 4096),
+            cpus=cpus,
             memory_mib=memory,
-            gpus=tuple(Gpu(type=kind, count=2) for kind in dict.fromkeys(kinds)),
+            gpus=tuple(Gpu(type=kind, count=1 + cpus % 5000) for kind in dict.fromkeys(kinds)),
         )
         for each in partitions
     )
