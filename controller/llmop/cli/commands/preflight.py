@@ -45,7 +45,8 @@ def command(
     """Check a cluster, or what a deployment needs there, before anything is started.
 
     Looks at partition, limits, account and QOS, asks sbatch --test-only with the options that a replica would have, and sends a short
-    job that looks at a node: Python, Apptainer, image, GPUs, files, and the network both ways. Nothing is stored.
+    job that looks at a node: Python, Apptainer, image, GPUs, files, and the network both ways. Nothing is stored;
+    the shared directory is made where it is missing.
     Exits with 217 when a check failed.
     """
     from llmop.api.v1 import admin_pb2
