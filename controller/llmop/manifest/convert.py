@@ -8,7 +8,7 @@ from typing import Any
 
 from llmop.domain import deployment as deployments
 from llmop.domain import profile as profiles
-from llmop.domain import resources
+from llmop.domain import resources, staging
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.manifest import quantity
@@ -69,6 +69,7 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
     written: dict[str, Any] = {
         "model": {
             "uri": value.model_uri,
+            "revision": value.model_revision,
             "name": value.model_name,
             "maxTokens": value.max_tokens or None,
         },
@@ -114,6 +115,19 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
     if value.args:
         result["args"] = written["args"]
     return result
+
+
+def pins(resource: resources.Resource) -> tuple[staging.Pin, ...]:
+    """What the references of the Revision that `resource` stores are pinned to."""
+    return tuple(
+        staging.Pin(reference=str(each["reference"]), digest=str(each["digest"]))
+        for each in resource.status.get("artifacts", ())
+    )
+
+
+def write_pins(values: Sequence[staging.Pin]) -> dict[str, Any]:
+    """The status of a Revision, which `pins` reads."""
+    return {"artifacts": [{"reference": each.reference, "digest": each.digest} for each in values]}
 
 
 def runtime(resource: resources.Resource) -> runtimes.Runtime:
@@ -183,6 +197,11 @@ def site(resource: resources.Resource) -> sites.Site:
             args=_tuple(spec.allowed.args),
             extra_args=tuple(spec.allowed.extra_args),
         ),
+        staging=sites.Staging(
+            hub=spec.staging.hub,
+            insecure_registries=tuple(spec.staging.insecure_registries or ()),
+            tmp_dir=(spec.staging.tmp_dir or "").rstrip("/"),
+        ),
         submit_rate=spec.submit_rate.per_second,
         submit_burst=spec.submit_rate.burst,
         submit_timeout_s=quantity.seconds(spec.submit_timeout),
@@ -201,6 +220,7 @@ def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Templ
         gpus = gres_count(slurm.gres) or 1  # Slurm's own default
     return deployments.Template(
         model_uri=spec.model.uri or "",
+        model_revision=spec.model.revision or "",
         model_name=spec.model.name or default_name,
         max_tokens=spec.model.max_tokens or 0,
         runtime=spec.runtime,

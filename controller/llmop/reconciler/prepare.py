@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from llmop.domain import job, replica, resources, site
+from llmop.domain import job, replica, resources, site, staging
 from llmop.manifest import convert
 from llmop.reconciler import gather, mirror, render, submit
 from llmop.store import interface
@@ -46,6 +46,10 @@ class Preparer:
         where = sites.get(each.cluster)
         if engine is None or where is None:
             return "its runtime or its cluster is gone"
+        try:
+            template = staging.located(engine, template, convert.pins(revision), where.shared_dir)
+        except ValueError as error:
+            return job.Refused(message=str(error))
         try:
             installation = await self._install(where)
         except OSError as error:

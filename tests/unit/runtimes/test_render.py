@@ -334,6 +334,18 @@ def test_a_model_is_mounted_with_what_its_links_may_point_to(
     } == command(template, engine, site).container
 
 
+@pytest.mark.parametrize("file", ["", "/x-00001-of-00002.gguf"])
+def test_of_staged_weights_the_whole_directory_is_mounted(file: str) -> None:
+    engine = dataclasses.replace(PLAIN, container="apptainer")
+    template = dataclasses.replace(
+        TEMPLATE, model_uri=f"file:///shared/llmop/models/0a{file}", image="/shared/llmop/images/0b.sif"
+    )
+
+    assert ["/shared/llmop/models/0a:/shared/llmop/models/0a:ro"] == command(
+        template, engine, dataclasses.replace(SITE, allowed=Allowed(model_roots=("hf://team",)))
+    ).container["binds"]
+
+
 def test_without_gpus_a_container_gets_to_see_none() -> None:
     engine = dataclasses.replace(PLAIN, container="apptainer", gpu="nvidia", image="/own.sif")
 

@@ -69,7 +69,8 @@ class ServingRuntimeSpec(fields.Fields):
     engine: fields.Name = Field(description="Which engine it is, for people.")
     image: fields.Image | None = Field(
         default=None,
-        description="Absolute path of the .sif that holds the engine; deployments may name another.",
+        description="The image that holds the engine: `docker://registry/name:tag`, `oras://registry/name:tag`, or the absolute path of "
+        "a .sif; deployments may name another.",
     )
     command: list[str] = Field(
         min_length=1,
