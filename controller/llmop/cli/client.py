@@ -114,13 +114,20 @@ class Client:
         stub: Any = logs_pb2_grpc.LogServiceStub
         return stub(self._channel)
 
+    @functools.cached_property
+    def artifacts(self) -> Any:
+        from llmop.api.v1 import artifacts_pb2_grpc
+
+        stub: Any = artifacts_pb2_grpc.ArtifactServiceStub
+        return stub(self._channel)
+
     def close(self) -> None:
         self._channel.close()
 
-    def call(self, method: Any, request: Any) -> Any:
-        """One answer. Raises ServerError."""
+    def call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
+        """One answer, within `timeout_s` where the usual bound is not enough. Raises ServerError."""
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=timeout_s or self._timeout_s)
         except grpc.RpcError as error:
             raise self._translate(error) from error
 

@@ -8,6 +8,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from llmop.api.v1 import (
+    artifacts_pb2,
+    artifacts_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
     logs_pb2,
@@ -20,6 +22,7 @@ from llmop.api.v1 import (
 from llmop.clock import Clock
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import socket
+from llmop.rpc.artifacts import ArtifactServicer
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.gateway import GatewayServicer
 from llmop.rpc.interceptor import ErrorInterceptor
@@ -36,6 +39,7 @@ SERVICES = tuple(
         (rollout_pb2, "RolloutService"),
         (logs_pb2, "LogService"),
         (gateway_pb2, "GatewayService"),
+        (artifacts_pb2, "ArtifactService"),
     )
 )
 _OPTIONS = (
@@ -102,6 +106,7 @@ def build(
         (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer)),
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
         (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints)),
+        (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
     )
     for add, servicer in services:
         add(servicer, server)
