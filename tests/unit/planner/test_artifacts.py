@@ -24,7 +24,7 @@ def desired(*pins: staging.Pin, replicas: Any = (), **changes: Any) -> values.De
     """The newest revision needs an image and weights."""
     template = make.template(image=IMAGE, model_uri="hf://team/model", env_files=("hf.env",))
     base = make.desired(replicas, template=template, **changes)
-    newest = dataclasses.replace(base.revisions[-1], pins=pins)
+    newest = dataclasses.replace(base.revisions[-1], template=template, pins=pins)
     runtime = dataclasses.replace(make.engine(), container="optional")
     return dataclasses.replace(base, revisions=(*base.revisions[:-1], newest), runtime=runtime)
 
