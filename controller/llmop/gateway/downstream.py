@@ -21,7 +21,7 @@ from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
-from llmop.gateway.routes import HOT_TARGETS, Route, find_route, is_target
+from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
 from llmop.gateway.worker import Worker
 
@@ -170,13 +170,12 @@ class GatewayProtocol(HttpToolsProtocol):
             problem = errors.bad_request(
                 "protocol upgrades are not supported: send the request without Upgrade", "upgrade"
             )
-        if problem is None and self.url not in HOT_TARGETS and not is_target(self.url):
+        if problem is None and not is_target(self.url):
             problem = errors.bad_request("the request's target must be a path", "malformed")
         if problem is not None:
             self._reject(problem)
             return
-        method = self.parser.get_method()
-        route = find_route(self.url) if method == b"POST" else None
+        route = find_route(self.parser.get_method(), self.url)
         self._head = head
         self._route = route
         self._body = b""

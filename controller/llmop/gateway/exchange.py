@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from llmop.gateway import errors, retry, routing
+from llmop.gateway import errors, retry, routing, usage
 from llmop.gateway.admission import admit
 from llmop.gateway.errors import Refusal
 from llmop.gateway.fleet import ModelRoute, Upstream
-from llmop.gateway.heads import RequestHead, status_line
+from llmop.gateway.heads import RequestHead, ResponseHead, status_line
 from llmop.gateway.retry import RETRYABLE_STATUSES, Failure
 from llmop.gateway.routes import Route
 from llmop.gateway.sse import FirstBlock, says_overloaded
@@ -53,6 +53,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_asked",
         "_body",
         "_chunked",
         "_client",
@@ -62,6 +63,7 @@ class Exchange:
         "_held",
         "_http11",
         "_keep_alive",
+        "_meter",
         "_model",
         "_paused",
         "_problem",
@@ -76,6 +78,7 @@ class Exchange:
         "_timer",
         "_tried",
         "_upstream",
+        "_usage_asked",
         "_worker",
         "committed",
     )
@@ -96,6 +99,7 @@ class Exchange:
         self._route = route
         self._head = head
         self._body = body
+        self._asked = len(body)
         self._keep_alive = keep_alive
         self._http11 = http11
         self._request_id = head.request_id or worker.request_id()
@@ -113,6 +117,8 @@ class Exchange:
         self._paused = False
         self._chunked = False
         self._stream_tail: bytes | None = None
+        self._usage_asked = False
+        self._meter: usage.Answer | usage.Stream | None = None
         self._status = 0
         self._started_at = 0.0
         self.committed = False
@@ -125,6 +131,7 @@ class Exchange:
             self._client.refuse(admission, self._route, self._keep_alive, self._request_id)
             return
         self._body = admission.body
+        self._usage_asked = admission.usage_asked
         self._model = worker.fleet.routes[admission.model]
         self._started_at = worker.loop.time()
         worker.budget.earn()
@@ -177,7 +184,8 @@ class Exchange:
             self,
             b"".join(
                 (
-                    b"POST ",
+                    self._route.method,
+                    b" ",
                     self._route.target,
                     b" HTTP/1.1\r\n",
                     upstream.head,
@@ -342,10 +350,15 @@ class Exchange:
         assert upstream is not None and head is not None
         self.committed = True
         self._status = status
+        self._body = b""  # an answer may take hours
         body = b"".join(connection.pieces)
+        if head.stream:
+            body = self._begin_stream(body, connection.complete, counted=status == 200)
+        elif status == 200 and self._route.generates:
+            self._begin_answer(head, body)
         if status in _BODILESS:
             framing = b""
-        elif connection.length is not None:
+        elif connection.length is not None and not self._usage_asked:
             framing = b"content-length: %d\r\n" % connection.length
         elif connection.complete:
             framing = b"content-length: %d\r\n" % len(body)
@@ -368,17 +381,42 @@ class Exchange:
             upstream.replica,
             b"\r\n\r\n",
         ]
-        if head.stream:
-            self._stream_tail = body
         connection.pieces = []
         self._copy(connection, parts, body)
+
+    def _begin_answer(self, head: ResponseHead, body: bytes) -> None:
+        if head.usage is not None:
+            self._model.counts.spent(head.usage)
+        else:
+            self._meter = usage.Answer()
+            self._meter.feed(body)
+
+    def _begin_stream(self, body: bytes, complete: bool, *, counted: bool) -> bytes:
+        if counted and self._route.generates:
+            self._meter = meter = usage.Stream(cut=self._usage_asked)
+            body = meter.feed(body)
+            if complete:
+                body += meter.finish()
+        self._stream_tail = body
+        return body
 
     def _forward(self, connection: UpstreamConnection) -> None:
         pieces, connection.pieces = connection.pieces, []
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        meter = self._meter
+        if meter is not None:
+            body = meter.feed(body)
+            if connection.complete:
+                body += meter.finish()
         if self._stream_tail is not None and body:
             self._stream_tail = body
         self._copy(connection, [], body)
+
+    def _settle(self) -> None:
+        """Counts what was spent, also on an answer that did not come to its end."""
+        meter, self._meter = self._meter, None
+        if meter is not None:
+            self._model.counts.spent(meter.usage(self._asked))
 
     def _copy(self, connection: UpstreamConnection, parts: list[bytes], body: bytes) -> None:
         if not self._chunked:
@@ -403,6 +441,7 @@ class Exchange:
         self._connection = None
         self._upstream.pool.give_back(connection)
         self._let_go()
+        self._settle()
         self._model.counts.answered(self._route.dialect, self._status)
         self._client.response_done(self._keep_alive)
 
@@ -417,6 +456,7 @@ class Exchange:
         )
         self._model.counts.failures[failure] += 1
         self._model.counts.answered(self._route.dialect, self._status)
+        self._settle()
         self._let_go()
         tail = self._stream_tail
         if self._chunked and tail is not None and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
@@ -451,6 +491,7 @@ class Exchange:
         if upstream is not None and upstream.breaker.probing:
             upstream.breaker = routing.probe_abandoned(upstream.breaker)
         self._let_go()
+        self._settle()
         self._model.counts.left(self._route.dialect)
 
     def sweep(self, now: float) -> None:

@@ -17,11 +17,14 @@ from prometheus_client.registry import Collector
 
 from llmop.gateway.errors import Dialect
 from llmop.gateway.retry import Failure
+from llmop.gateway.usage import Usage
 
 UNKNOWN_MODEL = "unknown"
 CODES = ("2xx", "3xx", "4xx", "5xx", "gone")
 GONE = 4  # index of the requests whose client left before the end
 REFUSALS = ("malformed", "head_too_large", "body_too_large", "slow_head", "slow_body", "slow_reader")
+REPORTED, ESTIMATED = "reported", "estimated"
+TOKENS = tuple((kind, source) for kind in ("prompt", "completion") for source in (REPORTED, ESTIMATED))
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -36,6 +39,7 @@ class ModelCounts:
         "first_byte_sum",
         "in_flight",
         "retries",
+        "tokens",
     )
 
     def __init__(self) -> None:
@@ -46,6 +50,7 @@ class ModelCounts:
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.first_byte_buckets = [0] * (len(FIRST_BYTE_BUCKETS) + 1)
         self.first_byte_sum = 0.0
+        self.tokens: dict[tuple[str, str], int] = dict.fromkeys(TOKENS, 0)
 
     def answered(self, dialect: Dialect, status: int) -> None:
         self.codes[dialect][status // 100 - 2] += 1
@@ -56,6 +61,11 @@ class ModelCounts:
     def first_byte(self, seconds: float) -> None:
         self.first_byte_buckets[bisect.bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
         self.first_byte_sum += seconds
+
+    def spent(self, usage: Usage) -> None:
+        source = ESTIMATED if usage.estimated else REPORTED
+        self.tokens["prompt", source] += usage.prompt
+        self.tokens["completion", source] += usage.completion
 
 
 class Counts:
@@ -96,6 +106,7 @@ class CountsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
+        yield self._tokens()
         yield from self._upstream()
         yield self._first_byte()
         yield from self._process()
@@ -122,6 +133,17 @@ class CountsCollector(Collector):
         for reason, number in self._counts.refused.items():
             refused.add_metric((reason,), number)
         yield from (requests, in_flight, refused)
+
+    def _tokens(self) -> Metric:
+        tokens = CounterMetricFamily(
+            "llmop_gateway_tokens",
+            "Tokens of requests that generate; estimated where the engine did not say how many.",
+            labels=("model", "kind", "source"),
+        )
+        for name, counts in self._counts.models.items():
+            for (kind, source), number in counts.tokens.items():
+                tokens.add_metric((name, kind, source), number)
+        return tokens
 
     def _upstream(self) -> Iterator[Metric]:
         failures = CounterMetricFamily(

@@ -149,6 +149,7 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         model_required=spec.model_required,
         model_formats=tuple(spec.supported_model_formats or ()),
         served_name=spec.served_name or "",
+        usage_in_stream=spec.usage_in_stream,
         api_key_env=spec.api_key_env or "",
         refused_args=dict(spec.refused_args or {}),
         health_path=spec.probes.health.path,
