@@ -52,36 +52,19 @@ class Exchange:
     as they come.
     """
 
-    __slots__ = (
-        "_asked",
-        "_body",
-        "_chunked",
-        "_client",
-        "_connection",
-        "_first",
-        "_head",
-        "_held",
-        "_http11",
-        "_keep_alive",
-        "_meter",
-        "_model",
-        "_paused",
-        "_problem",
-        "_request_id",
-        "_retries",
-        "_route",
-        "_stale_spent",
-        "_started_at",
-        "_status",
-        "_stream_tail",
-        "_task",
-        "_timer",
-        "_tried",
-        "_upstream",
-        "_usage_asked",
-        "_worker",
-        "committed",
-    )
+    # What most exchanges never set
+    _connection: UpstreamConnection | None = None
+    _task: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _tried: tuple[Upstream, ...] = ()
+    _retries = 0
+    _problem = ""
+    _stale_spent = False
+    _first: FirstBlock | None = None
+    _paused = False
+    _chunked = False
+    _stream_tail: bytes | None = None
+    _meter: usage.Answer | usage.Stream | None = None
 
     def __init__(
         self,
@@ -105,20 +88,7 @@ class Exchange:
         self._request_id = head.request_id or worker.request_id()
         self._model: ModelRoute
         self._upstream: Upstream | None = None
-        self._connection: UpstreamConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._tried: list[Upstream] = []
-        self._retries = 0
-        self._problem = ""
-        self._stale_spent = False
-        self._first: FirstBlock | None = None
-        self._held: list[bytes] = []
-        self._paused = False
-        self._chunked = False
-        self._stream_tail: bytes | None = None
         self._usage_asked = False
-        self._meter: usage.Answer | usage.Stream | None = None
         self._status = 0
         self._started_at = 0.0
         self.committed = False
@@ -239,10 +209,9 @@ class Exchange:
 
     def _retry(self) -> None:
         assert self._upstream is not None
-        self._tried.append(self._upstream)
+        self._tried = (*self._tried, self._upstream)
         self._let_go()
         self._first = None
-        self._held = []
         self._retries += 1
         self._model.counts.retries += 1
         worker = self._worker
@@ -330,8 +299,11 @@ class Exchange:
         if first is None:
             first = self._first = FirstBlock()
         pieces, connection.pieces = connection.pieces, []
-        self._held += pieces
-        found = any(first.feed(piece) for piece in pieces)
+        fed = 0
+        found = False
+        while not found and fed < len(pieces):
+            found = first.feed(pieces[fed])
+            fed += 1
         if not found and not connection.complete:
             return False
         if says_overloaded(first.so_far()) and self._may_retry(Failure.OVERLOADED):
@@ -339,8 +311,8 @@ class Exchange:
             self._drop(connection)
             self._retry()
             return False
-        connection.pieces = self._held
-        self._held = []
+        connection.pieces = [first.everything(), *pieces[fed:]]
+        self._first = None
         return True
 
     # The answer
@@ -355,7 +327,7 @@ class Exchange:
         if head.stream:
             body = self._begin_stream(body, connection.complete, counted=status == 200)
         elif status == 200 and self._route.generates:
-            self._begin_answer(head, body)
+            self._begin_answer(head, body, connection.complete)
         if status in _BODILESS:
             framing = b""
         elif connection.length is not None and not self._usage_asked:
@@ -384,9 +356,10 @@ class Exchange:
         connection.pieces = []
         self._copy(connection, parts, body)
 
-    def _begin_answer(self, head: ResponseHead, body: bytes) -> None:
-        if head.usage is not None:
-            self._model.counts.spent(head.usage)
+    def _begin_answer(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        said = head.usage or (usage.read(body) if complete else None)
+        if said is not None:
+            self._model.counts.spent(said)
         else:
             self._meter = usage.Answer()
             self._meter.feed(body)
@@ -441,7 +414,8 @@ class Exchange:
         self._connection = None
         self._upstream.pool.give_back(connection)
         self._let_go()
-        self._settle()
+        if self._meter is not None:
+            self._settle()
         self._model.counts.answered(self._route.dialect, self._status)
         self._client.response_done(self._keep_alive)
 

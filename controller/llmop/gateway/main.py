@@ -102,7 +102,7 @@ async def run(
         counts=counts,
         timeouts=settings.timeouts,
         body_limit=settings.body_limit,
-        prefix=clock.suffix(8),
+        prefix=clock.suffix(8).encode(),
     )
     if not len(worker.keys) and isinstance(address, TcpAddress):
         LOG.warning("no key in %s: every request will be refused until one is made", settings.keys_file)

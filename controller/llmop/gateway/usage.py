@@ -34,6 +34,18 @@ def estimate(asked: int, completion: int) -> Usage:
     return Usage(asked // _BYTES_PER_TOKEN, completion, estimated=True)
 
 
+def read(answer: bytes) -> Usage | None:
+    """What a JSON answer says of itself, in one piece."""
+    place = answer.rfind(_KEY)
+    if place < 0:
+        return None
+    prompt = _PROMPT.match(answer, place)
+    if prompt is None:
+        return None
+    completion = _COMPLETION.search(answer, max(0, place - _REACH), place + _REACH)  # embeddings have none
+    return Usage(int(prompt[1]), int(completion[1]) if completion else 0)
+
+
 @dataclasses.dataclass(slots=True)
 class Answer:
     """Looks through the pieces of a JSON answer, however long, and keeps little of it."""
@@ -56,11 +68,7 @@ class Answer:
         return b""
 
     def usage(self, asked: int) -> Usage:
-        prompt = _PROMPT.search(self._note)
-        if prompt is None:
-            return estimate(asked, self.size // _BYTES_PER_TOKEN)
-        completion = _COMPLETION.search(self._note)  # embeddings have none
-        return Usage(int(prompt[1]), int(completion[1]) if completion else 0)
+        return read(self._note) or estimate(asked, self.size // _BYTES_PER_TOKEN)
 
 
 class Stream:
