@@ -1,8 +1,7 @@
 """Which model a request is for, and which bytes its engine gets. Pure."""
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,8 +12,7 @@ from llmop.gateway.routes import Route
 _ASK = b',"stream_options":{"include_usage":true}}'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """`usage_asked` says that the answer's stream will hold usage which the client did not ask for."""
 
     model: str

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from llmop.gateway import errors
+from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
@@ -84,7 +85,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.write: Callable[[bytes], None] = transport.write
+        tls = transport.get_extra_info("sslcontext") is not None
+        self.write: Callable[[bytes], None] = transport.write if tls else DirectWriter(transport)
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
 

@@ -383,7 +383,12 @@ class Exchange:
                 body += meter.finish()
         if self._stream_tail is not None and body:
             self._stream_tail = body
-        self._copy(connection, [], body)
+        if body and self._chunked and not connection.complete:
+            self._client.write(b"%x\r\n%b\r\n" % (len(body), body))
+            if self._client.reading_stalled():
+                self.pause()
+        else:
+            self._copy(connection, [], body)
 
     def _settle(self) -> None:
         """Counts what was spent, also on an answer that did not come to its end."""

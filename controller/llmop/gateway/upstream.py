@@ -5,6 +5,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from llmop.gateway.direct import DirectWriter
 from llmop.gateway.heads import Headers, ResponseHead, head_size, read_response_head
 from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.retry import Failure
@@ -45,6 +46,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_quiet",
         "_shape",
         "_surplus",
+        "_write",
         "complete",
         "connected",
         "head",
@@ -71,6 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._surplus = False
         self._quiet = 0
         self.transport: asyncio.Transport
+        self._write: DirectWriter
         self.connected = False
         self.reader: Reader | None = None
         self.status = 0
@@ -90,12 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = self.started = self.reusable = False
         self._quiet = 0
         self.last_at = self._loop.time()
-        self.transport.write(request)
-
-    def release(self) -> None:
-        """After a complete answer, or to let go of one that is not wanted."""
-        self.reader = None
-        self.pieces = []
+        self._write(request)
 
     def close(self) -> None:
         """Ends the connection at once; an engine that still generates sees it."""
@@ -112,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._write = DirectWriter(self.transport)
         self.connected = True
 
     def data_received(self, data: bytes) -> None:
