@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,10 +17,12 @@ from pathlib import Path
 import bench
 from gateways import contestants
 from gateways.contestants import Contestant
+from gateways.processes import cpu_seconds
 
 ROUNDS = 5
 SECONDS = 3
 CONNECTIONS = 64
+TWO = "ours with two workers"
 ANSWER = (
     '{"id":"cmpl-0123456789abcdef","object":"chat.completion","created":1700000000,"model":"m","choices":[{"index":0,'
     '"message":{"role":"assistant","content":"Hello there, how can I help?"},"finish_reason":"stop"}],'
@@ -40,17 +43,22 @@ def run() -> bench.Result:
         engine = stack.enter_context(contestants.static_engine(folder, ANSWER))
         field = {
             "ours": stack.enter_context(contestants.gateway(folder, engine)),
+            TWO: stack.enter_context(contestants.gateway(folder, engine, "two", workers=2)),
             "nginx": stack.enter_context(contestants.nginx(folder, engine)),
             "sglang-router": stack.enter_context(contestants.sglang_router(folder, engine)),
             "aiohttp": stack.enter_context(contestants.aiohttp(folder, engine)),
             "litellm": stack.enter_context(contestants.litellm(folder, engine)),
         }
         cpu: dict[str, list[float]] = {name: [] for name in field}
+        split: list[float] = []
 
         def round_of(name: str) -> float:
-            before = field[name].cpu_seconds()
+            before = [cpu_seconds(pid) for pid in field[name].pids]
             rate, requests = wrk(folder, field[name])
-            cpu[name].append((field[name].cpu_seconds() - before) / requests * 1e6)
+            used = [cpu_seconds(pid) - then for pid, then in zip(field[name].pids, before, strict=True)]
+            cpu[name].append(sum(used) / requests * 1e6)
+            if name == TWO:
+                split.append(max(used) / sum(used))
             return rate
 
         for contestant in field.values():
@@ -58,6 +66,7 @@ def run() -> bench.Result:
         values = bench.interleave(ROUNDS, {name: lambda name=name: round_of(name) for name in field})
     rates = bench.medians(values)
     used = bench.medians(cpu)
+    two_rate, two_cpu = rates.pop(TWO), used.pop(TWO)
     return bench.Result(
         name="gateway_unary",
         unit="requests/s",
@@ -67,6 +76,12 @@ def run() -> bench.Result:
         more={
             "rounds": values,
             "cpu_us_per_request": used,
+            "two_workers": {
+                "requests_per_s": two_rate,
+                "cpu_us_per_request": two_cpu,
+                "cpu_of_one": two_cpu / used["ours"],
+                "share_of_the_busier": statistics.median(split),
+            },
             "cpu_ratio": {name: value / used["ours"] for name, value in used.items() if name != "ours"},
         },
         conditions=conditions

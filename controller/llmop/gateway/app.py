@@ -1,5 +1,6 @@
 """The few routes beside the hot path, as an ASGI application. Keys were checked before a request gets here."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from llmop.domain.endpoint import RoutedModel
 from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
-from llmop.gateway.metrics import CountsCollector, Gauges
+from llmop.gateway.metrics import Counts, CountsCollector, Gauges
 from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
 
@@ -52,14 +53,10 @@ class WorkerGauges(Gauges):
     def connected(self) -> bool:
         return self._presence.connected
 
-    def connections(self) -> int:
-        return len(self._worker.connections)
 
-
-def make_app(worker: Worker, presence: Presence) -> Starlette:
+def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]]) -> Starlette:
+    """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
-    registry = CollectorRegistry()
-    registry.register(CountsCollector(worker.counts, gauges))
 
     async def models(_: Request) -> Response:
         listed = [_describe(model) for model in worker.fleet.models.values()]
@@ -85,6 +82,8 @@ def make_app(worker: Worker, presence: Presence) -> Starlette:
         return _json(state, 200 if version >= 0 else 503)
 
     async def metrics(_: Request) -> Response:
+        registry = CollectorRegistry()
+        registry.register(CountsCollector(await everybody(), gauges))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def anything(request: Request) -> Response:

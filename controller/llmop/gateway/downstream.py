@@ -89,10 +89,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self.write: Callable[[bytes], None] = transport.write if tls else DirectWriter(transport)
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
+        self._worker.counts.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._worker.connections.discard(self)
+        self._worker.counts.connections -= 1
         self._last = True
         self._waiting.clear()
         self._held.clear()

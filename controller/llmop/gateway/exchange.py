@@ -121,7 +121,7 @@ class Exchange:
             )
             return
         self._upstream = upstream
-        upstream.in_flight += 1
+        upstream.begin()
         model.counts.in_flight += 1
         connection = upstream.pool.take()
         if connection is None:
@@ -229,7 +229,7 @@ class Exchange:
         upstream = self._upstream
         if upstream is not None:
             self._upstream = None
-            upstream.in_flight -= 1
+            upstream.end()
             self._model.counts.in_flight -= 1
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -24,12 +24,14 @@ CODES = ("2xx", "3xx", "4xx", "5xx", "gone")
 GONE = 4  # index of the requests whose client left before the end
 REFUSALS = ("malformed", "head_too_large", "body_too_large", "slow_head", "slow_body", "slow_reader")
 REPORTED, ESTIMATED = "reported", "estimated"
-TOKENS = tuple((kind, source) for kind in ("prompt", "completion") for source in (REPORTED, ESTIMATED))
+TOKENS = ("prompt", "completion")
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class ModelCounts:
-    """What happened to the requests for one model. `codes` has a row per dialect in the order of `CODES`."""
+    """What happened to the requests for one model. `codes` has a row per dialect in the order of `CODES`, `tokens` one per source in
+    the order of `TOKENS`.
+    """
 
     __slots__ = (
         "codes",
@@ -50,7 +52,7 @@ class ModelCounts:
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.first_byte_buckets = [0] * (len(FIRST_BYTE_BUCKETS) + 1)
         self.first_byte_sum = 0.0
-        self.tokens: dict[tuple[str, str], int] = dict.fromkeys(TOKENS, 0)
+        self.tokens: dict[str, list[int]] = {source: [0, 0] for source in (REPORTED, ESTIMATED)}
 
     def answered(self, dialect: Dialect, status: int) -> None:
         self.codes[dialect][status // 100 - 2] += 1
@@ -63,9 +65,9 @@ class ModelCounts:
         self.first_byte_sum += seconds
 
     def spent(self, usage: Usage) -> None:
-        source = ESTIMATED if usage.estimated else REPORTED
-        self.tokens["prompt", source] += usage.prompt
-        self.tokens["completion", source] += usage.completion
+        tokens = self.tokens[ESTIMATED if usage.estimated else REPORTED]
+        tokens[0] += usage.prompt
+        tokens[1] += usage.completion
 
 
 class Counts:
@@ -73,6 +75,8 @@ class Counts:
         self.models: dict[str, ModelCounts] = {UNKNOWN_MODEL: ModelCounts()}
         self.unknown = self.models[UNKNOWN_MODEL]
         self.refused: dict[str, int] = dict.fromkeys(REFUSALS, 0)
+        self.connections = 0
+        self.restarts = 0  # of worker processes
 
     def keep(self, names: Iterable[str]) -> None:
         """Models that are gone are forgotten, new ones start at zero."""
@@ -93,9 +97,6 @@ class Gauges:
         raise NotImplementedError
 
     def connected(self) -> bool:
-        raise NotImplementedError
-
-    def connections(self) -> int:
         raise NotImplementedError
 
 
@@ -141,8 +142,9 @@ class CountsCollector(Collector):
             labels=("model", "kind", "source"),
         )
         for name, counts in self._counts.models.items():
-            for (kind, source), number in counts.tokens.items():
-                tokens.add_metric((name, kind, source), number)
+            for source, numbers in counts.tokens.items():
+                for kind, number in zip(TOKENS, numbers, strict=True):
+                    tokens.add_metric((name, kind, source), number)
         return tokens
 
     def _upstream(self) -> Iterator[Metric]:
@@ -201,5 +203,10 @@ class CountsCollector(Collector):
             float(self._gauges.connected()),
         )
         yield GaugeMetricFamily(
-            "llmop_gateway_connections", "Open client connections.", self._gauges.connections()
+            "llmop_gateway_connections", "Open client connections.", self._counts.connections
+        )
+        yield CounterMetricFamily(
+            "llmop_gateway_worker_restarts",
+            "Worker processes that ended and were replaced.",
+            self._counts.restarts,
         )

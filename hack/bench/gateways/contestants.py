@@ -85,8 +85,8 @@ def nginx(folder: Path, engine: int) -> Iterator[Contestant]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, engine: int, name: str = "gateway") -> Iterator[Contestant]:
-    """Serves the model "m" from its table on disk; keys, metrics and usage are on."""
+def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) -> Iterator[Contestant]:
+    """Serves the model "m" from its table on disk; keys, metrics and usage are on. Of several processes the workers are measured."""
     from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
     from llmop.gateway import keys
     from llmop.gateway.table import ReceivedTable
@@ -113,11 +113,12 @@ def gateway(folder: Path, engine: int, name: str = "gateway") -> Iterator[Contes
     code = (
         "from pathlib import Path; from llmop.gateway.main import serve; from llmop.gateway.settings import GatewaySettings;"
         f"serve(GatewaySettings(controller='unix://{state}/none', listen='127.0.0.1:{port}',"
-        f" keys_file=Path('{state}/keys'), state_dir=Path('{state}')))"
+        f" workers={workers}, keys_file=Path('{state}/keys'), state_dir=Path('{state}')))"
     )
     with started([sys.executable, "-c", code], log=folder / f"{name}.out") as process:
         until(lambda: answers(port), "the gateway does not listen")
-        yield Contestant(port=port, pids=(process.pid,), key=key)
+        pids = (process.pid,) if workers == 1 else tuple(processes.children(process.pid))
+        yield Contestant(port=port, pids=pids, key=key)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,6 @@ class Fixed(Gauges):
     def connected(self) -> bool:
         return True
 
-    def connections(self) -> int:
-        return 3
-
 
 def render(counts: Counts) -> str:
     registry = CollectorRegistry()
