@@ -330,7 +330,7 @@ class Exchange:
             self._begin_answer(head, body, connection.complete)
         if status in _BODILESS:
             framing = b""
-        elif connection.length is not None and not self._usage_asked:
+        elif connection.length is not None and not (head.stream and self._usage_asked):
             framing = b"content-length: %d\r\n" % connection.length
         elif connection.complete:
             framing = b"content-length: %d\r\n" % len(body)

@@ -37,6 +37,7 @@ _LITELLM = """
 model_list:
   - model_name: m
     litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{engine}/v1", api_key: x}}
+general_settings: {{master_key: {key}}}
 """
 
 
@@ -149,7 +150,8 @@ def litellm(folder: Path, engine: int) -> Iterator[Contestant]:
     """LiteLLM's proxy with one worker and no database."""
     port = free_port()
     config = folder / "litellm.yaml"
-    config.write_text(_LITELLM.format(engine=engine))
+    key = "sk-" + "bench" * 8
+    config.write_text(_LITELLM.format(engine=engine, key=key))
     argv = [
         str(PEERS.with_name("litellm")),
         "--config",
@@ -162,4 +164,4 @@ def litellm(folder: Path, engine: int) -> Iterator[Contestant]:
     offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_PROXY": "*"}
     with started([*argv, "--telemetry", "False"], offline, folder / "litellm.out") as process:
         until(lambda: answers(port), "LiteLLM does not listen", 120)
-        yield Contestant(port=port, pids=(process.pid,))
+        yield Contestant(port=port, pids=(process.pid,), key=key)
