@@ -118,8 +118,13 @@ def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) 
     )
     with started([sys.executable, "-c", code], log=folder / f"{name}.out") as process:
         until(lambda: answers(port), "the gateway does not listen")
-        pids = (process.pid,) if workers == 1 else tuple(processes.children(process.pid))
-        yield Contestant(port=port, pids=pids, key=key)
+        pids = [process.pid]
+        if workers > 1:
+            until(
+                lambda: len(processes.children(process.pid)) == workers, "the gateway's workers do not start"
+            )
+            pids = processes.children(process.pid)
+        yield Contestant(port=port, pids=tuple(pids), key=key)
 
 
 @contextlib.contextmanager
