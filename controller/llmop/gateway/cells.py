@@ -3,7 +3,6 @@
 Each number has a single writer, so nothing has to be locked. When a worker dies its numbers are set to zero by the parent.
 """
 
-import dataclasses
 import mmap
 import os
 import struct
@@ -16,40 +15,39 @@ _NUMBER: Final = "i"
 
 
 class Cells:
-    """The memory, as each process of a gateway sees it."""
+    """The memory, as each process of a gateway sees it: `view` has a row of `SLOTS` numbers per worker."""
 
     def __init__(self, descriptor: int, workers: int) -> None:
         """`descriptor` stays the caller's."""
         self._map = mmap.mmap(descriptor, size_of(workers))
-        self._view = memoryview(self._map).cast(_NUMBER)
-
-    def put(self, worker: int, slot: int, number: int) -> None:
-        self._view[worker * SLOTS + slot] = number
+        self.view = memoryview(self._map).cast(_NUMBER)
 
     def total(self, slot: int) -> int:
-        return sum(self._view[slot::SLOTS])
+        return sum(self.view[slot::SLOTS])
 
     def clear(self, worker: int) -> None:
         """The worker is dead: what it had in flight is gone with it."""
-        self._view[worker * SLOTS : (worker + 1) * SLOTS] = memoryview(bytes(size_of(1))).cast(_NUMBER)
+        self.view[worker * SLOTS : (worker + 1) * SLOTS] = memoryview(bytes(size_of(1))).cast(_NUMBER)
 
     def close(self) -> None:
-        self._view.release()
+        self.view.release()
         self._map.close()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """One worker's cells, and everybody's sums."""
 
-    cells: Cells
-    worker: int
+    __slots__ = ("_start", "_view")
+
+    def __init__(self, cells: Cells, worker: int) -> None:
+        self._view = cells.view
+        self._start = worker * SLOTS
 
     def put(self, slot: int, number: int) -> None:
-        self.cells.put(self.worker, slot, number)
+        self._view[self._start + slot] = number
 
     def total(self, slot: int) -> int:
-        return self.cells.total(slot)
+        return sum(self._view[slot::SLOTS])
 
 
 def size_of(workers: int) -> int:

@@ -71,7 +71,7 @@ class Crew:
             return False
         self.received = received
         self._number += 1
-        names = [f"{one.uid} {one.host} {one.port}" for one in received.table.endpoints]
+        names = [f"{one.uid} {one.host} {one.port} {one.api_key}" for one in received.table.endpoints]
         acted_on = min((member.acted_on for member in self._members.values()), default=0)
         slots = self._slots.assign(names, self._number, acted_on, lambda slot: self._cells.total(slot) > 0)
         content = orjson.loads(table.to_json(received))

@@ -27,8 +27,8 @@ def test_every_process_sees_the_sum(memory: int) -> None:
 def test_the_dead_hold_nothing(memory: int) -> None:
     shared = Cells(memory, 3)
     for worker in range(3):
-        shared.put(worker, 0, 1)
-        shared.put(worker, SLOTS - 1, 10)
+        Row(shared, worker).put(0, 1)
+        Row(shared, worker).put(SLOTS - 1, 10)
     shared.clear(1)
     assert [2, 20] == [shared.total(0), shared.total(SLOTS - 1)]
 
