@@ -20,6 +20,7 @@ import llmop.agent
 import llmop.simulator
 from llmop import statedir
 from llmop.admin import office
+from llmop.artifacts.runner import ProcessRunner
 from llmop.channel import certificates, desk, listener
 from llmop.clock import Clock, SystemClock
 from llmop.cluster import driver, file_threads
@@ -93,6 +94,7 @@ async def _serve(
             make_files=lambda where: shared.DiskDirectory(Path(where.shared_dir)),
             install=places.install,
             jitter=random.random,
+            stage=ProcessRunner(os.environ),
             url=settings.gateway_url,
         ),
         holder=f"{socket.gethostname()}:{os.getpid()}",

@@ -122,6 +122,9 @@ def controller(
 @click.option(
     "--body-limit", type=int, default=32 << 20, show_default=True, help="Largest request body in bytes."
 )
+@click.option(
+    "--workers", type=int, default=1, show_default=True, help="Processes that take requests, one per core."
+)
 def gateway(
     state_dir: Path,
     listen: str,
@@ -131,6 +134,7 @@ def gateway(
     tls_cert: Path | None,
     tls_key: Path | None,
     body_limit: int,
+    workers: int,
 ) -> None:
     from llmop.gateway import main
     from llmop.gateway.settings import GatewaySettings
@@ -150,6 +154,7 @@ def gateway(
             tls_cert=tls_cert,
             tls_key=tls_key,
             body_limit=body_limit,
+            workers=workers,
         )
     )
 

@@ -121,6 +121,13 @@ class Client:
         stub: Any = admin_pb2_grpc.AdminServiceStub
         return stub(self._channel)
 
+    @functools.cached_property
+    def artifacts(self) -> Any:
+        from llmop.api.v1 import artifacts_pb2_grpc
+
+        stub: Any = artifacts_pb2_grpc.ArtifactServiceStub
+        return stub(self._channel)
+
     def close(self) -> None:
         self._channel.close()
 

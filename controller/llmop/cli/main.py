@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "apply": "Create or change objects from manifests",
+    "artifacts": "List images and weights on the clusters, or remove what is not used",
     "chat": "Talk with a model",
     "completion": "Print what makes a shell complete llmctl",
     "config": "Show and choose contexts: controllers and gateways",
@@ -47,7 +48,6 @@ COMPLETE_VARIABLE = "_LLMCTL_COMPLETE"  # the shell scripts that click makes set
 # Commands that a later version will have: refused by name until then.
 LATER_COMMANDS = frozenset(
     {
-        "artifacts",
         "autoscale",
         "batch",
         "bench",

@@ -28,11 +28,12 @@ class SlurmOptions:
 class Template:
     """Everything that makes a new revision when it changes: what a replica is, not how many there are."""
 
-    model_uri: str  # "" for runtimes that need no model, else file:///absolute/path
+    model_uri: str  # "" for runtimes that need no model, else file:///absolute/path or hf://organisation/name
     model_name: str  # what clients send as "model"
     max_tokens: int = 0  # longest prompt plus answer; 0 = as the engine reads it from the model
     runtime: str
-    image: str = ""  # absolute path of a .sif; "" = the runtime's own
+    model_revision: str = ""  # of hf://; "" = main
+    image: str = ""  # absolute path of a .sif, docker://, oras://; "" = the runtime's own
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     env_files: tuple[str, ...] = ()  # relative to the cluster's secret root

@@ -33,6 +33,7 @@ class RoutedModel:
     created_at: float
     upstream_model: str = ""  # what the engine wants to read as "model"; "" = what the client sent
     retry_attempts: int = 2
+    usage_in_stream: bool = False  # its streams say what they used when asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,11 +18,22 @@ class OrphanPolicy(enum.StrEnum):
 class Allowed:
     """What manifests may name; an empty tuple allows nothing of its sort, None anything."""
 
-    images: tuple[str, ...] | None = None  # path prefixes
-    model_roots: tuple[str, ...] | None = None  # path prefixes
+    images: tuple[str, ...] | None = (
+        None  # path prefixes, and the beginnings of docker:// and oras:// references
+    )
+    model_roots: tuple[str, ...] | None = None  # path prefixes, and the beginnings of hf:// references
     secret_root: str = ""  # "" = envFrom is refused
     args: tuple[str, ...] | None = None  # flags that may be appended to an engine's command
     extra_args: tuple[str, ...] = ()  # flags of sbatch that may stand in slurm.extraArgs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Staging:
+    """How images and weights are brought to the shared directory: by a process beside the controller."""
+
+    hub: str = "https://huggingface.co"  # where hf:// is asked
+    insecure_registries: tuple[str, ...] = ()  # asked over plain HTTP
+    tmp_dir: str = ""  # where images are unpacked; "" = in the shared directory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +49,7 @@ class Site:
     python: str = "python3"
     prelude: tuple[str, ...] = ()
     allowed: Allowed = Allowed()
+    staging: Staging = Staging()
     submit_rate: float = 1.0
     submit_burst: int = 10
     submit_timeout_s: float = 180.0

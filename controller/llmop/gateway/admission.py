@@ -1,7 +1,7 @@
 """Which model a request is for, and which bytes its engine gets. Pure."""
 
-import dataclasses
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -9,17 +9,23 @@ from llmop.domain.endpoint import RoutedModel
 from llmop.gateway.errors import Dialect, Refusal, bad_request, unknown_model
 from llmop.gateway.routes import Route
 
+_ASK = b',"stream_options":{"include_usage":true}}'
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Admission:
+
+class Admission(NamedTuple):
+    """`usage_asked` says that the answer's stream will hold usage which the client did not ask for."""
+
     model: str
     body: bytes
+    usage_asked: bool = False
 
 
 def admit(
     route: Route, header_model: str | None, body: bytes, models: Mapping[str, RoutedModel]
 ) -> Admission | Refusal:
-    """The client's own bytes are kept unless the engine has to read another name as "model"."""
+    """The client's own bytes are kept unless the engine has to read another name as "model", or has to be asked for the usage of a
+    stream; also then they are kept but for what is added, where that can be.
+    """
     if route.dialect is Dialect.TGI:
         return _admit_tgi(route, header_model, body, models)
     return _admit_openai(route, body, models)
@@ -44,10 +50,25 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
     if Dialect.OPENAI not in model.protocols and not _embeds(route, model):
         return _not_spoken(model, Dialect.OPENAI)
     wanted = model.upstream_model or name
-    if asked != wanted:
+    ask_usage = (
+        model.usage_in_stream
+        and route.streams
+        and request.get("stream") is True
+        and _leaves_usage_out(request.get("stream_options"))
+    )
+    if asked != wanted or (ask_usage and "stream_options" in request):
         request["model"] = wanted
+        if ask_usage:
+            request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
         body = orjson.dumps(request)
-    return Admission(model=name, body=body)
+    elif ask_usage:
+        body = body[: body.rindex(b"}")] + _ASK
+    return Admission(model=name, body=body, usage_asked=ask_usage)
+
+
+def _leaves_usage_out(options: Any) -> bool:
+    """What is neither an object nor null is the engine's to refuse."""
+    return options is None or (isinstance(options, dict) and not options.get("include_usage"))
 
 
 def _admit_tgi(
@@ -59,7 +80,7 @@ def _admit_tgi(
         if len(speaking) != 1:
             return bad_request(
                 f"{len(speaking)} models speak this dialect, so one has to be named: "
-                "send the header X-Model or use /models/<name>/generate",
+                "send the header X-Model, or put /models/<name> before the path",
                 "model_missing",
             )
         name = speaking[0]

@@ -1,5 +1,6 @@
 """The few routes beside the hot path, as an ASGI application. Keys were checked before a request gets here."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -13,12 +14,16 @@ from starlette.routing import Route
 from llmop.domain.endpoint import RoutedModel
 from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
-from llmop.gateway.metrics import CountsCollector, Gauges
+from llmop.gateway.metrics import Counts, CountsCollector, Gauges
 from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
 
-_HOT = "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /generate, /generate_stream, /"
+_HOT = (
+    "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
+    "and GET /info"
+)
 _COLD = "GET /v1/models, /healthz, /metrics"
+_METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 
 
 class Presence:
@@ -48,14 +53,10 @@ class WorkerGauges(Gauges):
     def connected(self) -> bool:
         return self._presence.connected
 
-    def connections(self) -> int:
-        return len(self._worker.connections)
 
-
-def make_app(worker: Worker, presence: Presence) -> Starlette:
+def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]]) -> Starlette:
+    """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
-    registry = CollectorRegistry()
-    registry.register(CountsCollector(worker.counts, gauges))
 
     async def models(_: Request) -> Response:
         listed = [_describe(model) for model in worker.fleet.models.values()]
@@ -81,19 +82,26 @@ def make_app(worker: Worker, presence: Presence) -> Starlette:
         return _json(state, 200 if version >= 0 else 503)
 
     async def metrics(_: Request) -> Response:
+        registry = CollectorRegistry()
+        registry.register(CountsCollector(await everybody(), gauges))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def anything(request: Request) -> Response:
-        if find_route(request.url.path.encode()) is not None and request.url.path != "/":
-            refusal = Refusal(
-                status=405, code="method_not_allowed", message=f"{request.url.path} takes POST only"
-            )
-            return _refuse(refusal, {"allow": "POST"})
+        path = request.url.path
+        # The path as it came: an encoded slash belongs to a model's name.
+        raw = request.scope["raw_path"] or path.encode()
+        for method in _METHODS if path != "/" else ():
+            if (route := find_route(method, raw)) is not None:
+                taken = method.decode()
+                refusal = Refusal(
+                    status=405, code="method_not_allowed", message=f"{path[:200]} takes {taken} only"
+                )
+                return _refuse(refusal, {"allow": taken}, route.dialect)
         return _refuse(
             Refusal(
                 status=404,
                 code="not_found",
-                message=f"{request.method} {request.url.path[:200]} is not served in this version; there are "
+                message=f"{request.method} {path[:200]} is not served in this version; there are "
                 f"{_HOT} (each also below /models/<name>), and {_COLD}",
             )
         )
@@ -119,7 +127,7 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def _refuse(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        errors.payload(refusal, Dialect.OPENAI), refusal.status, headers, media_type="application/json"
-    )
+def _refuse(
+    refusal: Refusal, headers: dict[str, str] | None = None, dialect: Dialect = Dialect.OPENAI
+) -> Response:
+    return Response(errors.payload(refusal, dialect), refusal.status, headers, media_type="application/json")

@@ -18,10 +18,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from llmop.gateway import errors
+from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
-from llmop.gateway.routes import HOT_TARGETS, Route, find_route, is_target
+from llmop.gateway.repeats import Shape, shape_of
+from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
 from llmop.gateway.worker import Worker
 
@@ -66,6 +68,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._last_headers: Headers | None = None
         self._last_version = ""
         self._last_head: RequestHead
+        # What may come again, and the keys it was let in with
+        self._shape: Shape | None = None
+        self._repeatable = False
+        self._shape_route: Route
+        self._shape_keys = 0
         self._length: int | None = None
         self._route: Route | None = None
         self._refusal: Refusal | None = None
@@ -78,13 +85,16 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.write: Callable[[bytes], None] = transport.write
+        tls = transport.get_extra_info("sslcontext") is not None
+        self.write: Callable[[bytes], None] = transport.write if tls else DirectWriter(transport)
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
+        self._worker.counts.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._worker.connections.discard(self)
+        self._worker.counts.connections -= 1
         self._last = True
         self._waiting.clear()
         self._held.clear()
@@ -100,6 +110,15 @@ class GatewayProtocol(HttpToolsProtocol):
             if len(self._held) > _MOST_HELD:
                 self.flow.pause_reading()
             return
+        if self._shape is not None and self._phase == _IDLE and not self._quiet:
+            start = self._shape.body(data)
+            if (
+                start >= 0
+                and len(data) <= self._worker.body_limit
+                and self._shape_keys == self._worker.keys.version
+            ):
+                self._repeat(data[start:])
+                return
         self._feed(data)
 
     def pause_writing(self) -> None:
@@ -114,7 +133,19 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Reading requests
 
+    def _repeat(self, body: bytes) -> None:
+        """The last request's head again, with another body; the parser, between two messages, does not see it."""
+        self._busy = True
+        self._start_exchange(
+            Exchange(
+                self._worker, self, self._shape_route, self._last_head, body, keep_alive=True, http11=True
+            )
+        )
+
     def _feed(self, data: bytes) -> None:
+        self._shape = None
+        self._repeatable = False
+        fresh = not self._quiet and self._phase <= _HEAD
         self._quiet += len(data)
         try:
             self.parser.feed_data(data)
@@ -131,6 +162,14 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._quiet > HEAD_LIMIT and not self._last:
             self._worker.counts.refused["head_too_large"] += 1
             self._reject(errors.head_too_large(HEAD_LIMIT))
+        elif fresh and self._repeatable:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        shape = shape_of(data)
+        if shape is not None and shape.body(data) >= 0:
+            self._shape = shape
+            self._shape_keys = self._worker.keys.version
 
     def on_message_begin(self) -> None:
         if self._last:
@@ -170,13 +209,12 @@ class GatewayProtocol(HttpToolsProtocol):
             problem = errors.bad_request(
                 "protocol upgrades are not supported: send the request without Upgrade", "upgrade"
             )
-        if problem is None and self.url not in HOT_TARGETS and not is_target(self.url):
+        if problem is None and not is_target(self.url):
             problem = errors.bad_request("the request's target must be a path", "malformed")
         if problem is not None:
             self._reject(problem)
             return
-        method = self.parser.get_method()
-        route = find_route(self.url) if method == b"POST" else None
+        route = find_route(self.parser.get_method(), self.url)
         self._head = head
         self._route = route
         self._body = b""
@@ -249,6 +287,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 )
             )
             return
+        self._repeatable = keep_alive and http11 and not head.expects_continue
+        self._shape_route = route
         body, self._body = self._body, b""
         exchange = Exchange(
             self._worker,
@@ -336,7 +376,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """Nothing is being answered: read on."""
         self._busy = False
         self._since = self._progress = self.loop.time()
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._continue_due:
             self._continue_due = False
             self.write(_CONTINUE)

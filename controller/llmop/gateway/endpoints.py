@@ -6,6 +6,7 @@ The only module of the gateway that speaks gRPC. Whatever happens to this line, 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -13,7 +14,6 @@ import grpc.aio
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
 from llmop.gateway.app import Presence
-from llmop.gateway.fleet import Fleet
 from llmop.gateway.table import ReceivedTable, from_message
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +31,20 @@ _OPTIONS = (
 )
 
 
+class Tables(Protocol):
+    """Where tables take effect: in this process, or in all workers."""
+
+    received: ReceivedTable | None
+
+    def apply(self, received: ReceivedTable) -> bool:
+        """False for a table that is older than the one in force."""
+        ...
+
+    async def settled(self) -> None:
+        """Returns once the last table is acted on and every connection that was told to close is closed."""
+        ...
+
+
 class ControllerLine:
     """`save` writes a table to disk; it is called before the table's version is acknowledged, so that a gateway that starts again
     never sends anything to an endpoint which it had promised to leave alone.
@@ -40,7 +54,7 @@ class ControllerLine:
         self,
         target: str,
         name: str,
-        fleet: Fleet,
+        fleet: Tables,
         presence: Presence,
         clock: Clock,
         save: Callable[[ReceivedTable], Awaitable[None]],

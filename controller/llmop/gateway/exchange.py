@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from llmop.gateway import errors, retry, routing
+from llmop.gateway import errors, retry, routing, usage
 from llmop.gateway.admission import admit
 from llmop.gateway.errors import Refusal
 from llmop.gateway.fleet import ModelRoute, Upstream
-from llmop.gateway.heads import RequestHead, status_line
+from llmop.gateway.heads import RequestHead, ResponseHead, status_line
 from llmop.gateway.retry import RETRYABLE_STATUSES, Failure
 from llmop.gateway.routes import Route
 from llmop.gateway.sse import FirstBlock, says_overloaded
@@ -52,33 +52,19 @@ class Exchange:
     as they come.
     """
 
-    __slots__ = (
-        "_body",
-        "_chunked",
-        "_client",
-        "_connection",
-        "_first",
-        "_head",
-        "_held",
-        "_http11",
-        "_keep_alive",
-        "_model",
-        "_paused",
-        "_problem",
-        "_request_id",
-        "_retries",
-        "_route",
-        "_stale_spent",
-        "_started_at",
-        "_status",
-        "_stream_tail",
-        "_task",
-        "_timer",
-        "_tried",
-        "_upstream",
-        "_worker",
-        "committed",
-    )
+    # What most exchanges never set
+    _connection: UpstreamConnection | None = None
+    _task: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _tried: tuple[Upstream, ...] = ()
+    _retries = 0
+    _problem = ""
+    _stale_spent = False
+    _first: FirstBlock | None = None
+    _paused = False
+    _chunked = False
+    _stream_tail: bytes | None = None
+    _meter: usage.Answer | usage.Stream | None = None
 
     def __init__(
         self,
@@ -96,23 +82,13 @@ class Exchange:
         self._route = route
         self._head = head
         self._body = body
+        self._asked = len(body)
         self._keep_alive = keep_alive
         self._http11 = http11
         self._request_id = head.request_id or worker.request_id()
         self._model: ModelRoute
         self._upstream: Upstream | None = None
-        self._connection: UpstreamConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._tried: list[Upstream] = []
-        self._retries = 0
-        self._problem = ""
-        self._stale_spent = False
-        self._first: FirstBlock | None = None
-        self._held: list[bytes] = []
-        self._paused = False
-        self._chunked = False
-        self._stream_tail: bytes | None = None
+        self._usage_asked = False
         self._status = 0
         self._started_at = 0.0
         self.committed = False
@@ -125,6 +101,7 @@ class Exchange:
             self._client.refuse(admission, self._route, self._keep_alive, self._request_id)
             return
         self._body = admission.body
+        self._usage_asked = admission.usage_asked
         self._model = worker.fleet.routes[admission.model]
         self._started_at = worker.loop.time()
         worker.budget.earn()
@@ -144,7 +121,7 @@ class Exchange:
             )
             return
         self._upstream = upstream
-        upstream.in_flight += 1
+        upstream.begin()
         model.counts.in_flight += 1
         connection = upstream.pool.take()
         if connection is None:
@@ -177,7 +154,8 @@ class Exchange:
             self,
             b"".join(
                 (
-                    b"POST ",
+                    self._route.method,
+                    b" ",
                     self._route.target,
                     b" HTTP/1.1\r\n",
                     upstream.head,
@@ -231,10 +209,9 @@ class Exchange:
 
     def _retry(self) -> None:
         assert self._upstream is not None
-        self._tried.append(self._upstream)
+        self._tried = (*self._tried, self._upstream)
         self._let_go()
         self._first = None
-        self._held = []
         self._retries += 1
         self._model.counts.retries += 1
         worker = self._worker
@@ -252,7 +229,7 @@ class Exchange:
         upstream = self._upstream
         if upstream is not None:
             self._upstream = None
-            upstream.in_flight -= 1
+            upstream.end()
             self._model.counts.in_flight -= 1
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -322,8 +299,11 @@ class Exchange:
         if first is None:
             first = self._first = FirstBlock()
         pieces, connection.pieces = connection.pieces, []
-        self._held += pieces
-        found = any(first.feed(piece) for piece in pieces)
+        fed = 0
+        found = False
+        while not found and fed < len(pieces):
+            found = first.feed(pieces[fed])
+            fed += 1
         if not found and not connection.complete:
             return False
         if says_overloaded(first.so_far()) and self._may_retry(Failure.OVERLOADED):
@@ -331,8 +311,8 @@ class Exchange:
             self._drop(connection)
             self._retry()
             return False
-        connection.pieces = self._held
-        self._held = []
+        connection.pieces = [first.everything(), *pieces[fed:]]
+        self._first = None
         return True
 
     # The answer
@@ -342,10 +322,15 @@ class Exchange:
         assert upstream is not None and head is not None
         self.committed = True
         self._status = status
+        self._body = b""  # an answer may take hours
         body = b"".join(connection.pieces)
+        if head.stream:
+            body = self._begin_stream(body, connection.complete, counted=status == 200)
+        elif status == 200 and self._route.generates:
+            self._begin_answer(head, body, connection.complete)
         if status in _BODILESS:
             framing = b""
-        elif connection.length is not None:
+        elif connection.length is not None and not (head.stream and self._usage_asked):
             framing = b"content-length: %d\r\n" % connection.length
         elif connection.complete:
             framing = b"content-length: %d\r\n" % len(body)
@@ -368,17 +353,48 @@ class Exchange:
             upstream.replica,
             b"\r\n\r\n",
         ]
-        if head.stream:
-            self._stream_tail = body
         connection.pieces = []
         self._copy(connection, parts, body)
+
+    def _begin_answer(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        said = head.usage or (usage.read(body) if complete else None)
+        if said is not None:
+            self._model.counts.spent(said)
+        else:
+            self._meter = usage.Answer()
+            self._meter.feed(body)
+
+    def _begin_stream(self, body: bytes, complete: bool, *, counted: bool) -> bytes:
+        if counted and self._route.generates:
+            self._meter = meter = usage.Stream(cut=self._usage_asked)
+            body = meter.feed(body)
+            if complete:
+                body += meter.finish()
+        self._stream_tail = body
+        return body
 
     def _forward(self, connection: UpstreamConnection) -> None:
         pieces, connection.pieces = connection.pieces, []
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        meter = self._meter
+        if meter is not None:
+            body = meter.feed(body)
+            if connection.complete:
+                body += meter.finish()
         if self._stream_tail is not None and body:
             self._stream_tail = body
-        self._copy(connection, [], body)
+        if body and self._chunked and not connection.complete:
+            self._client.write(b"%x\r\n%b\r\n" % (len(body), body))
+            if self._client.reading_stalled():
+                self.pause()
+        else:
+            self._copy(connection, [], body)
+
+    def _settle(self) -> None:
+        """Counts what was spent, also on an answer that did not come to its end."""
+        meter, self._meter = self._meter, None
+        if meter is not None:
+            self._model.counts.spent(meter.usage(self._asked))
 
     def _copy(self, connection: UpstreamConnection, parts: list[bytes], body: bytes) -> None:
         if not self._chunked:
@@ -403,6 +419,8 @@ class Exchange:
         self._connection = None
         self._upstream.pool.give_back(connection)
         self._let_go()
+        if self._meter is not None:
+            self._settle()
         self._model.counts.answered(self._route.dialect, self._status)
         self._client.response_done(self._keep_alive)
 
@@ -417,6 +435,7 @@ class Exchange:
         )
         self._model.counts.failures[failure] += 1
         self._model.counts.answered(self._route.dialect, self._status)
+        self._settle()
         self._let_go()
         tail = self._stream_tail
         if self._chunked and tail is not None and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
@@ -451,6 +470,7 @@ class Exchange:
         if upstream is not None and upstream.breaker.probing:
             upstream.breaker = routing.probe_abandoned(upstream.breaker)
         self._let_go()
+        self._settle()
         self._model.counts.left(self._route.dialect)
 
     def sweep(self, now: float) -> None:

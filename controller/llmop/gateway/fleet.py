@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from llmop.domain.endpoint import Endpoint, EndpointState, RoutedModel
 from llmop.gateway import routing
+from llmop.gateway.cells import NO_SLOT, Row
 from llmop.gateway.metrics import Counts, ModelCounts
 from llmop.gateway.pool import Closing, Pool
 from llmop.gateway.table import ReceivedTable, replaces
@@ -18,12 +19,14 @@ EndpointKey = tuple[str, str, int, str]
 class Upstream:
     """An endpoint at work. `head` holds the lines of a request's head that are the endpoint's own."""
 
-    __slots__ = ("breaker", "endpoint", "head", "in_flight", "pool", "replica")
+    __slots__ = ("_row", "_slot", "breaker", "endpoint", "head", "in_flight", "pool", "replica")
 
-    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
-        """Raises ValueError for values that cannot stand in a head."""
+    def __init__(self, endpoint: Endpoint, pool: Pool, row: Row | None = None, slot: int = NO_SLOT) -> None:
+        """With a row of shared memory, other processes' requests count too. Raises ValueError for values that cannot stand in a head."""
         self.endpoint = endpoint
         self.pool = pool
+        self._row = None if slot == NO_SLOT else row
+        self._slot = slot
         self.in_flight = 0
         self.breaker = routing.CLOSED
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
@@ -34,6 +37,20 @@ class Upstream:
             raise ValueError(f'endpoint of replica "{endpoint.replica!a}" holds control characters')
         self.head = lines.encode("latin-1")
         self.replica = endpoint.replica.encode("latin-1")
+
+    def begin(self) -> None:
+        self.in_flight += 1
+        if self._row is not None:
+            self._row.put(self._slot, self.in_flight)
+
+    def end(self) -> None:
+        self.in_flight -= 1
+        if self._row is not None:
+            self._row.put(self._slot, self.in_flight)
+
+    def load(self) -> int:
+        """Requests in flight, of all processes of this gateway."""
+        return self.in_flight if self._row is None else self._row.total(self._slot)
 
 
 class Deployment:
@@ -60,7 +77,7 @@ class Deployment:
             chosen = candidates[0]
         else:
             chosen = candidates[
-                routing.least_outstanding([upstream.in_flight for upstream in candidates], random)
+                routing.least_outstanding([upstream.load() for upstream in candidates], random)
             ]
         if chosen.breaker.ejected_until and not chosen.breaker.probing:
             chosen.breaker = routing.probe_started(chosen.breaker)
@@ -86,9 +103,11 @@ class ModelRoute:
 class Fleet:
     """`models` is what requests are checked against; `routes` has the same names."""
 
-    def __init__(self, counts: Counts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, counts: Counts, loop: asyncio.AbstractEventLoop, row: Row | None = None) -> None:
+        """`row` is this process's part of the memory that it shares with the gateway's other processes."""
         self._counts = counts
         self._loop = loop
+        self._row = row
         self._upstreams: dict[EndpointKey, Upstream] = {}
         self._closing = Closing()
         self.received: ReceivedTable | None = None
@@ -96,9 +115,9 @@ class Fleet:
         self.routes: dict[str, ModelRoute] = {}
         self.deployments: dict[str, Deployment] = {}
 
-    def apply(self, received: ReceivedTable) -> bool:
+    def apply(self, received: ReceivedTable, slots: Sequence[int] = ()) -> bool:
         """Puts a table in force, unless it is older than the one that is. Endpoints that may get nothing new lose their idle
-        connections here; `settled` says when those are gone.
+        connections here; `settled` says when those are gone. `slots` has a place in shared memory per endpoint, if there is such.
         """
         if not replaces(received, self.received):
             LOG.warning(
@@ -114,8 +133,8 @@ class Fleet:
         deployments: dict[str, Deployment] = {}
         for model in received.table.models:
             deployments.setdefault(model.deployment, Deployment(model.deployment))
-        for endpoint in received.table.endpoints:
-            upstream = self._upstream(endpoint, before)
+        for number, endpoint in enumerate(received.table.endpoints):
+            upstream = self._upstream(endpoint, slots[number] if slots else NO_SLOT, before)
             if upstream is not None and not upstream.pool.draining:
                 deployments.setdefault(endpoint.deployment, Deployment(endpoint.deployment))
                 deployments[endpoint.deployment].upstreams.append(upstream)
@@ -132,13 +151,15 @@ class Fleet:
         }
         return True
 
-    def _upstream(self, endpoint: Endpoint, before: dict[EndpointKey, Upstream]) -> Upstream | None:
+    def _upstream(
+        self, endpoint: Endpoint, slot: int, before: dict[EndpointKey, Upstream]
+    ) -> Upstream | None:
         key = (endpoint.uid, endpoint.host, endpoint.port, endpoint.api_key)
         upstream = before.pop(key, None)
         if upstream is None:
             pool = Pool(endpoint.host, endpoint.port, self._loop, self._closing)
             try:
-                upstream = Upstream(endpoint, pool)
+                upstream = Upstream(endpoint, pool, self._row, slot)
             except ValueError as error:
                 LOG.error("not routed: %s", error)
                 return None

@@ -8,6 +8,7 @@ import dataclasses
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmop.gateway.errors import Refusal, bad_request
+from llmop.gateway.usage import Usage
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -173,11 +174,13 @@ def head_size(url: bytes, headers: Headers) -> int:
     return len(url) + 20 + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-_RESPONSE_TYPE, _RESPONSE_CONNECTION, _RESPONSE_DROP, _RESPONSE_TRANSFER = range(4)
+_RESPONSE_TYPE, _RESPONSE_CONNECTION, _RESPONSE_DROP, _RESPONSE_TRANSFER, _PROMPT, _GENERATED = range(6)
 _RESPONSE_ACTIONS = {
     b"content-type": _RESPONSE_TYPE,
     b"connection": _RESPONSE_CONNECTION,
     b"transfer-encoding": _RESPONSE_TRANSFER,
+    b"x-prompt-tokens": _PROMPT,
+    b"x-generated-tokens": _GENERATED,
 } | dict.fromkeys(
     (
         b"keep-alive",
@@ -193,22 +196,26 @@ _RESPONSE_ACTIONS = {
     ),
     _RESPONSE_DROP,
 )
+_FORWARDED = frozenset((_RESPONSE_TYPE, _PROMPT, _GENERATED))
 
 
 @dataclasses.dataclass(slots=True)
 class ResponseHead:
-    """`framed` says whether the answer's end is known without its length and without the connection's end."""
+    """`framed` says whether the answer's end is known without its length and without the connection's end. `usage` is what TGI's
+    unary answers say in their heads (`x-prompt-tokens` and `x-generated-tokens`, router/src/server.rs).
+    """
 
     forward: bytes
     framed: bool
     stream: bool
+    usage: Usage | None
 
 
 def read_response_head(headers: Headers, status: int) -> ResponseHead:
     """Content-Length is left to the caller, as above."""
     forward: list[bytes] = []
     chunked = stream = False
-    connection = b""
+    connection = prompt = generated = b""
     actions = _RESPONSE_ACTIONS
     for name, value in headers:
         action = actions.get(name)
@@ -221,19 +228,32 @@ def read_response_head(headers: Headers, status: int) -> ResponseHead:
             chunked = value.lower().endswith(b"chunked")
         elif action == _RESPONSE_CONNECTION and value not in _PLAIN_CONNECTION:
             connection += b"," + value.lower()
+        elif action >= _PROMPT:
+            forward += (name, b": ", value, b"\r\n")
+            if action == _PROMPT:
+                prompt = value
+            else:
+                generated = value
     if connection:
         listed = {token.strip() for token in connection.split(b",")}
         forward = [
             name + b": " + value + b"\r\n"
             for name, value in headers
-            if _RESPONSE_ACTIONS.get(name, _RESPONSE_TYPE) == _RESPONSE_TYPE and name not in listed
+            if _RESPONSE_ACTIONS.get(name, _RESPONSE_TYPE) in _FORWARDED and name not in listed
         ]
     bodiless = status in (204, 304)
     return ResponseHead(
         forward=b"".join(forward),
         framed=bodiless or chunked,
         stream=stream,
+        usage=_said(prompt, generated),
     )
+
+
+def _said(prompt: bytes, generated: bytes) -> Usage | None:
+    if prompt.isdigit() and generated.isdigit() and len(prompt) < 16 and len(generated) < 16:
+        return Usage(int(prompt), int(generated))
+    return None
 
 
 def status_line(status: int) -> bytes:

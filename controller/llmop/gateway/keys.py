@@ -71,12 +71,16 @@ def _digest(secret: bytes) -> bytes:
 
 
 class KeyRing:
-    """The keys in force. A file that does not exist yet holds none; a broken one never takes away those that were read."""
+    """The keys in force; `version` rises whenever they may have changed.
+
+    A file that does not exist yet holds none; a broken one never takes away those that were read.
+    """
 
     def __init__(self, file: Path) -> None:
         """Raises NeedsUser."""
         self._file = file
         self._signature: Signature | None = None
+        self.version = 0
         self._keys: Mapping[bytes, str] = {}
         self.reload()
 
@@ -87,8 +91,11 @@ class KeyRing:
             signature = (status.st_ino, status.st_mtime_ns, status.st_size)
             if signature != self._signature:
                 self._signature = signature
+                self.version += 1
                 self._keys = load(self._file)
         except FileNotFoundError:
+            if self._signature is not None:
+                self.version += 1
             self._signature = None
             self._keys = {}
 

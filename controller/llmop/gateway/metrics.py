@@ -17,16 +17,21 @@ from prometheus_client.registry import Collector
 
 from llmop.gateway.errors import Dialect
 from llmop.gateway.retry import Failure
+from llmop.gateway.usage import Usage
 
 UNKNOWN_MODEL = "unknown"
 CODES = ("2xx", "3xx", "4xx", "5xx", "gone")
 GONE = 4  # index of the requests whose client left before the end
 REFUSALS = ("malformed", "head_too_large", "body_too_large", "slow_head", "slow_body", "slow_reader")
+REPORTED, ESTIMATED = "reported", "estimated"
+TOKENS = ("prompt", "completion")
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class ModelCounts:
-    """What happened to the requests for one model. `codes` has a row per dialect in the order of `CODES`."""
+    """What happened to the requests for one model. `codes` has a row per dialect in the order of `CODES`, `tokens` one per source in
+    the order of `TOKENS`.
+    """
 
     __slots__ = (
         "codes",
@@ -36,6 +41,7 @@ class ModelCounts:
         "first_byte_sum",
         "in_flight",
         "retries",
+        "tokens",
     )
 
     def __init__(self) -> None:
@@ -46,6 +52,7 @@ class ModelCounts:
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.first_byte_buckets = [0] * (len(FIRST_BYTE_BUCKETS) + 1)
         self.first_byte_sum = 0.0
+        self.tokens: dict[str, list[int]] = {source: [0, 0] for source in (REPORTED, ESTIMATED)}
 
     def answered(self, dialect: Dialect, status: int) -> None:
         self.codes[dialect][status // 100 - 2] += 1
@@ -57,12 +64,19 @@ class ModelCounts:
         self.first_byte_buckets[bisect.bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
         self.first_byte_sum += seconds
 
+    def spent(self, usage: Usage) -> None:
+        tokens = self.tokens[ESTIMATED if usage.estimated else REPORTED]
+        tokens[0] += usage.prompt
+        tokens[1] += usage.completion
+
 
 class Counts:
     def __init__(self) -> None:
         self.models: dict[str, ModelCounts] = {UNKNOWN_MODEL: ModelCounts()}
         self.unknown = self.models[UNKNOWN_MODEL]
         self.refused: dict[str, int] = dict.fromkeys(REFUSALS, 0)
+        self.connections = 0
+        self.restarts = 0  # of worker processes
 
     def keep(self, names: Iterable[str]) -> None:
         """Models that are gone are forgotten, new ones start at zero."""
@@ -85,9 +99,6 @@ class Gauges:
     def connected(self) -> bool:
         raise NotImplementedError
 
-    def connections(self) -> int:
-        raise NotImplementedError
-
 
 class CountsCollector(Collector):
     def __init__(self, counts: Counts, gauges: Gauges) -> None:
@@ -96,6 +107,7 @@ class CountsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
+        yield self._tokens()
         yield from self._upstream()
         yield self._first_byte()
         yield from self._process()
@@ -122,6 +134,18 @@ class CountsCollector(Collector):
         for reason, number in self._counts.refused.items():
             refused.add_metric((reason,), number)
         yield from (requests, in_flight, refused)
+
+    def _tokens(self) -> Metric:
+        tokens = CounterMetricFamily(
+            "llmop_gateway_tokens",
+            "Tokens of requests that generate; estimated where the engine did not say how many.",
+            labels=("model", "kind", "source"),
+        )
+        for name, counts in self._counts.models.items():
+            for source, numbers in counts.tokens.items():
+                for kind, number in zip(TOKENS, numbers, strict=True):
+                    tokens.add_metric((name, kind, source), number)
+        return tokens
 
     def _upstream(self) -> Iterator[Metric]:
         failures = CounterMetricFamily(
@@ -179,5 +203,10 @@ class CountsCollector(Collector):
             float(self._gauges.connected()),
         )
         yield GaugeMetricFamily(
-            "llmop_gateway_connections", "Open client connections.", self._gauges.connections()
+            "llmop_gateway_connections", "Open client connections.", self._counts.connections
+        )
+        yield CounterMetricFamily(
+            "llmop_gateway_worker_restarts",
+            "Worker processes that ended and were replaced.",
+            self._counts.restarts,
         )

@@ -61,7 +61,8 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """After an answer that is complete."""
-        connection.release()
+        connection.reader = None
+        connection.pieces = []
         if (
             self.draining
             or not connection.reusable

@@ -2,6 +2,7 @@
 
 import dataclasses
 import urllib.parse
+from collections.abc import Mapping
 
 import httptools
 
@@ -12,47 +13,59 @@ MODELS_PREFIX = b"/models/"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """`target` is what the engine is asked for (path and query); `model` is the model that the path names, or None."""
+    """`target` is what the engine is asked for (path and query); `model` is the model that the path names, or None; `generates` says
+    that tokens are spent, `streams` that the body's "stream" decides how they come.
+    """
 
     dialect: Dialect
     target: bytes
     model: str | None = None
+    method: bytes = b"POST"
+    generates: bool = True
+    streams: bool = False
 
 
-_DIALECTS = {
-    b"/v1/chat/completions": Dialect.OPENAI,
-    b"/v1/completions": Dialect.OPENAI,
-    b"/v1/embeddings": Dialect.OPENAI,
-    b"/generate_stream": Dialect.TGI,
-    b"/generate": Dialect.TGI,
-    b"/": Dialect.TGI,
+_POSTED = {
+    route.target: route
+    for route in (
+        Route(dialect=Dialect.OPENAI, target=b"/v1/chat/completions", streams=True),
+        Route(dialect=Dialect.OPENAI, target=b"/v1/completions", streams=True),
+        Route(dialect=Dialect.OPENAI, target=b"/v1/embeddings"),
+        Route(dialect=Dialect.TGI, target=b"/generate_stream"),
+        Route(dialect=Dialect.TGI, target=b"/generate"),
+        Route(dialect=Dialect.TGI, target=b"/chat_tokenize", generates=False),
+        Route(dialect=Dialect.TGI, target=b"/tokenize", generates=False),
+        Route(dialect=Dialect.TGI, target=b"/"),
+    )
 }
-HOT_TARGETS = {path: Route(dialect=dialect, target=path) for path, dialect in _DIALECTS.items()}
-_SUFFIXES = tuple(path for path in _DIALECTS if path != b"/")
+_GOT = {b"/info": Route(dialect=Dialect.TGI, target=b"/info", method=b"GET", generates=False)}
+_ROUTES = {b"POST": _POSTED, b"GET": _GOT}
+_NO_ROUTES: dict[bytes, Route] = {}
 
 
-def find_route(url: bytes) -> Route | None:
-    """The hot route of a POST's target (origin or absolute form), or None.
+def find_route(method: bytes, url: bytes) -> Route | None:
+    """The hot route of a request's target (origin or absolute form), or None.
 
     Below `/models/<name>/` the name may hold `/`, plain or as `%2F`; `/models/<name>` alone is the compatibility route of TGI,
     which its client calls.
     """
-    route = HOT_TARGETS.get(url)
-    if route is not None:
+    routes = _ROUTES.get(method, _NO_ROUTES)
+    route = routes.get(url)
+    if route is not None or not routes:
         return route
     parts = httptools.parse_url(url)
     path: bytes = parts.path or b"/"
     query: bytes = b"?" + parts.query if parts.query else b""
     if path.startswith(MODELS_PREFIX):
-        return _named(path[len(MODELS_PREFIX) :], query)
-    dialect = _DIALECTS.get(path)
-    if dialect is None:
-        return None
-    return Route(dialect=dialect, target=path + query)
+        return _named(routes, path[len(MODELS_PREFIX) :], query)
+    route = routes.get(path)
+    return route and dataclasses.replace(route, target=path + query)
 
 
 def is_target(url: bytes) -> bool:
     """Whether a request's target is a path, or an absolute form that has one."""
+    if url in _POSTED:
+        return True
     if url.startswith((b"/", b"http://", b"https://")):
         try:
             return httptools.parse_url(url).path is not None
@@ -61,15 +74,15 @@ def is_target(url: bytes) -> bool:
     return False
 
 
-def _named(rest: bytes, query: bytes) -> Route | None:
-    for suffix in _SUFFIXES:
-        if rest.endswith(suffix) and len(rest) > len(suffix):
+def _named(routes: Mapping[bytes, Route], rest: bytes, query: bytes) -> Route | None:
+    for suffix, route in routes.items():
+        if suffix != b"/" and rest.endswith(suffix) and len(rest) > len(suffix):
             name = rest[: -len(suffix)]
-            return Route(dialect=_DIALECTS[suffix], target=suffix + query, model=model_name(name))
+            return dataclasses.replace(route, target=suffix + query, model=model_name(name))
     name = rest.rstrip(b"/")
-    if not name or b"/v1/" in rest or rest.endswith(b"/v1"):
+    if b"/" not in routes or not name or b"/v1/" in rest or rest.endswith(b"/v1"):
         return None
-    return Route(dialect=Dialect.TGI, target=b"/" + query, model=model_name(name))
+    return dataclasses.replace(routes[b"/"], target=b"/" + query, model=model_name(name))
 
 
 def model_name(path: bytes) -> str:

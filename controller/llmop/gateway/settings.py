@@ -3,11 +3,13 @@
 import dataclasses
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 from llmop.domain.errors import NeedsUser
 
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 32 * 1024 * 1024
+MOST_WORKERS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +42,8 @@ class Timeouts:
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GatewaySettings:
     """`controller` is the gRPC target of the control API (a Unix socket, `unix:///path`); `listen` is `host:port`, `[v6]:port` or
-    `unix:/path`; `body_limit` is in bytes; `name` is unique among the gateways of an installation.
+    `unix:/path`; `body_limit` is in bytes; `name` is unique among the gateways of an installation;
+    `workers` is the number of processes that take requests.
     """
 
     controller: str
@@ -52,6 +55,7 @@ class GatewaySettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     body_limit: int = BODY_LIMIT
+    workers: int = 1
     timeouts: Timeouts = Timeouts()
 
 
@@ -101,6 +105,10 @@ def check(settings: GatewaySettings) -> TcpAddress | SocketPath:
         raise NeedsUser(
             "InvalidSetting", f"body limit {settings.body_limit}: give a positive number of bytes"
         )
+    if not 1 <= settings.workers <= MOST_WORKERS:
+        raise NeedsUser(
+            "InvalidSetting", f"workers {settings.workers}: give a number from 1 to {MOST_WORKERS}"
+        )
     address = parse_listen(settings.listen)
     if (
         isinstance(address, TcpAddress)
@@ -115,3 +123,17 @@ def check(settings: GatewaySettings) -> TcpAddress | SocketPath:
             "or listen on 127.0.0.1",
         )
     return address
+
+
+def to_values(settings: GatewaySettings) -> dict[str, Any]:
+    """For another process of the same gateway: nothing but texts and numbers."""
+    values = dataclasses.asdict(settings)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def from_values(values: dict[str, Any]) -> GatewaySettings:
+    paths = {
+        name: None if values[name] is None else Path(values[name])
+        for name in ("keys_file", "state_dir", "tls_cert", "tls_key")
+    }
+    return GatewaySettings(**(values | paths | {"timeouts": Timeouts(**values["timeouts"])}))

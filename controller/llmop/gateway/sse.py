@@ -24,6 +24,10 @@ class FirstBlock:
         """The block, or what there is of it."""
         return bytes(self._buffer) if self.block is None else self.block
 
+    def everything(self) -> bytes:
+        """What was fed."""
+        return bytes(self._buffer)
+
     def feed(self, piece: bytes) -> bool:
         """True once nothing more has to be waited for: the block is complete, or longer than anything sane."""
         seen = len(self._buffer)

@@ -53,6 +53,7 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                     created_at=float(model.created_at),
                     upstream_model=model.upstream_model,
                     retry_attempts=model.retry_attempts,
+                    usage_in_stream=model.usage_in_stream,
                 )
                 for model in message.models
             ),

@@ -5,7 +5,9 @@ from typing import Protocol, cast
 
 import httptools
 
+from llmop.gateway.direct import DirectWriter
 from llmop.gateway.heads import Headers, ResponseHead, head_size, read_response_head
+from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.retry import Failure
 from llmop.gateway.settings import HEAD_LIMIT
 
@@ -42,7 +44,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_quiet",
+        "_shape",
         "_surplus",
+        "_write",
         "complete",
         "connected",
         "head",
@@ -65,9 +69,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._last_headers: Headers | None = None
         self._last_head: ResponseHead
         self._informational = False
+        self._shape: Shape | None = None
         self._surplus = False
         self._quiet = 0
         self.transport: asyncio.Transport
+        self._write: DirectWriter
         self.connected = False
         self.reader: Reader | None = None
         self.status = 0
@@ -87,12 +93,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = self.started = self.reusable = False
         self._quiet = 0
         self.last_at = self._loop.time()
-        self.transport.write(request)
-
-    def release(self) -> None:
-        """After a complete answer, or to let go of one that is not wanted."""
-        self.reader = None
-        self.pieces = []
+        self._write(request)
 
     def close(self) -> None:
         """Ends the connection at once; an engine that still generates sees it."""
@@ -109,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._write = DirectWriter(self.transport)
         self.connected = True
 
     def data_received(self, data: bytes) -> None:
@@ -116,7 +118,13 @@ class UpstreamConnection(asyncio.Protocol):
         if reader is None:
             self.close()  # nothing was asked: whatever this is must not become the next answer
             return
-        self.started = True
+        if self._shape is not None and not self.started:
+            start = self._shape.body(data)
+            if start >= 0:
+                self._take(data[start:])
+                reader.progress(self)
+                return
+        first, self.started = not self.started, True
         self._quiet += len(data)
         problem = ""
         try:
@@ -133,7 +141,21 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Failure.GARBAGE, problem)
         elif self.head is not None:
             self.last_at = self._loop.time()
+            if first:
+                self._shape = shape_of(data) if self.complete and self._may_repeat() else None
             reader.progress(self)
+
+    def _may_repeat(self) -> bool:
+        return self.reusable and self.status == 200 and self.length is not None
+
+    def _take(self, body: bytes) -> None:
+        """A whole answer with the last head again; the parser, between two messages, does not see it."""
+        self.started = self.complete = self.reusable = True
+        self.head = self._last_head
+        self.length = len(body)
+        self.pieces.append(body)
+        self.served += 1
+        self.last_at = self._loop.time()
 
     def eof_received(self) -> None:
         return None

@@ -33,11 +33,11 @@ class Worker:
     counts: Counts
     timeouts: Timeouts
     body_limit: int
-    prefix: str
+    prefix: bytes
     budget: Budget = dataclasses.field(default_factory=Budget)
     connections: set[Swept] = dataclasses.field(default_factory=set)
     requests: int = 0
 
     def request_id(self) -> bytes:
         self.requests += 1
-        return f"{self.prefix}-{self.requests:x}".encode()
+        return b"%b-%x" % (self.prefix, self.requests)

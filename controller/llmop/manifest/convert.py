@@ -8,7 +8,7 @@ from typing import Any
 
 from llmop.domain import deployment as deployments
 from llmop.domain import profile as profiles
-from llmop.domain import resources
+from llmop.domain import resources, staging
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.manifest import quantity
@@ -69,6 +69,7 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
     written: dict[str, Any] = {
         "model": {
             "uri": value.model_uri,
+            "revision": value.model_revision,
             "name": value.model_name,
             "maxTokens": value.max_tokens or None,
         },
@@ -116,6 +117,19 @@ def write_template(value: deployments.Template) -> dict[str, Any]:
     return result
 
 
+def pins(resource: resources.Resource) -> tuple[staging.Pin, ...]:
+    """What the references of the Revision that `resource` stores are pinned to."""
+    return tuple(
+        staging.Pin(reference=str(each["reference"]), digest=str(each["digest"]))
+        for each in resource.status.get("artifacts", ())
+    )
+
+
+def write_pins(values: Sequence[staging.Pin]) -> dict[str, Any]:
+    """The status of a Revision, which `pins` reads."""
+    return {"artifacts": [{"reference": each.reference, "digest": each.digest} for each in values]}
+
+
 def runtime(resource: resources.Resource) -> runtimes.Runtime:
     """The ServingRuntime that `resource` stores."""
     spec = ServingRuntimeSpec.model_validate(resource.spec)
@@ -135,6 +149,7 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         model_required=spec.model_required,
         model_formats=tuple(spec.supported_model_formats or ()),
         served_name=spec.served_name or "",
+        usage_in_stream=spec.usage_in_stream,
         api_key_env=spec.api_key_env or "",
         refused_args=dict(spec.refused_args or {}),
         health_path=spec.probes.health.path,
@@ -184,6 +199,11 @@ def site(resource: resources.Resource) -> sites.Site:
             args=_tuple(spec.allowed.args),
             extra_args=tuple(spec.allowed.extra_args),
         ),
+        staging=sites.Staging(
+            hub=spec.staging.hub,
+            insecure_registries=tuple(spec.staging.insecure_registries or ()),
+            tmp_dir=(spec.staging.tmp_dir or "").rstrip("/"),
+        ),
         submit_rate=spec.submit_rate.per_second,
         submit_burst=spec.submit_rate.burst,
         submit_timeout_s=quantity.seconds(spec.submit_timeout),
@@ -202,6 +222,7 @@ def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Templ
         gpus = gres_count(slurm.gres) or 1  # Slurm's own default
     return deployments.Template(
         model_uri=spec.model.uri or "",
+        model_revision=spec.model.revision or "",
         model_name=spec.model.name or default_name,
         max_tokens=spec.model.max_tokens or 0,
         runtime=spec.runtime,

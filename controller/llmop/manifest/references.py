@@ -3,6 +3,7 @@
 import posixpath
 from collections.abc import Iterator, Mapping
 
+from llmop.domain import artifact
 from llmop.domain.deployment import Deployment, SlurmOptions, Template
 from llmop.domain.errors import Violation
 from llmop.domain.profile import Profile
@@ -112,28 +113,33 @@ def _runtime(template: Template, runtime: Runtime) -> Iterator[Violation]:
         yield Violation(
             path="spec.model.uri",
             reason="Required",
-            message=f"the runtime {runtime.name} needs a model; write file:///absolute/path",
+            message=f"the runtime {runtime.name} needs a model; write hf://organisation/name or file:///absolute/path",
         )
     if (
         template.model_uri
         and runtime.model_formats
         and not _has_format(template.model_uri, runtime.model_formats)
     ):
-        wanted = " or ".join(_FORMATS[each] for each in runtime.model_formats)
-        yield _invalid("spec.model.uri", f"{template.model_uri!r}: the runtime {runtime.name} needs {wanted}")
+        yield _invalid(
+            "spec.model.uri",
+            f"{template.model_uri!r}: the runtime {runtime.name} needs {_formats(template.model_uri, runtime)}",
+        )
     image = template.image or runtime.image
     if runtime.container == "apptainer" and not image:
         yield Violation(
             path="spec.image",
             reason="Required",
-            message=f"the runtime {runtime.name} runs in a container; write the absolute path of a .sif",
+            message=f"the runtime {runtime.name} runs in a container; write docker://registry/name:tag or the absolute path of a .sif",
         )
     if runtime.container == "none" and template.image:
         yield _invalid(
             "spec.image",
             f"{template.image!r}: the runtime {runtime.name} runs without a container; remove it",
         )
-    marks = sorted(_BIND_MARKS & set(template.model_uri.removeprefix("file://")))
+    path = (
+        "" if artifact.is_model_reference(template.model_uri) else template.model_uri.removeprefix("file://")
+    )
+    marks = sorted(_BIND_MARKS & set(path))
     if image and runtime.container != "none" and marks:
         yield _invalid(
             "spec.model.uri",
@@ -180,6 +186,12 @@ def _abilities(template: Template, runtime: Runtime) -> Iterator[Violation]:
             )
 
 
+def _formats(uri: str, runtime: Runtime) -> str:
+    if artifact.is_model_reference(uri) and runtime.model_formats == ("gguf",):
+        return "one file of it; write hf://organisation/name/file.gguf"
+    return " or ".join(_FORMATS[each] for each in runtime.model_formats)
+
+
 def _has_format(uri: str, formats: tuple[str, ...]) -> bool:
     is_gguf = uri.lower().endswith(".gguf")
     return ("gguf" in formats and is_gguf) or ("directory" in formats and not is_gguf)
@@ -187,10 +199,13 @@ def _has_format(uri: str, formats: tuple[str, ...]) -> bool:
 
 def _site(template: Template, site: Site) -> Iterator[Violation]:
     allowed = site.allowed
-    if template.image and allowed.images is not None and not _below_any(template.image, allowed.images):
+    if template.image and allowed.images is not None and not _is_allowed(template.image, allowed.images):
         yield _forbidden("spec.image", template.image, site, "images", allowed.images)
-    path = template.model_uri.removeprefix("file://")
-    if path and allowed.model_roots is not None and not _below_any(path, allowed.model_roots):
+    if (
+        template.model_uri
+        and allowed.model_roots is not None
+        and not _is_allowed(template.model_uri, allowed.model_roots)
+    ):
         yield _forbidden("spec.model.uri", template.model_uri, site, "models below", allowed.model_roots)
     if template.env_files and not allowed.secret_root:
         yield Violation(
@@ -207,6 +222,18 @@ def _site(template: Template, site: Site) -> Iterator[Violation]:
     for index, argument in enumerate(template.slurm.extra_args):
         if argument.partition("=")[0] not in allowed.extra_args:
             yield _forbidden(f"spec.slurm.extraArgs[{index}]", argument, site, "options", allowed.extra_args)
+
+
+def _is_allowed(text: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a path or a reference is below one of `prefixes`, each of its own sort."""
+    if artifact.is_image_reference(text):
+        reference = artifact.parse_image(text)
+    elif artifact.is_model_reference(text):
+        reference = artifact.parse_model(text, "")
+    else:
+        paths = tuple(each for each in prefixes if "://" not in each)
+        return _below_any(text.removeprefix("file://"), paths)
+    return any(artifact.is_below(reference, each) for each in prefixes)
 
 
 def _below_any(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -7,8 +7,9 @@ Nothing is done on a cluster whose brake is pulled, and nothing new is submitted
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import endpoint, fences, ids, replica, resources
+from llmop.domain import endpoint, fences, ids, replica, resources, staging
 from llmop.planner import (
+    artifacts,
     assess,
     backoff,
     classify,
@@ -57,12 +58,15 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     for each in replicas:
         _advance(each, seen, draft)
     replicas = _give_up(desired, replicas, seen, draft)
-    record, brake, replicas = _roll(desired, replicas, record, revision, seen, names, draft)
+    gate = artifacts.gate(desired, revision, seen)
+    draft.actions.extend(gate.actions)
+    draft.recheck(gate.recheck_at)
+    record, brake, replicas = _roll(desired, replicas, record, revision, seen, names, gate, draft)
     _prune(desired, replicas, {newest.number, revision.number}, draft)
     if is_going and not desired.replicas:
         draft.actions.append(values.FinishDeletion())
     _look_again(replicas, seen, draft)
-    return _finish(desired, replicas, record, brake, newest, revision, seen, draft)
+    return _finish(desired, replicas, record, brake, newest, revision, seen, gate, draft)
 
 
 def owner_of(each: replica.Replica) -> resources.Owner:
@@ -81,6 +85,7 @@ def _newest_revision(desired: values.Desired, names: values.Names, draft: _Draft
         number=number,
         hash=desired.template_hash,
         template=desired.deployment.spec.template,
+        pins=_pins_of(desired),
         name=f"{desired.deployment.name[:50].rstrip('-')}-{number}-{fresh.suffix}",
         uid=fresh.uid,
     )
@@ -112,6 +117,12 @@ def _made_of(desired: values.Desired, newest: values.Revision) -> values.Revisio
         if each.end is None and each.drain is None and each.deleted_at is None and each.revision in stored
     ]
     return stored.get(min(running, default=desired.record.current_revision), newest)
+
+
+def _pins_of(desired: values.Desired) -> tuple[staging.Pin, ...]:
+    """The same template again (an undo) means the same bytes again, although a tag may have moved meanwhile."""
+    same = [each for each in desired.revisions if each.hash == desired.template_hash]
+    return max(same, key=lambda each: each.number).pins if same else ()
 
 
 def _ends(
@@ -281,6 +292,7 @@ def _roll(
     revision: values.Revision,
     seen: values.Observed,
     names: values.Names,
+    gate: artifacts.Gate,
     draft: _Draft,
 ) -> tuple[values.Record, backoff.Brake, list[assess.Assessment]]:
     """One step of the rollout, as far as brakes, back-off and budget let it."""
@@ -299,7 +311,7 @@ def _roll(
         min_ready_s=spec.min_ready_s,
     )
     decide = rollout.paused_step if is_paused else rollout.step
-    step = decide(replicas, revision.number, bounds, seen.now)
+    step = decide(replicas, _target(replicas, revision.number, gate), bounds, seen.now)
     doomed = {each.facts.uid for each in step.drain}
     result = []
     for each in replicas:
@@ -317,6 +329,7 @@ def _roll(
         and not desired.problems
         and not desired.name_conflict
         and desired.runtime is not None
+        and gate.is_open
     )
     # One that has crashed is replaced once its end is recorded and counted, or back-off would always be one crash late.
     uncounted = sum(1 for each in replicas if _has_failed_unrecorded(each, revision.number))
@@ -331,6 +344,13 @@ def _roll(
     if create:
         record = backoff.after_submissions(record, create, seen.now)
     return record, brake, result
+
+
+def _target(replicas: Sequence[assess.Assessment], newest: int, gate: artifacts.Gate) -> int:
+    """The revision to roll to. As long as the newest one cannot have replicas, those of the one before it stay as they are."""
+    if gate.is_open:
+        return newest
+    return max((each.facts.revision for each in replicas if not rollout.is_leaving(each)), default=newest)
 
 
 def _has_failed_unrecorded(each: assess.Assessment, newest: int) -> bool:
@@ -436,6 +456,7 @@ def _finish(
     newest: values.Revision,
     made_of: values.Revision,
     seen: values.Observed,
+    gate: artifacts.Gate,
     draft: _Draft,
 ) -> values.Plan:
     spec = desired.deployment.spec
@@ -455,6 +476,7 @@ def _finish(
         brake,
         seen,
         newest.number,
+        gate,
         is_stalled_submission=draft.is_stalled_submission,
         is_template_waiting=_is_paused(desired) and newest.hash != desired.template_hash,
     )

@@ -55,4 +55,5 @@ def model(desired: values.Desired) -> endpoint.RoutedModel | None:
         protocols=desired.runtime.protocols,
         created_at=deployment.created_at,
         upstream_model=desired.runtime.served_name,
+        usage_in_stream=desired.runtime.usage_in_stream,
     )

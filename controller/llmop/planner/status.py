@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from llmop.domain import conditions, fences, job, replica
-from llmop.planner import assess, backoff, canary, rollout, values
+from llmop.planner import artifacts, assess, backoff, canary, rollout, values
 
 _TRUE, _FALSE, _UNKNOWN = conditions.Status.TRUE, conditions.Status.FALSE, conditions.Status.UNKNOWN
 
@@ -39,6 +39,7 @@ def deployment_conditions(
     brake: backoff.Brake,
     seen: values.Observed,
     newest: int,
+    gate: artifacts.Gate,
     *,
     is_stalled_submission: bool,
     is_template_waiting: bool = False,
@@ -50,9 +51,9 @@ def deployment_conditions(
     spec = desired.deployment.spec
     wanted = 0 if desired.deployment.deleted_at is not None else spec.replicas
     view = seen.clusters.get(spec.template.cluster)
-    stalled = _stalled(desired, brake, view, is_stalled_submission=is_stalled_submission)
+    stalled = _stalled(desired, brake, gate, view, is_stalled_submission=is_stalled_submission)
     capacity = _capacity(desired, replicas, seen)
-    progressing = _progressing(desired, replicas, counts, brake, seen, newest, wanted)
+    progressing = _progressing(desired, replicas, counts, brake, seen, newest, wanted, gate)
     if counts.available >= wanted - spec.max_unavailable and (counts.available > 0 or wanted == 0):
         available = _condition("Available", _TRUE, "MinimumReplicasAvailable", "")
     else:
@@ -76,10 +77,9 @@ def deployment_conditions(
         ready = _condition("Ready", _FALSE, capacity.reason, capacity.message)
     else:
         ready = _condition("Ready", _FALSE, progressing.reason, progressing.message)
-    artifacts = _condition("ArtifactsReady", _TRUE, "LocalPaths", "")
     after = tuple(
         dataclasses.replace(each, observed_generation=desired.deployment.generation)
-        for each in (ready, available, progressing, stalled, capacity, artifacts)
+        for each in (ready, available, progressing, stalled, capacity, gate.condition)
     )
     timed = tuple(dataclasses.replace(each, changed_at=seen.now) for each in after)
     return conditions.carry_over(desired.record.conditions, timed)
@@ -92,6 +92,7 @@ def _condition(kind: str, status: conditions.Status, reason: str, message: str) 
 def _stalled(
     desired: values.Desired,
     brake: backoff.Brake,
+    gate: artifacts.Gate,
     view: values.ClusterView | None,
     *,
     is_stalled_submission: bool,
@@ -102,6 +103,8 @@ def _stalled(
         return _condition("Stalled", _TRUE, "NameConflict", desired.name_conflict)
     if view is not None and view.fences.identity is fences.Identity.NOTHING:
         return _condition("Stalled", _TRUE, "SiteRewritesJobs", canary.NO_IDENTITY)
+    if gate.needs_user:
+        return _condition("Stalled", _TRUE, gate.condition.reason, gate.condition.message)
     if desired.record.stalled_reason:
         return _condition("Stalled", _TRUE, desired.record.stalled_reason, desired.record.stalled_message)
     if brake.reason in _STALLING:
@@ -168,6 +171,7 @@ def _progressing(
     seen: values.Observed,
     newest: int,
     wanted: int,
+    gate: artifacts.Gate,
 ) -> conditions.Condition:
     spec = desired.deployment.spec
     if spec.paused and desired.deployment.deleted_at is None:
@@ -191,6 +195,10 @@ def _progressing(
             _FALSE,
             "ProgressDeadlineExceeded",
             f"a replica runs for more than {spec.progress_deadline_s} s without being ready",
+        )
+    if not gate.is_open and counts.updated < wanted:
+        return dataclasses.replace(
+            gate.condition, type="Progressing", status=_FALSE if gate.needs_user else _TRUE
         )
     if brake.reason and counts.updated < wanted:
         return _condition("Progressing", _FALSE, brake.reason, _with_failure(brake.message, desired.record))

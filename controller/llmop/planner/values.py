@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from llmop.domain import deployment, endpoint, job, resources, runtime, site
+from llmop.domain import artifact, deployment, endpoint, job, resources, runtime, site, staging
 from llmop.domain.conditions import Condition
 from llmop.domain.fences import STANDARD, Fences
 from llmop.domain.replica import Drain, End, Heartbeat, Phase, Replica
@@ -55,6 +55,7 @@ class Revision:
     template: deployment.Template
     name: str
     uid: str
+    pins: tuple[staging.Pin, ...] = ()  # what its references were when it first needed them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +111,8 @@ class Observed:
     """What was seen of the world for one deployment.
 
     `exits` are the agents' own death records. `in_flight` are replicas whose sbatch runs in this process right now.
-    `drained_by_gateways` are draining replicas that no live gateway chooses any more.
+    `drained_by_gateways` are draining replicas that no live gateway chooses any more. `artifacts` holds what is known of the
+    references of the newest revision, by their text.
     """
 
     now: float
@@ -122,6 +124,7 @@ class Observed:
     in_flight: frozenset[str] = frozenset()
     drained_by_gateways: frozenset[str] = frozenset()
     api_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    artifacts: Mapping[str, staging.View] = dataclasses.field(default_factory=dict)
     timing: Timing = Timing()
     is_blind: bool = (
         False  # so much is silent at once that the fault is more likely ours: nobody is replaced for silence
@@ -150,6 +153,24 @@ class CreateRevision:
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RemoveRevision:
     revision: Revision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PinArtifacts:
+    """Writes down what the references of a revision are; `pins` are all of it."""
+
+    revision: Revision
+    pins: tuple[staging.Pin, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StageArtifact:
+    """Keeps the stager at it: finds out what `reference` is now (`digest` ""), or brings `digest` to the cluster."""
+
+    reference: artifact.Reference
+    digest: str
+    cluster: str
+    secret_files: tuple[str, ...]  # relative to the cluster's secret root
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +258,8 @@ class Announce:
 Action = (
     CreateRevision
     | RemoveRevision
+    | PinArtifacts
+    | StageArtifact
     | CreateReplica
     | SubmitJob
     | AdoptJob

@@ -159,6 +159,7 @@ def revision_of(resource: resources.Resource) -> values.Revision:
         template=convert.template(resource.spec["template"]),
         name=resource.name,
         uid=resource.uid,
+        pins=convert.pins(resource),
     )
 
 
@@ -174,6 +175,7 @@ def new_revision(
         owner=resources.Owner(kind=owner.kind, name=owner.name, uid=owner.uid),
         created_at=now,
         spec={"revision": revision.number, "hash": revision.hash, "template": dict(template)},
+        status=convert.write_pins(revision.pins) if revision.pins else {},
     )
 
 

@@ -20,6 +20,7 @@ class Effects:
     submit: tuple[values.SubmitJob, ...] = ()
     cancel: tuple[values.CancelJobs, ...] = ()
     orders: tuple[values.OrderDrain, ...] = ()
+    stage: tuple[values.StageArtifact, ...] = ()
     removed: tuple[replica.Replica, ...] = ()  # their agents are not listened to any more
 
 
@@ -29,6 +30,7 @@ class _Transaction:
     submit: list[values.SubmitJob] = dataclasses.field(default_factory=list)
     cancel: list[values.CancelJobs] = dataclasses.field(default_factory=list)
     orders: list[values.OrderDrain] = dataclasses.field(default_factory=list)
+    stage: list[values.StageArtifact] = dataclasses.field(default_factory=list)
     removed: list[replica.Replica] = dataclasses.field(default_factory=list)
     ends: dict[str, replica.End] = dataclasses.field(default_factory=dict)
     is_finished: bool = False
@@ -62,6 +64,7 @@ def transaction(
         submit=tuple(draft.submit),
         cancel=tuple(draft.cancel),
         orders=tuple(draft.orders),
+        stage=tuple(draft.stage),
         removed=tuple(draft.removed),
     )
     return draft.writes, effects
@@ -85,6 +88,11 @@ def _translate(  # noqa: C901  (one row per action, nothing else)
                     kind=resources.REVISION, namespace=owner.namespace, name=revision.name, uid=revision.uid
                 )
             )
+        case values.PinArtifacts(revision=revision, pins=pins):
+            known = stored.get(resources.REVISION, owner.namespace, revision.name)
+            _write_status(known, convert.write_pins(pins), draft)
+        case values.StageArtifact():
+            draft.stage.append(action)
         case values.CreateReplica(replica=fresh):
             draft.writes.append(_created(fresh, owner, clock))
         case values.AdoptJob(replica=each, job_id=job_id):

@@ -65,7 +65,7 @@ class Gatherer:
             | None
         ) = None
         self._converted: dict[tuple[str, str], _Converted] = {}
-        self._revisions: dict[tuple[str, str], dict[str, values.Revision]] = {}
+        self._revisions: dict[tuple[str, str], dict[tuple[str, int], values.Revision]] = {}
 
     def forget(self) -> None:
         """Runtimes, profiles or clusters have changed."""
@@ -120,12 +120,14 @@ class Gatherer:
         return dataclasses.replace(found, deployment=deployment)
 
     def _revisions_of(self, owner: resources.Resource) -> tuple[values.Revision, ...]:
-        """By number, with the names of their clusters. Revisions never change."""
+        """By number, with the names of their clusters. Revisions change only when their references are pinned."""
         key = (owner.namespace, owner.name)
         known = self._revisions.get(key, {})
         children = self._stored.children(owner.uid, resources.REVISION)
         self._revisions[key] = {
-            each.uid: known[each.uid] if each.uid in known else self._revision(each) for each in children
+            (each.uid, each.resource_version): known.get((each.uid, each.resource_version))
+            or self._revision(each)
+            for each in children
         }
         return tuple(sorted(self._revisions[key].values(), key=lambda each: each.number))
 

@@ -14,6 +14,7 @@ import structlog
 from llmop.domain import errors, resources
 from llmop.planner import compute, values
 from llmop.reconciler import (
+    artifacts,
     cancel,
     execute,
     exits,
@@ -72,6 +73,7 @@ class Reconciler:
         )
         self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_drained)
         self._agents: ports.Agents = ports.NoAgents()
+        self._stagers = artifacts.Stagers(outside.stage, outside.clock, spawn=self.spawn, wake=self.queue.add)
         preparer = prepare.Preparer(
             outside.store,
             self._mirror,
@@ -269,6 +271,7 @@ class Reconciler:
             if owner is None:
                 self.book.put(f"{key.namespace}/{key.name}", (), None)
                 self.queue.forget(key)
+                self._stagers.keep(key, ())
                 self._gatherer.drop(key.namespace, key.name)
                 return
             desired, seen = await self._gather(owner)
@@ -287,7 +290,7 @@ class Reconciler:
         self._act(key, effects)
         if plan.recheck_at is not None:
             self._later(key, plan.recheck_at - self._clock.now())
-        if plan.actions:
+        if any(not isinstance(action, values.StageArtifact) for action in plan.actions):
             _log.info(
                 "reconciled",
                 namespace=key.namespace,
@@ -316,6 +319,8 @@ class Reconciler:
             if watch is not None:
                 views[name] = watch.view()
         await self._exits.read(desired.replicas, views)
+        view = views.get(desired.deployment.spec.template.cluster)
+        staged = await self._stagers.views(desired, view.site) if view is not None else {}
         now = self._clock.now()
         ends = self._exits.known
         seen = values.Observed(
@@ -332,6 +337,7 @@ class Reconciler:
             in_flight=self.submitter.in_flight,
             drained_by_gateways=self.book.drained(),
             api_keys={uid: ledger.secrets.api_key for uid, ledger in ledgers.items()},
+            artifacts=staged,
             timing=self.lookout.timing,
             is_blind=self.lookout.is_blind(now),
         )
@@ -347,6 +353,10 @@ class Reconciler:
                 self._agents.drain(
                     order.replica.uid, f"{drain.requested_at:.6f}", drain.reason, drain.deadline_at
                 )
+        sites = self._gatherer.known()[2]
+        self._stagers.keep(
+            key, [(each, sites[each.cluster]) for each in effects.stage if each.cluster in sites]
+        )
         for wanted in effects.submit:
             watch = self.lookout.watch(wanted.replica.cluster)
             if watch is not None:

@@ -9,7 +9,7 @@ from llmop.clock import Clock
 from llmop.cluster import driver
 from llmop.domain import replica, site
 from llmop.planner import values
-from llmop.reconciler import render, shared
+from llmop.reconciler import artifacts, render, shared
 from llmop.store import interface
 
 
@@ -65,6 +65,7 @@ class Ports:
         [site.Site], Awaitable[render.Installation]
     ]  # makes the shared directory usable; raises OSError, in time also when it hangs
     jitter: Callable[[], float]  # 0..1
+    stage: artifacts.Runner = dataclasses.field(default_factory=artifacts.NoRunner)
     url: str = ""  # what status.url shows: the gateway's address
     # Called with what every pass over a deployment saw and decided, before it is carried out.
     planned: Callable[[values.Desired, values.Observed, values.Plan], None] = lambda _desired, _seen, _plan: (

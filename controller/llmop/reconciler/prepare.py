@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from llmop.domain import fences, job, replica, resources, site
+from llmop.domain import fences, job, replica, resources, site, staging
 from llmop.manifest import convert
 from llmop.planner import canary
 from llmop.reconciler import gather, mirror, render, submit
@@ -53,6 +53,10 @@ class Preparer:
         holding = self._holding(each.cluster)
         if holding.identity is fences.Identity.NOTHING:  # found out after this submission was decided
             return job.Refused(message=canary.NO_IDENTITY)
+        try:
+            template = staging.located(engine, template, convert.pins(revision), where.shared_dir)
+        except ValueError as error:
+            return job.Refused(message=str(error))
         try:
             installation = await self._install(where)
         except OSError as error:

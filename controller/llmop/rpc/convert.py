@@ -82,6 +82,7 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
                 created_at=int(each.created_at),
                 retry_attempts=each.retry_attempts,
                 upstream_model=each.upstream_model,
+                usage_in_stream=each.usage_in_stream,
             )
             for each in table.models
         ],

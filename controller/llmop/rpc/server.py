@@ -10,6 +10,8 @@ from grpc_reflection.v1alpha import reflection
 from llmop.api.v1 import (
     admin_pb2,
     admin_pb2_grpc,
+    artifacts_pb2,
+    artifacts_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
     logs_pb2,
@@ -23,6 +25,7 @@ from llmop.clock import Clock
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import socket
 from llmop.rpc.admin import Administration, AdminServicer
+from llmop.rpc.artifacts import ArtifactServicer
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.gateway import GatewayServicer
 from llmop.rpc.interceptor import ErrorInterceptor
@@ -40,6 +43,7 @@ SERVICES = tuple(
         (logs_pb2, "LogService"),
         (gateway_pb2, "GatewayService"),
         (admin_pb2, "AdminService"),
+        (artifacts_pb2, "ArtifactService"),
     )
 )
 _OPTIONS = (
@@ -108,6 +112,7 @@ def build(
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
         (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints)),
         (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
+        (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
     )
     for add, servicer in services:
         add(servicer, server)

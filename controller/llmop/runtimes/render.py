@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from llmop.domain import placeholders
+from llmop.domain import placeholders, staging
 from llmop.domain.deployment import Template
 from llmop.domain.profile import Profile
 from llmop.domain.runtime import EngineCommand, Runtime
@@ -19,10 +19,11 @@ _CONTAINER_PYTHON = "python3"  # the site's interpreter is not inside the image
 def engine_command(runtime: Runtime, template: Template, profile: Profile, site: Site) -> EngineCommand:
     """What the agent needs to start one engine of `template`, for a combination that `manifest.references` found right.
 
+    `template` names paths only: what comes from a registry or a hub was staged before (`domain.staging.located`).
     Our placeholders are filled, the agent's stay. Everything that comes from the user (the model's path and name, args, env) is
     escaped, so that it arrives verbatim, each value as one argument. Raises ValueError for a template with unknown placeholders.
     """
-    image = _image(runtime, template)
+    image = staging.image_of(runtime, template)
     values = {
         "model": model_path(template),
         "servedName": template.model_name,
@@ -76,10 +77,6 @@ def model_path(template: Template) -> str:
     return template.model_uri.removeprefix(_FILE)
 
 
-def _image(runtime: Runtime, template: Template) -> str:
-    return "" if runtime.container == "none" else template.image or runtime.image
-
-
 def _container(
     runtime: Runtime, template: Template, profile: Profile, site: Site, image: str, binds: list[str]
 ) -> Mapping[str, Any]:
@@ -101,7 +98,14 @@ def _vendor(runtime: Runtime, profile: Profile) -> str:
 
 
 def _root_of(path: str, site: Site) -> str:
-    """What has to be mounted so that `path` can be read: the longest allowed root above it, for models that are links into it."""
+    """What has to be mounted so that `path` can be read.
+
+    Of staged weights their directory, because one file may be the first of several. Else the longest allowed root above it, for
+    models that are links into it.
+    """
+    staged = f"{site.shared_dir}/models/"
+    if path.startswith(staged):
+        return staged + path.removeprefix(staged).partition("/")[0]
     roots = [root.rstrip("/") for root in site.allowed.model_roots or ()]
     above = [root for root in roots if root and (path == root or path.startswith(f"{root}/"))]
     return max(above, key=len, default=path)

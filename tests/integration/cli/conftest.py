@@ -124,6 +124,18 @@ class World:
         )
         self.commit(interface.Create(resource=replica))
 
+    def revision(self, name: str, deployment: str = "chat", **status: Any) -> None:
+        revision = resources.Resource(
+            kind=resources.REVISION,
+            name=name,
+            namespace="default",
+            uid=f"uid-{name}",
+            owner=resources.Owner(kind="ModelDeployment", name=deployment, uid=f"uid-{deployment}"),
+            spec={"revision": 1, "hash": "0", "template": {}},
+            status=status,
+        )
+        self.commit(interface.Create(resource=revision))
+
     def status(self, kind: str, name: str, **status: Any) -> None:
         """Writes a status whose conditions are about the newest generation."""
         live = self.get(kind, name)

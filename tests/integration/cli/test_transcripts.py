@@ -9,7 +9,7 @@ from tests.control import manifests
 from tests.integration.cli.conftest import Transcript, World, conditions
 
 from llmop.cli import main
-from llmop.domain import resources
+from llmop.domain import artifact, resources
 from llmop.store import interface
 
 MANIFEST = """\
@@ -332,6 +332,41 @@ def test_what_a_later_version_has(transcript: Transcript) -> None:
     transcript.run("get", "md,Tribunal.llmop")
     transcript.run("describe", "route/chat")
     transcript.run("explain", "gitsource.spec")
+
+
+def test_artifacts(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    shared = world.directory / "shared"
+    transcript.run("artifacts")
+    digest, other, commit = f"sha256:{'a' * 64}", f"sha256:{'c' * 64}", "b" * 40
+    for entry, reference, told, size in (
+        (f"images/{'a' * 64}.sif", "docker://ghcr.io/team/engine:1.0", digest, 8_900_000),
+        (f"images/{'c' * 64}.sif", "docker://ghcr.io/team/engine:0.9", other, 7_000_000),
+    ):
+        (shared / "images").mkdir(parents=True, exist_ok=True)
+        with (shared / entry).open("wb") as file:
+            file.truncate(size)
+        facts = {"reference": reference, "digest": told, "stagedAt": "2025-10-04T08:53:20+00:00"}
+        (shared / entry.replace(".sif", ".json")).write_text(json.dumps(facts))
+    model = artifact.entry(artifact.parse_model("hf://team/model", ""), commit)
+    (shared / "models/.staging" / model.removeprefix("models/")).mkdir(parents=True)
+    world.revision(
+        "chat-1",
+        artifacts=[
+            {"reference": "docker://ghcr.io/team/engine:1.0", "digest": digest},
+            {"reference": "hf://team/model@main", "digest": commit},
+        ],
+    )
+    transcript.run("artifacts")
+    transcript.run("artifacts", "--cluster", "default")
+    transcript.run("artifacts", "--cluster", "elsewhere")
+    transcript.run("artifacts", "--dry-run")
+    transcript.run("artifacts", "prune", "--dry-run")
+    transcript.run("artifacts", "prune")
+    transcript.run("artifacts", "prune")
+    transcript.run("artifacts", "burn")
+    transcript.run("artifacts")
 
 
 def test_events(transcript: Transcript) -> None:

@@ -170,6 +170,12 @@ class Rig:
                 return float(value)
         raise AssertionError(f"no series {series}")
 
+    async def until_refused(self) -> None:
+        """Returns once the gateway knows the key no more."""
+        async with asyncio.timeout(10):
+            while (await self.ask("/v1/models", b"", method="GET")).status != 401:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.01)
+
     async def until_metric(self, series: str, value: float) -> None:
         async with asyncio.timeout(10):
             while await self.metric(series) != value:  # noqa: ASYNC110  # there is nothing to wait for but the number

@@ -74,6 +74,48 @@ async def test_openai_streams(client: openai.AsyncOpenAI) -> None:
     assert len([piece for piece in text if piece]) > 1
 
 
+async def test_the_usage_of_openai_streams_is_counted_whether_it_is_asked_for_or_not(
+    rig: Rig, engines: list[SimulatorProcess]
+) -> None:
+    endpoint = gateway_pb2.Endpoint(
+        replica="sim-1",
+        uid="uid-1",
+        host="127.0.0.1",
+        port=engines[0].port,
+        api_key=KEY,
+        state=gateway_pb2.Endpoint.STATE_READY,
+        deployment="default/d",
+    )
+    sim = model("org/sim", upstream_model="tgi", usage_in_stream=True)
+    await rig.control.acknowledged(rig.control.publish([endpoint], [sim]))
+    prompt = 0
+    async with openai.AsyncOpenAI(base_url=f"{rig.address}/v1", api_key=rig.key, max_retries=0) as client:
+        asked = await client.chat.completions.create(
+            model="org/sim",
+            messages=MESSAGES,
+            max_tokens=5,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        usages = [chunk.usage async for chunk in asked if chunk.usage is not None]
+        assert [5] == [usage.completion_tokens for usage in usages]
+        prompt += usages[0].prompt_tokens
+        silent = await client.chat.completions.create(
+            model="org/sim", messages=MESSAGES, max_tokens=5, stream=True
+        )
+        chunks = [chunk async for chunk in silent]
+        assert not [chunk for chunk in chunks if chunk.usage is not None or not chunk.choices]
+        texts = await client.completions.create(model="org/sim", prompt="Hello", max_tokens=3, stream=True)
+        assert 3 == len([chunk async for chunk in texts])
+        text = await client.completions.create(model="org/sim", prompt="Hello", max_tokens=3)
+        assert text.usage is not None
+        prompt += usages[0].prompt_tokens + 2 * text.usage.prompt_tokens
+    series = 'llmop_gateway_tokens_total{{kind="{}",model="org/sim",source="{}"}}'
+    assert 16.0 == await rig.metric(series.format("completion", "reported"))
+    assert float(prompt) == await rig.metric(series.format("prompt", "reported"))
+    assert 0.0 == await rig.metric(series.format("completion", "estimated"))
+
+
 async def test_openai_models_and_errors(simulated: Rig, client: openai.AsyncOpenAI) -> None:
     assert ["org/sim"] == [one.id async for one in client.models.list()]
     with pytest.raises(openai.NotFoundError):
@@ -93,6 +135,22 @@ async def test_text_generation(simulated: Rig) -> None:
         events = [event async for event in client.generate_stream("Hello", max_new_tokens=4)]
         assert 4 == len(events)
         assert events[-1].generated_text
+
+
+async def test_what_text_generation_took_is_counted(simulated: Rig) -> None:
+    client = text_generation.AsyncClient(
+        simulated.address, headers={"Authorization": f"Bearer {simulated.key}"}
+    )
+    answer = await client.generate("Hello", max_new_tokens=4)  # both ask for details
+    assert 4 == len([event async for event in client.generate_stream("Hello", max_new_tokens=4)])
+    assert answer.details is not None
+    series = 'llmop_gateway_tokens_total{{kind="{}",model="org/sim",source="{}"}}'
+    assert 8.0 == await simulated.metric(series.format("completion", "reported"))
+    assert 0.0 == await simulated.metric(series.format("completion", "estimated"))
+    info = await simulated.ask("/models/org%2Fsim/info", b"", method="GET")
+    assert "model_id" in info.json()
+    headers = {"content-type": "application/json"}
+    assert [] != (await simulated.ask("/tokenize", b'{"inputs":"Hello you"}', headers)).json()
 
 
 async def test_text_generation_errors(simulated: Rig) -> None:

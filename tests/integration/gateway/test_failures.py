@@ -238,3 +238,52 @@ async def test_an_answer_may_come_before_the_request_was_read(rig: Rig) -> None:
 
     await rig.serve(early)
     assert 413 == (await rig.ask(body=b'{"model":"m","x":"%b"}' % (b"x" * 3_000_000))).status
+
+
+async def _flood(call: Call, piece: bytes) -> None:
+    while True:
+        await call.send(piece)
+
+
+async def endless_hints(call: Call) -> None:
+    await _flood(call, b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 100)
+
+
+async def endless_extension(call: Call) -> None:
+    await call.send(HEAD + b"transfer-encoding: chunked\r\n\r\n2;")
+    await _flood(call, b"a" * 10_000)
+
+
+async def endless_trailer(call: Call) -> None:
+    await call.send(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+    await _flood(call, b"x-a: a\r\n" * 1000)
+
+
+@pytest.mark.parametrize("bad", [endless_hints, endless_extension, endless_trailer])
+async def test_what_an_engine_sends_beside_the_answer_is_bounded(rig: Rig, bad: Behaviour) -> None:
+    (engine,) = await rig.serve(bad)
+    answer = await rig.ask()
+    assert answer.status == 502 or not answer.whole
+    await engine.until(lambda engine: engine.connections == 0)
+    engine.behaviour = polite
+    assert 200 == (await rig.ask()).status
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"zz\r\n{}\r\n", b"-2\r\n{}\r\n", b"2\n{}\r\n", b"2\r\n{}X\r\n", b"fffffffffffffffff\r\n{}"],
+)
+async def test_a_stream_that_stops_to_be_http_is_visibly_incomplete(rig: Rig, rest: bytes) -> None:
+    async def derailed(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(b"data: 1\n\n")
+        await asyncio.sleep(0)
+        await call.send(rest)
+        await call.gone()
+
+    (engine,) = await rig.serve(derailed)
+    answer = await rig.ask("/generate_stream", b"{}")
+    assert not answer.whole
+    assert answer.body.startswith(b"data: 1\n\n")
+    await engine.until(lambda engine: engine.connections == 0)
+    assert 1.0 == await rig.metric('llmop_gateway_upstream_errors_total{class="garbage",model="m"}')

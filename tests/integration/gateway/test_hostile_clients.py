@@ -76,10 +76,20 @@ async def test_heads_are_bounded(rig: Rig) -> None:
         assert b"" == await wire.ended()
 
 
-async def test_trailers_are_bounded(rig: Rig) -> None:
+@pytest.mark.parametrize("rest", [b"2\r\n{}\r\n0\r\nx-a: ", b"2;a=", b"2\r\n{}\r\n2;"])
+async def test_trailers_and_extensions_of_chunks_are_bounded(rig: Rig, rest: bytes) -> None:
     wire = await rig.wire()
-    await wire.send(HEAD % rig.key.encode() + CHUNKED + b"2\r\n{}\r\n0\r\nx-a: " + b"a" * 500_000)
+    await wire.send(HEAD % rig.key.encode() + CHUNKED + rest + b"a" * 500_000)
     assert 431 == (await wire.answer()).status
+
+
+async def test_extensions_of_chunks_stop_at_the_gateway(rig: Rig) -> None:
+    (engine,) = await rig.serve(polite)
+    wire = await rig.wire()
+    await wire.send(HEAD % rig.key.encode() + CHUNKED + b'2;a=b;c="d"\r\n{}\r\n0;e\r\n\r\n')
+    assert 200 == (await wire.answer()).status
+    (call,) = engine.calls
+    assert (b"{}", "2", None) == (call.body, call.header("content-length"), call.header("transfer-encoding"))
 
 
 async def test_bodies_are_bounded(folder: Path) -> None:

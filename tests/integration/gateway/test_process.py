@@ -4,61 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.integration.gateway.control import Control
+from tests.integration.gateway.gateway_process import REQUEST, ask, gateway_process
 from tests.integration.gateway.upstreams import Call, Engine, model, polite
-
-SOURCE = Path(__file__).resolve().parents[3] / "controller"
-PROGRAM = """
-import sys
-from pathlib import Path
-from llmop.gateway.main import serve
-from llmop.gateway.settings import GatewaySettings
-folder = Path(sys.argv[1])
-serve(GatewaySettings(controller=f"unix://{folder}/control.sock", listen=f"unix:{folder}/door.sock",
-                      keys_file=folder / "keys", state_dir=folder / "state"))
-"""
-REQUEST = b"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
-
-
-@contextlib.asynccontextmanager
-async def gateway_process(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(folder),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
-    )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                with contextlib.suppress(OSError):
-                    await ask(folder, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-                    break
-                await asyncio.sleep(0.02)
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def ask(folder: Path, request: bytes) -> bytes:
-    """The head of the answer."""
-    reader, writer = await asyncio.open_unix_connection(str(folder / "door.sock"))
-    try:
-        writer.write(request)
-        async with asyncio.timeout(20):
-            return await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
 
 
 @pytest.fixture

@@ -110,8 +110,47 @@ async def test_the_other_routes(rig: Rig) -> None:
     assert "/v1/files is not served" in not_served.json()["error"]["message"]
     wrong = await rig.ask("/generate", b"", method="GET")
     assert (405, "POST") == (wrong.status, wrong.headers["allow"])
+    assert "method_not_allowed" == wrong.json()["error_type"]
+    wrong = await rig.ask("/models/org%2Fx/info", b"{}", method="PUT")
+    assert (405, "GET", "method_not_allowed") == (
+        wrong.status,
+        wrong.headers["allow"],
+        wrong.json()["error_type"],
+    )
+    wrong = await rig.ask("/v1/embeddings", b"", method="GET")
+    assert (405, "method_not_allowed") == (wrong.status, wrong.json()["error"]["code"])
     health = (await rig.ask("/healthz", b"", method="GET")).json()
     assert ("ok", "connected") == (health["status"], health["controller"])
+
+
+async def test_what_tgi_tells_about_a_model_comes_from_a_replica(rig: Rig) -> None:
+    (engine,) = await rig.serve(_polite)
+    assert 200 == (await rig.ask("/models/m/info", b"", method="GET")).status
+    assert 200 == (await rig.ask("/info", b"", method="GET")).status
+    assert 200 == (await rig.ask("/tokenize", b'{"inputs":"x"}')).status
+    assert 200 == (await rig.ask("/models/m/chat_tokenize", b"{}")).status
+    assert ["GET /info", "GET /info", "POST /tokenize", "POST /chat_tokenize"] == [
+        call.line.removesuffix(" HTTP/1.1") for call in engine.calls
+    ]
+    assert 401 == (await rig.ask("/info", b"", {"authorization": ""}, method="GET")).status
+    assert 0.0 == await rig.metric(
+        'llmop_gateway_tokens_total{kind="completion",model="m",source="estimated"}'
+    )
+
+
+async def test_a_dialect_that_the_engine_does_not_speak_is_refused_in_its_own_form(rig: Rig) -> None:
+    one, two = await rig.engine(_polite), await rig.engine(_polite)
+    version = rig.control.publish(
+        [one.endpoint(deployment="default/a"), two.endpoint(deployment="default/b")],
+        [model("a", "openai", deployment="default/a"), model("b", "tgi", deployment="default/b")],
+    )
+    await rig.control.acknowledged(version)
+    tgi = await rig.ask("/models/a/info", b"", method="GET")
+    assert (422, "validation") == (tgi.status, tgi.json()["error_type"])
+    assert "/v1/chat/completions" in tgi.json()["error"]
+    openai = await rig.ask("/v1/embeddings", b'{"model":"b"}')
+    assert (422, "dialect_not_supported") == (openai.status, openai.json()["error"]["code"])
+    assert [] == one.calls + two.calls
 
 
 async def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:

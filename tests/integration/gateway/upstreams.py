@@ -153,6 +153,7 @@ def model(
     deployment: str = "default/d",
     upstream_model: str = "",
     retry_attempts: int = 2,
+    usage_in_stream: bool = False,
 ) -> gateway_pb2.Model:
     return gateway_pb2.Model(
         name=name,
@@ -161,4 +162,5 @@ def model(
         created_at=1_700_000_000,
         retry_attempts=retry_attempts,
         upstream_model=upstream_model,
+        usage_in_stream=usage_in_stream,
     )

@@ -1,6 +1,8 @@
 """Which model a request is for, and when the client's bytes are changed."""
 
+import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -20,11 +22,12 @@ BOTH = model("both", "openai", "tgi")
 OPENAI = model("llama", "openai")
 RENAMED = model("public", "openai", upstream="tgi")
 VECTORS = model("vectors", "embeddings")
-MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED, VECTORS)}
+TELLING = dataclasses.replace(OPENAI, name="telling", usage_in_stream=True)
+MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED, TELLING, VECTORS)}
 
 
 def ask(path: str, body: bytes, header: str | None = None) -> Admission | Refusal:
-    route = find_route(path.encode())
+    route = find_route(b"POST", path.encode())
     assert route is not None
     return admit(route, header, body, MODELS)
 
@@ -77,7 +80,7 @@ def test_refusals(path: str, body: bytes, header: str | None, status: int, code:
 
 
 def test_several_tgi_models_need_a_name() -> None:
-    route = find_route(b"/generate")
+    route = find_route(b"POST", b"/generate")
     assert route is not None
     refusal = admit(route, None, b"{}", {"a": model("a", "tgi"), "b": model("b", "tgi")})
     assert isinstance(refusal, Refusal)
@@ -96,3 +99,35 @@ def test_a_model_that_makes_embeddings_is_reached_for_them_only() -> None:
             "dialect_not_supported",
             "the model 'vectors' makes embeddings and no text: use /v1/embeddings",
         ) == (refusal.status, refusal.code, refusal.message)
+
+
+def test_the_usage_of_a_stream_is_asked_for_where_the_client_does_not() -> None:
+    body = b'{"model":"telling", "n": 1.0, "stream":true} \n'
+    asked = b'{"model":"telling", "n": 1.0, "stream":true,"stream_options":{"include_usage":true}}'
+    assert Admission(model="telling", body=asked, usage_asked=True) == ask("/v1/completions", body)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "x": 1}, {"include_usage": None}])
+def test_a_client_that_says_no_to_usage_gets_none(options: dict[str, Any] | None) -> None:
+    body = json.dumps({"model": "telling", "stream": True, "stream_options": options}).encode()
+    admission = ask("/models/telling/v1/chat/completions", body)
+    assert isinstance(admission, Admission)
+    assert admission.usage_asked
+    assert (options or {}) | {"include_usage": True} == json.loads(admission.body)["stream_options"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", b'{"model":"telling"}'),
+        ("/v1/completions", b'{"model":"telling","stream":false}'),
+        ("/v1/completions", b'{"model":"telling","stream":true,"stream_options":{"include_usage":true}}'),
+        ("/v1/completions", b'{"model":"telling","stream":true,"stream_options":7}'),
+        ("/v1/completions", b'{"model":"llama","stream":true}'),
+        ("/v1/embeddings", b'{"model":"telling","stream":true}'),
+    ],
+)
+def test_everybody_else_keeps_what_was_sent(path: str, body: bytes) -> None:
+    admission = ask(path, body)
+    assert isinstance(admission, Admission)
+    assert (body, False) == (admission.body, admission.usage_asked)

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import os
 
 import pytest
 
 from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
-from llmop.gateway import routing
+from llmop.gateway import cells, routing
+from llmop.gateway.cells import Cells, Row
 from llmop.gateway.fleet import Fleet, Upstream
 from llmop.gateway.metrics import Counts
 from llmop.gateway.table import ReceivedTable
@@ -90,3 +92,19 @@ async def test_an_ejected_endpoint_gets_one_probe_after_its_pause(fleet: Fleet) 
 async def test_an_endpoint_that_cannot_stand_in_a_head_is_not_routed(fleet: Fleet) -> None:
     fleet.apply(table(1, dataclasses.replace(FIRST, api_key="a\r\nx-evil: 1"), SECOND))
     assert ["r2"] == [upstream.endpoint.replica for upstream in fleet.deployments["default/d"].upstreams]
+
+
+async def test_processes_that_share_memory_choose_by_what_all_have_in_flight() -> None:
+    memory = cells.make(2)
+    loop = asyncio.get_running_loop()
+    one, other = (Fleet(Counts(), loop, Row(Cells(memory, 2), worker)) for worker in range(2))
+    os.close(memory)
+    for fleet in (one, other):
+        assert fleet.apply(table(1, FIRST, SECOND), [5, 9])
+    chosen = choose(one)
+    assert chosen is not None
+    chosen.begin()
+    assert "r1" == name(chosen)
+    assert "r2" == name(choose(other))
+    chosen.end()
+    assert "r1" == name(choose(other))

@@ -16,9 +16,6 @@ class Fixed(Gauges):
     def connected(self) -> bool:
         return True
 
-    def connections(self) -> int:
-        return 3
-
 
 def render(counts: Counts) -> str:
     registry = CollectorRegistry()
@@ -34,6 +31,8 @@ def test_every_series_of_a_known_model_starts_at_zero() -> None:
         'llmop_gateway_requests_total{code="gone",dialect="tgi",model="m"} 0.0',
         'llmop_gateway_upstream_errors_total{class="stale",model="m"} 0.0',
         'llmop_gateway_retries_total{model="m"} 0.0',
+        'llmop_gateway_tokens_total{kind="prompt",model="m",source="reported"} 0.0',
+        'llmop_gateway_tokens_total{kind="completion",model="m",source="estimated"} 0.0',
         'llmop_gateway_ejections_total{model="m"} 0.0',
         'llmop_gateway_time_to_first_byte_seconds_bucket{le="+Inf",model="m"} 0.0',
         'llmop_gateway_refused_connections_total{reason="slow_head"} 0.0',

@@ -1,5 +1,7 @@
 """What a request's path says."""
 
+import dataclasses
+
 import pytest
 
 from llmop.gateway.errors import Dialect
@@ -15,6 +17,8 @@ from llmop.gateway.routes import Route, find_route
         (b"/generate", Dialect.TGI, b"/generate", None),
         (b"/generate_stream", Dialect.TGI, b"/generate_stream", None),
         (b"/", Dialect.TGI, b"/", None),
+        (b"/tokenize", Dialect.TGI, b"/tokenize", None),
+        (b"/models/tiny/chat_tokenize", Dialect.TGI, b"/chat_tokenize", "tiny"),
         (b"http://gateway:8080/generate", Dialect.TGI, b"/generate", None),
         (b"/models/tiny/generate", Dialect.TGI, b"/generate", "tiny"),
         (b"/models/tiny/generate_stream", Dialect.TGI, b"/generate_stream", "tiny"),
@@ -27,7 +31,30 @@ from llmop.gateway.routes import Route, find_route
     ],
 )
 def test_hot_routes(url: bytes, dialect: Dialect, target: bytes, model: str | None) -> None:
-    assert Route(dialect=dialect, target=target, model=model) == find_route(url)
+    route = find_route(b"POST", url)
+    assert route is not None
+    assert (dialect, target, model, b"POST") == (route.dialect, route.target, route.model, route.method)
+
+
+def test_what_is_asked_of_a_replica_without_a_body() -> None:
+    info = Route(dialect=Dialect.TGI, target=b"/info", method=b"GET", generates=False)
+    assert info == find_route(b"GET", b"/info")
+    assert dataclasses.replace(info, target=b"/info?x", model="org/tiny") == find_route(
+        b"GET", b"/models/org%2Ftiny/info?x"
+    )
+    assert find_route(b"POST", b"/info") is None
+    assert find_route(b"HEAD", b"/info") is None
+
+
+def test_only_texts_of_the_openai_dialect_say_in_the_body_whether_they_stream() -> None:
+    def streams(url: bytes) -> bool:
+        route = find_route(b"POST", url)
+        return route is not None and route.streams
+
+    assert streams(b"/models/a/v1/completions")
+    assert streams(b"/v1/chat/completions")
+    assert not streams(b"/v1/embeddings")
+    assert not streams(b"/")
 
 
 @pytest.mark.parametrize(
@@ -36,11 +63,11 @@ def test_hot_routes(url: bytes, dialect: Dialect, target: bytes, model: str | No
         b"/v1/models",
         b"/healthz",
         b"/v1/files",
-        b"/tokenize",
+        b"/info",
         b"/models/",
         b"/models/a/v1/models",
         b"//generate",
     ],
 )
 def test_everything_else_is_not_hot(url: bytes) -> None:
-    assert find_route(url) is None
+    assert find_route(b"POST", url) is None

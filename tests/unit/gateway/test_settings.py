@@ -1,12 +1,13 @@
 """Where a gateway may listen."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from llmop.domain.errors import NeedsUser
-from llmop.gateway.settings import GatewaySettings, SocketPath, TcpAddress, check
+from llmop.gateway.settings import GatewaySettings, SocketPath, TcpAddress, check, from_values, to_values
 
 SETTINGS = GatewaySettings(
     controller="unix:///run/llmop.sock",
@@ -53,3 +54,15 @@ def test_half_a_certificate_is_refused(tmp_path: Path) -> None:
 def test_a_controller_over_the_network_is_refused() -> None:
     with pytest.raises(NeedsUser, match="Unix socket"):
         check(dataclasses.replace(SETTINGS, controller="dns:///host:1"))
+
+
+@pytest.mark.parametrize("workers", [0, -1, 65])
+def test_the_number_of_workers_is_bounded(workers: int) -> None:
+    with pytest.raises(NeedsUser, match=f"workers {workers}: give a number from 1 to 64"):
+        check(dataclasses.replace(SETTINGS, workers=workers))
+
+
+def test_a_worker_process_hears_the_same_settings() -> None:
+    settings = dataclasses.replace(SETTINGS, workers=2, tls_cert=Path("a"), tls_key=Path("b"))
+    for one in (SETTINGS, settings):
+        assert one == from_values(json.loads(json.dumps(to_values(one))))

@@ -34,6 +34,7 @@ RECEIVED = ReceivedTable(
                 protocols=("openai",),
                 created_at=3.0,
                 upstream_model="tgi",
+                usage_in_stream=True,
                 retry_attempts=4,
             ),
         ),
@@ -64,6 +65,7 @@ def message() -> gateway_pb2.EndpointTable:
                 created_at=3,
                 retry_attempts=4,
                 upstream_model="tgi",
+                usage_in_stream=True,
             )
         ],
     )

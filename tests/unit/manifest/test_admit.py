@@ -195,7 +195,7 @@ def test_every_violation_comes_at_once() -> None:
             "apiVersion": "v1",
             "kind": "ModelDeployment",
             "metadata": {"name": "Llama", "uid": "x"},
-            "spec": {"replicas": -1, "scaling": {}, "model": {"uri": "hf://a/b"}, "argz": []},
+            "spec": {"replicas": -1, "scaling": {}, "model": {"uri": "s3://a/b"}, "argz": []},
             "extra": 1,
         }
     )
@@ -208,7 +208,7 @@ def test_every_violation_comes_at_once() -> None:
         "spec.runtime": "Required",
         "spec.replicas": "InvalidValue",
         "spec.scaling": "Unsupported",
-        "spec.model.uri": "Unsupported",
+        "spec.model.uri": "InvalidValue",
         "spec.argz": "Unknown",
     } == {path: reason for path, (reason, _) in found.items()}
     assert 'unknown field; did you mean "args"?' == found["spec.argz"][1]

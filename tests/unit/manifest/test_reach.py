@@ -15,7 +15,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "ModelDeployment",
         {
-            "model": {"uri": "file:///models/a", "name": "a", "maxTokens": 2},
+            "model": {"uri": "hf://models/a", "revision": "a", "name": "a", "maxTokens": 2},
             "runtime": "tgi",
             "image": "/a.sif",
             "args": ["--a"],
@@ -53,7 +53,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "restartedAt": "2026-01-01T00:00:00Z",
         },
         {
-            "model": {"uri": "file:///models/b", "name": "b", "maxTokens": 3},
+            "model": {"uri": "hf://models/b", "revision": "b", "name": "b", "maxTokens": 3},
             "runtime": "llamacpp",
             "image": "/b.sif",
             "args": ["--b"],
@@ -109,6 +109,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "modelRequired": True,
             "supportedModelFormats": ["gguf"],
             "servedName": "a",
+            "usageInStream": True,
             "apiKeyEnv": "A",
             "gpu": "nvidia",
             "container": "apptainer",
@@ -131,6 +132,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "modelRequired": False,
             "supportedModelFormats": ["directory"],
             "servedName": "b",
+            "usageInStream": False,
             "apiKeyEnv": "B",
             "gpu": "amd",
             "container": "optional",
@@ -186,6 +188,12 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
                 "args": ["--a"],
                 "extraArgs": ["--a"],
             },
+            "staging": {
+                "where": "Login",
+                "hub": "https://a",
+                "insecureRegistries": ["a"],
+                "tmpDir": "/a",
+            },
             "submitRate": {"perSecond": 1.0, "burst": 1},
             "submitTimeout": "1s",
             "settleTime": "1s",
@@ -205,6 +213,12 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
                 "args": ["--b"],
                 "extraArgs": ["--b"],
             },
+            "staging": {
+                "where": "Login",
+                "hub": "https://b",
+                "insecureRegistries": ["b"],
+                "tmpDir": "/b",
+            },
             "submitRate": {"perSecond": 2.0, "burst": 2},
             "submitTimeout": "2s",
             "settleTime": "2s",
@@ -221,7 +235,7 @@ CONVERT: dict[str, Any] = {
     "Cluster": convert.site,
 }
 # It takes one value only, so there is nothing to tell the planner.
-ONE_VALUE = {"spec.rolloutStrategy.type"}
+ONE_VALUE = {"spec.rolloutStrategy.type", "spec.staging.where"}
 
 
 def leaves(options: tuple[explain.FieldHelp, ...]) -> Iterator[str]:

@@ -106,7 +106,10 @@ def test_a_cluster_other_than_the_profiles_is_refused() -> None:
 
 def test_the_runtime_gets_the_model_it_needs() -> None:
     assert {
-        "spec.model.uri": ("Required", "the runtime gguf needs a model; write file:///absolute/path")
+        "spec.model.uri": (
+            "Required",
+            "the runtime gguf needs a model; write hf://organisation/name or file:///absolute/path",
+        )
     } == check(runtime="gguf")
     assert {
         "spec.model.uri": ("InvalidValue", "'file:///m/x': the runtime gguf needs a .gguf file")
@@ -116,10 +119,23 @@ def test_the_runtime_gets_the_model_it_needs() -> None:
     } == check(runtime="boxed", model_uri="file:///m/x.gguf", image="/i.sif")
 
 
+def test_weights_of_a_hub_have_the_form_that_the_runtime_takes() -> None:
+    assert {} == check(runtime="gguf", model_uri="hf://a/b/c.gguf")
+    assert {
+        "spec.model.uri": (
+            "InvalidValue",
+            "'hf://a/b': the runtime gguf needs one file of it; write hf://organisation/name/file.gguf",
+        )
+    } == check(runtime="gguf", model_uri="hf://a/b")
+    assert {} == check(runtime="boxed", model_uri="hf://a/b", image="docker://ghcr.io/a/b:1")
+    assert ["spec.model.uri"] == list(check(runtime="boxed", model_uri="hf://a/b/c.gguf", image="/i.sif"))
+
+
 def test_images_are_where_containers_are() -> None:
-    assert ("Required", "the runtime boxed runs in a container; write the absolute path of a .sif") == check(
-        runtime="boxed", model_uri="file:///m/x"
-    )["spec.image"]
+    assert (
+        "Required",
+        "the runtime boxed runs in a container; write docker://registry/name:tag or the absolute path of a .sif",
+    ) == check(runtime="boxed", model_uri="file:///m/x")["spec.image"]
     assert ("InvalidValue", "'/i.sif': the runtime gguf runs without a container; remove it") == check(
         runtime="gguf", model_uri="file:///m/x.gguf", image="/i.sif"
     )["spec.image"]
@@ -167,6 +183,37 @@ def test_what_lies_below_an_allowed_place_is_allowed() -> None:
     narrow = allowing(images=("/images/",), model_roots=("/", "/models"), secret_root="/secrets", args=())
 
     assert {} == check(site=narrow, image="/images/a/i.sif", model_uri="file:///models/x", env_files=("a",))
+
+
+@pytest.mark.parametrize(
+    ("image", "is_allowed"),
+    [
+        ("docker://ghcr.io/team/engine:1.0", True),
+        ("docker://ghcr.io/team/engine@sha256:" + 64 * "a", True),
+        ("docker://ghcr.io/team2/engine", False),
+        ("docker://evil.org/ghcr.io/team/engine", False),
+        ("oras://ghcr.io/team/engine:1.0", False),
+        ("docker://ubuntu:22.04", True),
+        ("docker://docker.io/library/ubuntu", True),
+        ("docker://ubuntu2", False),
+        ("/images/i.sif", True),
+        ("/images2/i.sif", False),
+    ],
+)
+def test_images_of_registries_are_allowed_by_whole_names(image: str, is_allowed: bool) -> None:
+    narrow = allowing(images=("docker://ghcr.io/team", "docker://ubuntu", "/images"))
+
+    assert is_allowed == ({} == check(site=narrow, image=image))
+
+
+def test_weights_of_a_hub_are_allowed_by_whole_names() -> None:
+    narrow = allowing(model_roots=("hf://team", "/models"))
+
+    assert {} == check(site=narrow, model_uri="hf://team/x")
+    assert {} == check(site=narrow, model_uri="file:///models/x")
+    assert ["spec.model.uri"] == list(check(site=narrow, model_uri="hf://team2/x"))
+    assert ["spec.model.uri"] == list(check(site=allowing(model_roots=("/",)), model_uri="hf://team/x"))
+    assert {} == check(site=allowing(model_roots=("hf://",)), model_uri="hf://team/x")
 
 
 def test_an_empty_list_allows_nothing() -> None:

@@ -96,6 +96,7 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
         "deployment": "default/a",
         "protocols": ("openai", "tgi"),
         "upstream_model": "up",
+        "usage_in_stream": True,
         "retry_attempts": 2,
     }
     table = endpoint.EndpointTable(

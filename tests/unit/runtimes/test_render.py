@@ -350,6 +350,18 @@ def test_the_profile_says_whose_gpus_they_are(made_for: str, vendor: str, shown:
     assert shown == render.engine_command(engine, template, profile, SITE).container["gpu"]
 
 
+@pytest.mark.parametrize("file", ["", "/x-00001-of-00002.gguf"])
+def test_of_staged_weights_the_whole_directory_is_mounted(file: str) -> None:
+    engine = dataclasses.replace(PLAIN, container="apptainer")
+    template = dataclasses.replace(
+        TEMPLATE, model_uri=f"file:///shared/llmop/models/0a{file}", image="/shared/llmop/images/0b.sif"
+    )
+
+    assert ["/shared/llmop/models/0a:/shared/llmop/models/0a:ro"] == command(
+        template, engine, dataclasses.replace(SITE, allowed=Allowed(model_roots=("hf://team",)))
+    ).container["binds"]
+
+
 def test_without_gpus_a_container_gets_to_see_none() -> None:
     engine = dataclasses.replace(PLAIN, container="apptainer", gpu="nvidia", image="/own.sif")
 

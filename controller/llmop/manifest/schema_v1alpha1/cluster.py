@@ -14,14 +14,26 @@ def _python(value: str) -> str:
     return value
 
 
+def _where(value: str) -> str:
+    if value == "Job":
+        raise fields.unsupported(f"{value!r} is not supported in this version; write Login")
+    if value != "Login":
+        raise fields.invalid(f"{value!r} is not allowed here; write Login")
+    return value
+
+
 class Allowed(fields.Fields):
     """What manifests may name here. A field that is left out allows anything, an empty list nothing."""
 
-    images: list[fields.AbsolutePath] | None = Field(
-        default=None, description="Images, or directories of images, that may be used."
+    images: list[fields.ImagePrefix] | None = Field(
+        default=None,
+        description="Images that may be used: paths, directories of images, and beginnings of references such as "
+        "`docker://ghcr.io/organisation` (`docker://` alone: all).",
     )
-    model_roots: list[fields.BindablePath] | None = Field(
-        default=None, description="Directories below which models may lie."
+    model_roots: list[fields.ModelPrefix] | None = Field(
+        default=None,
+        description="Directories below which models may lie, and beginnings of references such as `hf://organisation` "
+        "(`hf://` alone: all).",
     )
     secret_root: fields.AbsolutePath | None = Field(
         default=None,
@@ -58,10 +70,32 @@ class PollInterval(fields.Fields):
         return self
 
 
+class Staging(fields.Fields):
+    """How images and weights are brought to the shared directory."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"partition", "cpus"})
+
+    where: Annotated[str, AfterValidator(_where)] = Field(
+        default="Login", description="Login: a process beside the controller does it."
+    )
+    hub: fields.HttpAddress = Field(
+        default="https://huggingface.co", description="Where hf:// models are asked for: a hub or its mirror."
+    )
+    insecure_registries: list[fields.Registry] | None = Field(
+        default=None,
+        max_length=100,
+        description="Registries that are asked over plain HTTP, like localhost:5000.",
+    )
+    tmp_dir: fields.AbsolutePath | None = Field(
+        default=None,
+        description="Directory on a local disk where images are unpacked while they are made; left out: in the shared directory.",
+    )
+
+
 class ClusterSpec(fields.Fields):
     """Where replicas run."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"staging", "address"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"address"})
 
     driver: Literal["slurm", "local"] = Field(
         description="slurm: jobs of a Slurm cluster; local: processes of this machine."
@@ -77,6 +111,9 @@ class ClusterSpec(fields.Fields):
         description="Lines of shell that every job runs first, such as `module load apptainer`. Trusted text.",
     )
     allowed: Allowed = Field(default_factory=Allowed, description="What manifests may name here.")
+    staging: Staging = Field(
+        default_factory=Staging, description="How images and weights are brought to the shared directory."
+    )
     submit_rate: SubmitRate = Field(default_factory=SubmitRate, description="How fast jobs are submitted.")
     submit_timeout: fields.FineDuration = Field(
         default="180s",

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from llmop.domain import artifact
 from llmop.manifest import quantity
 from llmop.manifest.schema_v1alpha1 import fields
 
-LATER_URIS = ("hf://",)
 # Options that carry the identity, the script and the fences of a replica's job, and with them exactly-once.
 OWN_SBATCH_FLAGS = frozenset(
     {
@@ -56,14 +56,24 @@ def _profile(value: str) -> str:
 def _uri(value: str) -> str:
     if not value:
         return value
-    if value.startswith(LATER_URIS):
-        raise fields.unsupported(
-            f"{value!r}: models from a hub are not supported in this version; download it and write file:///path"
-        )
+    if artifact.is_model_reference(value):
+        try:
+            artifact.parse_model(value, "")
+        except ValueError as error:
+            raise fields.invalid(str(error)) from error
+        return value
     if not value.startswith("file://"):
-        raise fields.invalid(f"{value!r} is not a model's address; write file:///absolute/path")
+        raise fields.invalid(
+            f"{value!r} is not a model's address; write hf://organisation/name or file:///absolute/path"
+        )
     if problem := fields.path_problem(value.removeprefix("file://")):
         raise fields.invalid(f"{value!r} is not file:///absolute/path: {problem}")
+    return value
+
+
+def _revision(value: str) -> str:
+    if problem := artifact.revision_problem(value):
+        raise fields.invalid(problem)
     return value
 
 
@@ -100,12 +110,18 @@ class Parallelism(fields.Fields):
 class ModelSource(fields.Fields):
     """Which model, and what clients call it."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"revision", "adapters", "expose"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"adapters", "expose"})
 
     uri: Annotated[str, AfterValidator(_uri)] | None = Field(
         default=None,
-        description="Where the weights are: `file:///absolute/path` of a file or a directory that all nodes see, taken "
-        "verbatim. Empty for runtimes that need no model.",
+        description="Where the weights are: `hf://organisation/name` of a hub, or `hf://organisation/name/file.gguf` for one file "
+        "of it, brought to the cluster before a replica starts; or `file:///absolute/path` of a file or a directory that all nodes "
+        "see, taken verbatim. Empty for runtimes that need no model.",
+    )
+    revision: Annotated[str, AfterValidator(_revision)] | None = Field(
+        default=None,
+        description="Commit, branch or tag of an hf:// model; main when left out. Each revision of the deployment keeps the commit "
+        "that it found.",
     )
     name: fields.ModelName | None = Field(
         default=None, description='What clients send as "model". Default: the name of the deployment.'
@@ -116,6 +132,12 @@ class ModelSource(fields.Fields):
         le=100_000_000,
         description="Longest prompt plus answer, in tokens. Default: what the engine reads from the model.",
     )
+
+    @model_validator(mode="after")
+    def _revision_is_of_a_hub(self) -> Self:
+        if self.revision and not artifact.is_model_reference(self.uri or ""):
+            raise fields.invalid_below(("revision", f"{self.revision!r} is for hf:// models; remove it"))
+        return self
 
 
 class EnvSource(fields.Fields):
@@ -249,7 +271,9 @@ class ModelDeploymentSpec(fields.Fields):
     model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
     runtime: fields.Name = Field(description="The ServingRuntime that starts the engine, like tgi.")
     image: fields.Image | None = Field(
-        default=None, description="Absolute path of a .sif; stands instead of the runtime's image."
+        default=None,
+        description="`docker://registry/name:tag`, `oras://registry/name:tag`, or the absolute path of a .sif or an unpacked image; "
+        "stands instead of the runtime's image.",
     )
     args: list[str] | None = Field(
         default=None,
@@ -263,7 +287,8 @@ class ModelDeploymentSpec(fields.Fields):
     env_from: list[EnvSource] | None = Field(
         default=None,
         max_length=100,
-        description="Files with environment variables of the engine, for secrets.",
+        description="Files with environment variables of the engine, for secrets. HF_TOKEN, and DOCKER_USERNAME with "
+        "DOCKER_PASSWORD, are also used to fetch the model and the image.",
     )
     resource_profile: Annotated[str, AfterValidator(_profile)] | None = Field(
         default=None,

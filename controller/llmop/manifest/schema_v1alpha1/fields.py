@@ -1,6 +1,7 @@
 """What all models share: strict fields in camelCase, and the types of values that manifests write as text."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import pydantic
@@ -8,11 +9,12 @@ import pydantic.alias_generators
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from llmop.domain import artifact
 from llmop.manifest import quantity
 
 _RESERVED_ENV = ("SLURM_", "APPTAINER", "SINGULARITY")
 
-LATER_IMAGES = ("docker://", "oras://", "library://", "shub://", "docker-archive:", "oci:")
+LATER_IMAGES = ("library://", "shub://", "docker-archive:", "oci:", "oci-archive:", "docker-daemon:")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,252}", re.ASCII)
@@ -23,6 +25,7 @@ _CONSTRAINT = re.compile(r"[A-Za-z0-9_(\[][A-Za-z0-9_.,=&|*()\[\]:+-]{0,1023}", 
 _NODES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(\[[0-9,-]+\][A-Za-z0-9_.-]*)*", re.ASCII)
 _FLAG = re.compile(r"-{1,2}[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
+_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", re.ASCII)
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
 
 
@@ -128,11 +131,42 @@ def _image(value: str) -> str:
         return value
     if value.startswith(LATER_IMAGES):
         raise unsupported(
-            f"{value!r}: images from a registry are not supported in this version; build a .sif and give its path"
+            f"{value!r}: such images are not supported in this version; write docker://, oras:// or the path of a .sif"
         )
+    if artifact.is_image_reference(value):
+        return _reference(value, artifact.parse_image)
     if problem := path_problem(value):
         raise invalid(problem)
     return value
+
+
+def _reference(value: str, parse: Callable[[str], artifact.Reference]) -> str:
+    try:
+        parse(value)
+    except ValueError as error:
+        raise invalid(str(error)) from error
+    return value
+
+
+def prefix(schemes: tuple[str, ...], path: Callable[[str], str]) -> AfterValidator:
+    """What `path` takes, or the beginning of a reference with one of `schemes`."""
+
+    def validate(value: str) -> str:
+        if "://" not in value:
+            return path(value)
+        if problem := artifact.prefix_problem(value, schemes):
+            raise invalid(problem)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(
+        r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value, re.ASCII
+    ):
+        raise invalid(f"{value!r} is not an address like https://hub.example.org")
+    return value.rstrip("/")
 
 
 def _env_name(value: str) -> str:
@@ -196,4 +230,8 @@ Constraint = Annotated[str, matching(_CONSTRAINT, "a feature expression like a10
 Nodes = Annotated[str, matching(_NODES, "a node or nodes like n[1-4]")]
 Flag = Annotated[str, matching(_FLAG, "a flag like --exclusive")]
 Time = Annotated[str, matching(_TIME, "a time like 2026-01-31T08:15:00Z")]
+HttpAddress = Annotated[str, AfterValidator(_address)]
+ImagePrefix = Annotated[str, prefix(artifact.IMAGE_SCHEMES, _absolute)]
+ModelPrefix = Annotated[str, prefix(artifact.MODEL_SCHEMES, _bindable)]
+Registry = Annotated[str, matching(_REGISTRY, "a registry like localhost:5000")]
 HttpPath = Annotated[str, matching(_HTTP_PATH, "a path of a URL like /health")]

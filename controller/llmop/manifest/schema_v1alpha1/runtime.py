@@ -62,14 +62,13 @@ class Stop(fields.Fields):
 class ServingRuntimeSpec(fields.Fields):
     """How an engine is started. Commands are lists of arguments, never shell text; they may hold placeholders."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"multiNode", "unique", "bodyEdits", "metrics", "usageInStream"}
-    )
+    unsupported: ClassVar[frozenset[str]] = frozenset({"multiNode", "unique", "bodyEdits", "metrics"})
 
     engine: fields.Name = Field(description="Which engine it is, for people.")
     image: fields.Image | None = Field(
         default=None,
-        description="Absolute path of the .sif that holds the engine; deployments may name another.",
+        description="The image that holds the engine: `docker://registry/name:tag`, `oras://registry/name:tag`, or the absolute path of "
+        "a .sif; deployments may name another.",
     )
     command: list[str] = Field(
         min_length=1,
@@ -111,6 +110,11 @@ class ServingRuntimeSpec(fields.Fields):
         default=None,
         max_length=253,
         description='What the engine wants to read as "model"; empty: the name that clients send.',
+    )
+    usage_in_stream: bool = Field(
+        default=False,
+        description="Whether a stream of the OpenAI dialect ends with its usage when `stream_options.include_usage` asks for it: the "
+        "gateway then asks for clients that do not.",
     )
     api_key_env: fields.EnvName | None = Field(
         default=None,

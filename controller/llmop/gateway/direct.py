@@ -1,0 +1,34 @@
+"""Writing without the detour over the end of the loop's iteration.
+
+uvloop gathers what is written and sends it when every event of the iteration was handled. With hundreds of streams an iteration is long, and
+what is written early waits for all of it.
+"""
+
+import asyncio
+import os
+
+
+class DirectWriter:
+    """Gives bytes to the socket of a plain (not TLS) transport at once; what the socket does not take is the transport's to send, and
+    what stands behind it too.
+    """
+
+    __slots__ = ("_descriptor", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._descriptor = transport.get_extra_info("socket").fileno()
+
+    def __call__(self, data: bytes) -> None:
+        transport = self._transport
+        if transport.is_closing():
+            return  # what is written now is lost in any case, and the descriptor's number may be somebody else's
+        if transport.get_write_buffer_size():
+            transport.write(data)
+            return
+        try:
+            sent = os.write(self._descriptor, data)
+        except OSError:  # full, or broken: the transport finds out and says so
+            sent = 0
+        if sent < len(data):
+            transport.write(data[sent:] if sent else data)

@@ -1,0 +1,142 @@
+"""Taking requests in this process: the worker is put together, uvicorn listens and shuts down."""
+
+import asyncio
+import contextlib
+import functools
+import gc
+import logging
+import random
+import resource
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.config import Config
+
+from llmop.clock import Clock
+from llmop.domain.errors import NeedsUser
+from llmop.gateway.app import Presence, make_app
+from llmop.gateway.cells import Row
+from llmop.gateway.downstream import GatewayProtocol
+from llmop.gateway.fleet import Fleet
+from llmop.gateway.keys import KeyRing
+from llmop.gateway.metrics import Counts
+from llmop.gateway.settings import GatewaySettings
+from llmop.gateway.worker import Worker
+
+LOG = logging.getLogger(__name__)
+
+_SWEEP_PERIOD = 1.0
+
+
+class _Server(uvicorn.Server):
+    """Signals are the caller's business: the server may be one of several things in a process."""
+
+    def __init__(self, config: Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def prepare_process() -> None:
+    """For a process that does nothing else. What was imported stays; looking through it for garbage again and again would stop every
+    stream for some 10 ms. Every open stream takes two descriptors.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    raise_file_limit()
+
+
+def raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_worker(settings: GatewaySettings, clock: Clock, row: Row | None = None) -> Worker:
+    """In a running loop. Raises NeedsUser for a keys file that cannot be used."""
+    loop = asyncio.get_running_loop()
+    counts = Counts()
+    return Worker(
+        loop=loop,
+        clock=clock,
+        random=random.random,
+        fleet=Fleet(counts, loop, row),
+        keys=KeyRing(settings.keys_file),
+        counts=counts,
+        timeouts=settings.timeouts,
+        body_limit=settings.body_limit,
+        prefix=clock.suffix(8).encode(),
+    )
+
+
+async def take_requests(
+    worker: Worker,
+    settings: GatewaySettings,
+    sock: socket.socket,
+    *,
+    presence: Presence,
+    everybody: Callable[[], Awaitable[Counts]],
+    beside: Callable[[], Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+) -> None:
+    """Until `stop` is set and the open answers are finished. `everybody` gives the counts of all processes; `beside` runs as long as
+    requests are taken.
+    """
+    config = Config(
+        make_app(worker, presence, everybody),
+        http=functools.partial(GatewayProtocol, worker=worker),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=int(settings.timeouts.shutdown),
+    )
+    server = _Server(config, ready)
+    try:
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(beside()),
+                group.create_task(_sweep(worker)),
+                group.create_task(_stop(server, stop)),
+            ]
+            await server.serve(sockets=[sock])
+            for helper in helpers:
+                helper.cancel()
+            for connection in list(worker.connections):
+                connection.abort()
+    finally:
+        worker.fleet.close()
+
+
+async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+async def _sweep(worker: Worker) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_PERIOD)
+        now = worker.loop.time()
+        for connection in list(worker.connections):
+            connection.sweep(now)
+        worker.fleet.close_old_connections(now - worker.timeouts.upstream_idle)
+        try:
+            worker.keys.reload()
+        except (NeedsUser, OSError) as error:
+            LOG.error("keys stay as they were: %s", error)

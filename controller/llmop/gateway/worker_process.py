@@ -1,0 +1,138 @@
+"""A worker process of a gateway: python -m llmop.gateway.worker_process LINK LISTENER MEMORY INDEX WORKERS, started by its parent only.
+
+The first three are descriptors that the process was given. It ends when its parent tells it to, or is gone.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import orjson
+import uvloop
+
+from llmop.clock import SystemClock
+from llmop.gateway import serving, sums, table
+from llmop.gateway.app import Presence
+from llmop.gateway.cells import Cells, Row
+from llmop.gateway.link import TELL_PERIOD, Link
+from llmop.gateway.metrics import Counts
+from llmop.gateway.settings import from_values
+from llmop.gateway.worker import Worker
+from llmop.telemetry import logs
+
+LOG = logging.getLogger(__name__)
+
+_PATIENCE = 2.0  # seconds for the parent to say what the others count
+
+
+class ParentLine:
+    """Tables and presence come in, counts go out."""
+
+    def __init__(self, link: Link, worker: Worker, presence: Presence, stop: asyncio.Event) -> None:
+        self._link = link
+        self._worker = worker
+        self._presence = presence
+        self._stop = stop
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[sums.Told | None]] = {}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell())
+            group.create_task(self._listen())
+
+    async def everybody(self) -> Counts:
+        """The counts of all workers: this one's of now, the others' of the last second."""
+        number = next(self._numbers)
+        answer = self._asked[number] = self._worker.loop.create_future()
+        self._link.send({"ask": number})
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                others = await answer
+        except TimeoutError:
+            others = None
+        finally:
+            del self._asked[number]
+        return self._worker.counts if others is None else sums.hear(sums.add(self._own(), others))
+
+    def _own(self) -> sums.Told:
+        """In the form that comes over the line."""
+        told: sums.Told = orjson.loads(
+            orjson.dumps(sums.tell(self._worker.counts), option=orjson.OPT_NON_STR_KEYS)
+        )
+        return told
+
+    async def _tell(self) -> None:
+        while True:
+            self._link.send({"counts": sums.tell(self._worker.counts)})
+            await asyncio.sleep(TELL_PERIOD)
+
+    async def _listen(self) -> None:
+        while (message := await self._link.receive()) is not None:
+            await self.take(message)
+        LOG.error("the parent process is gone: ending")
+        self._stop.set()
+        await asyncio.Event().wait()  # until requests are taken no more
+
+    async def take(self, message: dict[str, Any]) -> None:
+        if "connected" in message:
+            self._presence.connected = message["connected"]
+            self._presence.confirmed_at = message["confirmed_at"]
+        if "answer" in message and (asked := self._asked.get(message["answer"])) and not asked.done():
+            asked.set_result(message["counts"])
+        if "table" in message:
+            self._worker.fleet.apply(table.from_json(orjson.dumps(message["table"])), message["slots"])
+            await self._worker.fleet.settled()
+            self._link.send({"acted_on": message["number"]})
+
+
+async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells, index: int) -> None:
+    link = await Link.over(link_socket)
+    first = await link.receive()
+    if first is None:
+        return
+    settings = from_values(first["settings"])
+    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def ask_to_end() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ask_to_end)
+    worker = serving.make_worker(settings, SystemClock(), Row(cells, index))
+    presence = Presence()
+    line = ParentLine(link, worker, presence, stop)
+    await line.take(first)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving.take_requests(
+            worker,
+            settings,
+            listener,
+            presence=presence,
+            everybody=line.everybody,
+            beside=line.run,
+            stop=stop,
+            ready=lambda: link.send({"ready": True}),
+        )
+
+
+def main() -> None:
+    link, listener, memory, index, workers = map(int, sys.argv[1:])
+    logs.configure()
+    serving.prepare_process()
+    cells = Cells(memory, workers)
+    os.close(memory)
+    uvloop.run(run(socket.socket(fileno=link), socket.socket(fileno=listener), cells, index))
+
+
+if __name__ == "__main__":
+    main()

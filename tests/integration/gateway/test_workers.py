@@ -1,0 +1,278 @@
+"""A gateway of several worker processes: one table, one sum of counts, and no client that notices when a worker dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway.control import Control
+from tests.integration.gateway.rig import Wire
+from tests.integration.gateway.upstreams import Call, Engine, model
+
+from llmop.gateway import keys
+from llmop.gateway.crew import pause
+
+SOURCE = Path(__file__).resolve().parents[3] / "controller"
+PROGRAM = """
+import sys
+from pathlib import Path
+from llmop.gateway.main import serve
+from llmop.gateway.settings import GatewaySettings
+folder = Path(sys.argv[1])
+serve(GatewaySettings(controller=f"unix://{folder}/control.sock", listen=sys.argv[2], workers=2,
+                      keys_file=folder / "keys", state_dir=folder / "state"))
+"""
+
+
+class Gateway:
+    def __init__(self, process: asyncio.subprocess.Process, port: int, key: str, control: Control) -> None:
+        self.process = process
+        self.port = port
+        self.key = key
+        self.control = control
+        self.wires: list[Wire] = []
+
+    def workers(self) -> list[int]:
+        """Process ids."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    async def wire(self) -> Wire:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.wires.append(wire)
+        return wire
+
+    def request(self, path: str = "/v1/completions", method: str = "POST") -> bytes:
+        body = b'{"model":"m","stream":true}' if method == "POST" else b""
+        return (
+            f"{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.key}\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    async def status(self, path: str = "/v1/completions", method: str = "POST") -> int:
+        wire = await self.wire()
+        await wire.send(self.request(path, method))
+        status = (await wire.answer()).status
+        wire.close()
+        return status
+
+    async def metric(self, series: str) -> float:
+        wire = await self.wire()
+        await wire.send(self.request("/metrics", "GET"))
+        text = (await wire.answer()).body.decode()
+        wire.close()
+        values = [line.rpartition(" ")[2] for line in text.splitlines() if line.rpartition(" ")[0] == series]
+        return float(values[0])
+
+    async def until_metric(self, series: str, value: float) -> None:
+        async with asyncio.timeout(20):
+            while await self.metric(series) != value:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    control = Control(folder / "control.sock")
+    await control.start()
+    key = keys.create(folder / "keys", "test")
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(folder),
+        f"127.0.0.1:{port}",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
+    )
+    gateway = Gateway(process, port, key, control)
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(OSError):
+                    await gateway.status("/healthz", "GET")
+                    break
+                await asyncio.sleep(0.02)
+        yield gateway
+    finally:
+        for wire in gateway.wires:
+            wire.close()
+        if process.returncode is None:
+            process.terminate()
+            async with asyncio.timeout(20):
+                await process.wait()
+        await control.stop()
+
+
+class Held:
+    """An engine whose streams send one event and go on when they are let."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(b"data: 1\n\n")
+        await self.go_on.wait()
+        await call.chunk(b"data: 2\n\n")
+        await call.end_stream()
+
+
+@pytest.fixture
+async def held() -> Held:
+    return Held()
+
+
+@pytest.fixture
+async def engines(gateway: Gateway, held: Held) -> AsyncIterator[list[Engine]]:
+    engines = [Engine("r1", held), Engine("r2", held)]
+    for engine in engines:
+        await engine.start()
+    version = gateway.control.publish([engine.endpoint() for engine in engines], [model("m")])
+    await gateway.control.acknowledged(version)
+    yield engines
+    held.go_on.set()
+    for engine in engines:
+        await engine.stop()
+
+
+async def open_streams(gateway: Gateway, number: int) -> list[Wire]:
+    wires = [await gateway.wire() for _ in range(number)]
+    for wire in wires:
+        await wire.send(gateway.request())
+        assert 200 == (await wire.head())[0]
+        assert b"data: 1\n\n" == await wire.chunk()
+    return wires
+
+
+async def test_load_is_balanced_by_what_all_workers_have_in_flight(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    wires = await open_streams(gateway, 40)
+    # Each worker alone would be even by itself; only with the sum no request goes wrong, whichever worker it reaches.
+    assert [20, 20] == [len(engine.calls) for engine in engines]
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 40.0)
+    await gateway.until_metric("llmop_gateway_connections", 41.0)
+    held.go_on.set()
+    for wire in wires:
+        assert [b"data: 2\n\n", b""] == [await wire.chunk(), await wire.chunk()]
+    await gateway.until_metric('llmop_gateway_requests_total{code="2xx",dialect="openai",model="m"}', 40.0)
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 0.0)
+
+
+async def test_a_table_is_acknowledged_when_every_worker_acts_on_it(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    held.go_on.set()
+    one, other = engines
+    for first, second in ((one, other), (other, one), (one, other)):
+        await gateway.control.acknowledged(gateway.control.publish([first.endpoint()], [model("m")]))
+        before = len(second.calls)
+        for _ in range(20):
+            assert 200 == await gateway.status()
+        assert before == len(second.calls)
+
+
+async def test_a_dead_worker_is_replaced_and_what_it_had_in_flight_is_forgotten(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    one, other = engines
+    await gateway.control.acknowledged(gateway.control.publish([one.endpoint()], [model("m")]))
+    await open_streams(gateway, 20)
+    both = [one.endpoint(), other.endpoint()]
+    await gateway.control.acknowledged(gateway.control.publish(both, [model("m")]))
+    before = gateway.workers()
+    assert 2 == len(before)
+    for dead in before:
+        os.kill(dead, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while dead in gateway.workers() or len(gateway.workers()) < 2:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.01)
+    await gateway.until_metric("llmop_gateway_worker_restarts_total", 2.0)
+    await open_streams(gateway, 20)
+    assert [30, 10] == [len(engine.calls) for engine in engines]
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 20.0)
+    await gateway.control.acknowledged(gateway.control.publish([one.endpoint()], [model("m")]))
+
+
+async def test_what_the_dead_have_counted_stays(gateway: Gateway, engines: list[Engine], held: Held) -> None:
+    held.go_on.set()
+    for _ in range(20):
+        assert 200 == await gateway.status()
+    series = 'llmop_gateway_requests_total{code="2xx",dialect="openai",model="m"}'
+    await gateway.until_metric(series, 20.0)
+    await asyncio.wait_for(_told_again(gateway), 20)
+    for dead in gateway.workers():
+        os.kill(dead, signal.SIGKILL)
+    await gateway.until_metric("llmop_gateway_worker_restarts_total", 2.0)
+    assert 20.0 == await gateway.metric(series)
+
+
+async def _told_again(gateway: Gateway) -> None:
+    """Returns once both workers have told their counts: each answers from its own and what the other told."""
+    series = 'llmop_gateway_requests_total{code="2xx",dialect="openai",model="m"}'
+    same = 0
+    while same < 40:
+        same = same + 1 if await gateway.metric(series) == 20.0 else 0
+
+
+async def test_open_streams_are_finished_before_the_workers_end(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    wires = await open_streams(gateway, 10)
+    gateway.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                (await gateway.wire()).close()
+            except OSError:
+                break
+            await asyncio.sleep(0.01)
+    held.go_on.set()
+    for wire in wires:
+        assert [b"data: 2\n\n", b""] == [await wire.chunk(), await wire.chunk()]
+        assert b"" == await wire.ended()
+    async with asyncio.timeout(20):
+        assert 0 == await gateway.process.wait()
+
+
+async def test_workers_do_not_outlive_their_parent(gateway: Gateway, engines: list[Engine]) -> None:
+    workers = gateway.workers()
+    gateway.process.kill()
+    await gateway.process.wait()
+    async with asyncio.timeout(20):
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+
+
+async def test_a_second_gateway_does_not_join_in_quietly(gateway: Gateway, folder: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(folder),
+        f"127.0.0.1:{gateway.port}",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        _, error = await process.communicate()
+    assert process.returncode
+    assert b"Address already in use" in error
+
+
+def test_a_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
+    assert [0.0, 0.1, 0.2, 0.4] == [pause(failures) for failures in range(4)]
+    assert 5.0 == pause(100)
