@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 import llmop.agent
 import llmop.simulator
 from llmop import statedir
+from llmop.admin import office
 from llmop.artifacts.runner import ProcessRunner
 from llmop.channel import certificates, desk, listener
 from llmop.clock import Clock, SystemClock
@@ -107,7 +108,22 @@ async def _serve(
         stack.callback(at.close)
         places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
         control = server.build(
-            settings.socket, store=store, clock=clock, endpoints=reconciler.book, hint=reconciler.hint
+            settings.socket,
+            store=store,
+            clock=clock,
+            endpoints=reconciler.book,
+            hint=reconciler.hint,
+            administration=office.Office(
+                store=store,
+                clock=clock,
+                reconciler=reconciler,
+                state_dir=settings.state_dir,
+                certificates=(settings.authority / "ca.pem", settings.own_certificates / "listener.pem"),
+                environ=os.environ,
+                install=places.install,
+                make_cluster=lambda where: make_cluster(where, clock),
+                addresses=lambda: places.urls,
+            ),
         )
         await control.start()
         stack.push_async_callback(control.stop)

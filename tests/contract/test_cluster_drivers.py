@@ -6,6 +6,7 @@ which runs no scripts, is told what they do.
 
 import asyncio
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -373,6 +374,31 @@ async def test_a_cluster_says_what_it_is(jobs: Jobs) -> None:
 async def test_a_cluster_without_accounting_says_so(jobs: Jobs) -> None:
     history = await jobs.world.cluster.history(["x"], 0)
     assert (False, ()) == (history.available, history.jobs)
+
+
+@pytest.mark.parametrize("world", ["virtual", "slurm"], indirect=True)
+async def test_a_held_job_shows_what_it_asked_for_and_never_runs(jobs: Jobs) -> None:
+    """What the canary stands on: alone of its name, it still shows its dependency."""
+    request = dataclasses.replace(jobs.request("x", "succeeds"), held=True, comment="the name once more")
+    outcome = await jobs.world.cluster.submit(request)
+    assert isinstance(outcome, Submitted)
+    for _ in range(5):
+        job = (await jobs.observe())[outcome.job_id]
+        assert (JobState.PENDING, "singleton(unfulfilled)") == (job.state, job.dependency)
+        assert (request.name, "the name once more") == (job.name, job.comment)
+        await jobs.world.pass_time()
+    assert "" == await jobs.world.cluster.cancel([outcome.job_id])
+    await jobs.until_state(outcome.job_id, JobState.CANCELLED)
+
+
+@pytest.mark.parametrize("world", ["virtual", "slurm"], indirect=True)
+async def test_without_a_singleton_two_jobs_of_one_name_run(jobs: Jobs) -> None:
+    request = dataclasses.replace(jobs.request("x", "waits"), singleton=False)
+    outcomes = [await jobs.world.cluster.submit(request) for _ in range(2)]
+    for outcome in outcomes:
+        assert isinstance(outcome, Submitted)
+        job = await jobs.until_state(outcome.job_id, JobState.RUNNING)
+        assert "" == job.dependency
 
 
 @pytest.mark.parametrize("world", ["virtual", "slurm"], indirect=True)

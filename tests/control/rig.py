@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from llmop.api.v1 import (
+    admin_pb2_grpc,
     gateway_pb2_grpc,
     logs_pb2_grpc,
     resources_pb2,
     resources_pb2_grpc,
     rollout_pb2_grpc,
 )
+from llmop.domain import checks
 from llmop.domain.endpoint import EndpointTable
 from llmop.rpc import server
 from llmop.store.interface import Store
@@ -49,6 +51,28 @@ class Endpoints:
         news.set()
 
 
+class Administration:
+    """An Administration that answers what a test has given it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+        self.checks: list[checks.Check] = []
+        self.questions: list[checks.PreflightQuestion] = []
+        self.discovered: list[tuple[str, str]] = []
+
+    async def discover(self, cluster: str, shared_dir: str) -> Mapping[str, str]:
+        self.discovered.append((cluster, shared_dir))
+        return self.files
+
+    async def preflight(self, question: checks.PreflightQuestion) -> AsyncIterator[checks.Check]:
+        self.questions.append(question)
+        for each in self.checks:
+            yield each
+
+    async def doctor(self) -> Sequence[checks.Check]:
+        return self.checks
+
+
 @dataclasses.dataclass(kw_only=True)
 class Rig:
     """A running server, its parts, and stubs that call it."""
@@ -58,12 +82,14 @@ class Rig:
     store: Store
     clock: FakeClock
     endpoints: Endpoints
+    administration: Administration
     hints: list[tuple[str, str, str]]
 
     def __post_init__(self) -> None:
         self.resources: Any = resources_pb2_grpc.ResourceServiceStub(self.channel)
         self.rollout: Any = rollout_pb2_grpc.RolloutServiceStub(self.channel)
         self.logs: Any = logs_pb2_grpc.LogServiceStub(self.channel)
+        self.admin: Any = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.gateway: Any = gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
     async def apply(self, document: Mapping[str, Any], **options: Any) -> Any:
@@ -80,7 +106,7 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
-    clock, endpoints, hints = FakeClock(), Endpoints(), []
+    clock, endpoints, administration, hints = FakeClock(), Endpoints(), Administration(), []
     address = f"unix://{directory}/run/control.sock"
     control = server.build(
         address,
@@ -88,13 +114,20 @@ async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
         clock=clock,
         endpoints=endpoints,
         hint=lambda *key: hints.append(key),
+        administration=administration,
         log_poll_s=0.01,
     )
     await control.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:
             yield Rig(
-                address=address, channel=channel, store=store, clock=clock, endpoints=endpoints, hints=hints
+                address=address,
+                channel=channel,
+                store=store,
+                clock=clock,
+                endpoints=endpoints,
+                administration=administration,
+                hints=hints,
             )
     finally:
         await control.stop(grace_s=0)

@@ -59,7 +59,7 @@ class Installation:
 
     `store` is SQLAlchemy's address ("" = SQLite in the state directory). `path_first` is put before PATH of the controller. `name` tells
     installations on one rig apart; `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes
-    fields of the Cluster's spec.
+    fields of the Cluster's spec; `bare` has no Cluster yet.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Installation:
         path_first: Path | None = None,
         shares_authority: bool = False,
         cluster: Mapping[str, Any] | None = None,
+        bare: bool = False,
     ) -> None:
         self.rig = rig
         self.venv = venv
@@ -88,6 +89,7 @@ class Installation:
         self._cluster = {**CLUSTER, "sharedDir": str(self.shared), "python": str(venv / "bin/python")} | dict(
             cluster or {}
         )
+        self._bare = bare
         self._lifeline = os.pipe()
         self._clients: dict[str, Client] = {}
         self._mounts = mounts()
@@ -104,7 +106,8 @@ class Installation:
             made = self.run(["llmop", "key", "create", "--state-dir", str(self.state()), "tests"])
             self.key = made.strip()
             self.start_gateway()
-            self.apply(document("Cluster", "default", self._cluster))
+            if not self._bare:
+                self.apply(document("Cluster", "default", self._cluster))
         except BaseException:
             print(self.report())
             self.stop()

@@ -33,9 +33,14 @@ def reachable(site: Installation) -> dict[str, str]:
 
 
 def assert_no_other_job(site: Installation, jobs: set[int]) -> None:
-    """Slurm has not seen any job of this installation but these: none doubled, none cancelled. It keeps ended ones for MinJobAge."""
+    """Slurm has not seen any job of this installation but these, and the canary: none doubled, none cancelled. It keeps ended ones for
+    MinJobAge."""
     prefix = site.jobs()[0].name[: len("llmop-123456-")]
-    ours = [job for job in site.rig.squeue() if job.name.startswith(prefix)]
+    ours = [
+        job
+        for job in site.rig.squeue()
+        if job.name.startswith(prefix) and not job.name.startswith(f"{prefix}canary-")
+    ]
     assert jobs == {job.id for job in ours}, ours
     assert {"RUNNING"} == {job.state for job in ours}, ours
     assert len(ours) == len({job.name for job in ours}), ours

@@ -72,9 +72,7 @@ def test_a_fleet_that_slurmctld_has_forgotten_serves_on_and_is_replaced_once_it_
         site.wait("all three to answer", lambda: 3 == len(traffic.replicas), timeout=20)
     after = {job.name: job.id for job in site.wait_settled(3)}
     assert not before.keys() & after.keys()
-    assert set(before.values()) == set(after.values()), (
-        "a Slurm that starts from nothing counts its jobs anew"
-    )
+    assert {1, 2, 3} == set(after.values()), "a Slurm that starts from nothing counts its jobs anew"
     assert [] == [job for job in site.rig.squeue() if job.name not in after]
     site.delete("sim")
     site.wait_gone("sim")

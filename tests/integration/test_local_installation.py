@@ -259,3 +259,18 @@ def _answers(laptop: Laptop) -> bool:
         return True
     except AssertionError:
         return False
+
+
+def test_preflight_and_doctor_of_a_laptop(laptop: Laptop) -> None:
+    """Without Slurm: jobs are processes, and the look at a node is one at this machine."""
+    laptop.up()
+    found = json.loads(laptop.llmctl("preflight", "-o", "json"))["checks"]
+    assert [each for each in found if each["result"] == "FAIL"] == []
+    passed = {each["name"] for each in found if each["result"] == "PASS"}
+    assert {"Slurm", "Python", "SharedDirectory", "NodeToController", "GatewayToNode", "GPUs"} <= passed
+    assert list((laptop.state / "shared" / "preflight").iterdir()) == []
+    examined = json.loads(laptop.llmctl("doctor", "-o", "json"))["checks"]
+    assert [each for each in examined if each["result"] == "FAIL"] == []
+    assert {"store", "controller", "cluster default", "agents"} <= {each["subject"] for each in examined}
+    assert laptop.llmctl("discover", code=212) == ""  # there is no Slurm to ask, and it says so on stderr
+    assert laptop.end() == 0

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.rigs import slurm_conf
+from tests.rigs import accounting, slurm_conf
 from tests.rigs.errors import RigError
 from tests.rigs.leftovers import MARK, PREFIX, end, is_used, remove_debris
 from tests.rigs.processes import (
@@ -63,6 +63,10 @@ class SlurmRig:
     user        the ordinary account `run_as_user` uses; made when missing
     overrides   settings of slurm.conf to change; None drops a setting
     partitions  partitions by name, with their settings, in place of `slurm_conf.PARTITIONS`; each has all the nodes
+                unless it says otherwise
+    nodes_like  other settings for some of the nodes, by name (`Gres`, `Feature`, `CPUs`, `RealMemory`)
+    accounts    keeps accounts: a slurmdbd of its own, which knows the cluster and nothing else (`sacctmgr` as root adds)
+    job_submit  the text of a job_submit.lua: what a site does to every job
     detached    survives this process (hack/dev-slurm); otherwise it dies with this process, however that ends
     """
 
@@ -74,6 +78,9 @@ class SlurmRig:
         user: str = "llmoptest",
         overrides: Mapping[str, str | None] | None = None,
         partitions: Mapping[str, Mapping[str, str]] = slurm_conf.PARTITIONS,
+        nodes_like: Mapping[str, Mapping[str, str]] | None = None,
+        accounts: bool = False,
+        job_submit: str = "",
         detached: bool = False,
     ) -> None:
         if nodes < 1:
@@ -86,6 +93,9 @@ class SlurmRig:
         self._directory = None if directory is None else Path(directory).resolve()
         self._overrides = dict(overrides or {})
         self._partitions = partitions
+        self._nodes_like = dict(nodes_like or {})
+        self._accounts = accounts
+        self._job_submit = job_submit
         self._detached = detached
         self._kept: list[Kept] = []
         self._lifeline: tuple[int, int] | None = None
@@ -106,8 +116,13 @@ class SlurmRig:
             self._lifeline = os.pipe()
         try:
             with machine_lock("ports"):  # until the daemons listen: two rigs may look for free ports at once
-                self._write_configuration(_free_ports(len(self.nodes) + 1))
+                self._write_configuration(_free_ports(len(self.nodes) + 3))
                 self._start_munged()
+                if self._accounts:
+                    accounting.start(
+                        self.directory, self._database_port, self._dbd_port, self._keep, _listens
+                    )
+                    self.run_as_root(["sacctmgr", "--immediate", "add", "cluster", "rig"])
                 self._start_slurmctld("-c", "-i")
                 for node in self.nodes:
                     self._start_slurmd(node)
@@ -373,7 +388,8 @@ class SlurmRig:
         partial.rename(self.directory / "rig.json")
 
     def _write_configuration(self, ports: Sequence[int]) -> None:
-        self._ctld_port, self._node_ports = ports[0], tuple(ports[1:])
+        self._ctld_port, self._database_port, self._dbd_port, *node_ports = ports
+        self._node_ports = tuple(node_ports)
         # A GPU needs a device file each, or jobs get no CUDA_VISIBLE_DEVICES. Nothing opens it, since no cgroup
         # confines devices here; it is a second /dev/null.
         for number in range(4):
@@ -384,13 +400,27 @@ class SlurmRig:
         version = subprocess.run(
             ["slurmctld", "-V"], env=self.env, capture_output=True, text=True, check=True
         )
+        overrides = dict(self._overrides)
+        if self._accounts:
+            overrides = {
+                "AccountingStorageType": "accounting_storage/slurmdbd",
+                "AccountingStorageHost": "localhost",
+                "AccountingStoragePort": str(self._dbd_port),
+                "AccountingStoragePass": f"{self.directory}/run/munge.socket",  # slurm.conf(5): with munge, its socket
+                "AccountingStorageTRES": "gres/gpu",
+                **overrides,
+            }
+        if self._job_submit:
+            overrides = {"JobSubmitPlugins": "lua", **overrides}
+            (self.directory / "etc" / "job_submit.lua").write_text(self._job_submit)
         files = slurm_conf.render(
             self.directory,
             release=version.stdout.split()[-1],
             controller_port=self._ctld_port,
             nodes=dict(zip(self.nodes, self._node_ports, strict=True)),
-            overrides=self._overrides,
+            overrides=overrides,
             partitions=self._partitions,
+            nodes_like=self._nodes_like,
         )
         for name, text in files.items():
             (self.directory / "etc" / name).write_text(text)

@@ -24,6 +24,7 @@ def render(
     nodes: Mapping[str, int],
     overrides: Mapping[str, str | None],
     partitions: Mapping[str, Mapping[str, str]],
+    nodes_like: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
     """File names and texts. `release` is Slurm's, like 22.05.8; `nodes` are names and the ports of their slurmd.
 
@@ -79,20 +80,36 @@ def render(
         raise RigError(f"overrides: {unknown[0]!r} is not the name of a slurm.conf setting")
     settings.update(overrides)
     lines = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    gpus: dict[str, list[str]] = {}
     for node, port in nodes.items():
-        lines.append(
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=32 RealMemory=256000"
-            " Gres=gpu:a100:4 Feature=a100,fake"
-        )
+        hardware = {"CPUs": "32", "RealMemory": "256000", "Gres": "gpu:a100:4", "Feature": "a100,fake"}
+        hardware |= nodes_like.get(node, {})
+        gpus.setdefault(hardware["Gres"], []).append(node)
+        words = " ".join(f"{key}={value}" for key, value in hardware.items() if value)
+        lines.append(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {words}")
     names = ",".join(nodes)
     for name, options in partitions.items():
-        merged = {"MaxTime": "60", "DefaultTime": "10", "State": "UP", "OverSubscribe": "NO", **options}
-        words = " ".join(f"{key}={value}" for key, value in merged.items())
-        lines.append(f"PartitionName={name} Nodes={names} {words}")
+        merged = {"Nodes": names, "MaxTime": "60", "DefaultTime": "10", "State": "UP", "OverSubscribe": "NO"}
+        merged |= options
+        words = " ".join(f"{key}={value}" for key, value in merged.items() if value)
+        lines.append(f"PartitionName={name} {words}")
     # Cgroups stay out of it: 24.05 and newer must be told, older releases refuse the setting.
     modern = tuple(int(part) for part in release.split(".")[:2]) >= (24, 5)
     return {
         "slurm.conf": "\n".join(lines) + "\n",
-        "gres.conf": f"AutoDetect=off\nNodeName={names} Name=gpu Type=a100 File={base}/dev/fakegpu[0-3]\n",
+        "gres.conf": "AutoDetect=off\n" + "".join(_gres(base, gres, names) for gres, names in gpus.items()),
         "cgroup.conf": "CgroupPlugin=disabled\n" if modern else "",
     }
+
+
+def _gres(base: Path, gres: str, nodes: list[str]) -> str:
+    """The lines of gres.conf for nodes with `gpu:a100:4`, `gpu:2` or several of these joined by commas."""
+    lines = ""
+    first = 0
+    for part in filter(None, gres.split(",")):
+        _, *kind, count = part.split(":")
+        last = first + int(count) - 1
+        typed = f" Type={kind[0]}" if kind else ""
+        lines += f"NodeName={','.join(nodes)} Name=gpu{typed} File={base}/dev/fakegpu[{first}-{last}]\n"
+        first = last + 1
+    return lines

@@ -891,6 +891,27 @@ def quoted(text: str) -> str:
 CONTAINER_ENTRY = '. "$0" && exec "$@"'
 
 
+def container_command(runtime: str, scratch: str, binds: Sequence[str], cwd: str, gpu: str) -> List[str]:
+    """The command that runs something in an image, up to the image: nothing of the host's home, /tmp or variables gets in.
+
+    `scratch` has the folders home and container; `gpu` is none, nvidia or amd.
+    """
+    command = [runtime, "exec", "--cleanenv", "--contain"]
+    command += ["--workdir", os.path.join(scratch, "container"), "--home", os.path.join(scratch, "home")]
+    for bind in binds:
+        command += ["--bind", bind]
+    command += ["--pwd", cwd]
+    return command + {"none": [], "nvidia": ["--nv"], "amd": ["--rocm"]}[gpu]
+
+
+def container_directories(scratch: str) -> Dict[str, str]:
+    """Where Apptainer and its forks put what they need for a moment: never into the home directory, whose quota is small, nor into
+    /tmp, which is often memory. Each fork reads the names with its own prefix. (Without CONFIGDIR, Apptainer 1.4 makes ~/.apptainer.)"""
+    place = os.path.join(scratch, "tmp")
+    kinds = ("CACHEDIR", "CONFIGDIR", "TMPDIR")
+    return {prefix + "_" + kind: place for prefix in ("APPTAINER", "SINGULARITY") for kind in kinds}
+
+
 class Launch:
     """Everything one start of the engine needs: its private directory, command and environment."""
 
@@ -950,7 +971,7 @@ class Launch:
             return {"argv": argv, "env": variables, "cwd": cwd, "log": log, "remove": self.directories()}
         # The command `apptainer` gets nothing but `own`: variables such as APPTAINER_BIND would change what it does.
         argv = self.contained(argv, cwd, dict(passed, **given))
-        variables = dict(own, LANG=passed["LANG"])
+        variables = dict(own, LANG=passed["LANG"], **container_directories(self.scratch))
         return {"argv": argv, "env": variables, "cwd": self.scratch, "log": log, "remove": self.directories()}
 
     def given(self) -> Dict[str, str]:
@@ -967,17 +988,8 @@ class Launch:
         entry = os.path.join(self.scratch, "environment")
         lines = ["export {}={}\n".format(name, quoted(value)) for name, value in sorted(variables.items())]
         write_synced(entry, "".join(lines))
-        command = [self.runtime, "exec", "--cleanenv", "--contain"]
-        command += [
-            "--workdir",
-            os.path.join(self.scratch, "container"),
-            "--home",
-            os.path.join(self.scratch, "home"),
-        ]
-        for bind in ["{0}:{0}".format(path) for path in self.directories()] + self.engine.binds:
-            command += ["--bind", bind]
-        command += ["--pwd", cwd]
-        command += {"none": [], "nvidia": ["--nv"], "amd": ["--rocm"]}[self.engine.gpu]
+        binds = ["{0}:{0}".format(path) for path in self.directories()] + self.engine.binds
+        command = container_command(self.runtime, self.scratch, binds, cwd, self.engine.gpu)
         return [*command, self.engine.image, "/bin/sh", "-c", CONTAINER_ENTRY, entry, *argv]
 
     def remove(self) -> None:

@@ -115,6 +115,13 @@ class Client:
         return stub(self._channel)
 
     @functools.cached_property
+    def admin(self) -> Any:
+        from llmop.api.v1 import admin_pb2_grpc
+
+        stub: Any = admin_pb2_grpc.AdminServiceStub
+        return stub(self._channel)
+
+    @functools.cached_property
     def artifacts(self) -> Any:
         from llmop.api.v1 import artifacts_pb2_grpc
 
@@ -125,11 +132,11 @@ class Client:
         self._channel.close()
 
     def call(self, method: Any, request: Any, *, timeout_s: float | None = None) -> Any:
-        """One answer, within `timeout_s` where the usual bound is not enough. Raises ServerError."""
+        """One answer, within `timeout_s` where a call is known to take longer than others. Raises ServerError."""
         try:
             return method(request, timeout=timeout_s or self._timeout_s)
         except grpc.RpcError as error:
-            raise self._translate(error) from error
+            raise self._translate(error, timeout_s) from error
 
     def stream(self, method: Any, request: Any) -> Iterator[Any]:
         """All answers, for as long as they come. Raises ServerError."""
@@ -229,7 +236,7 @@ class Client:
                 else:
                     raise
 
-    def _translate(self, error: Any) -> ServerError:
+    def _translate(self, error: Any, timeout_s: float | None = None) -> ServerError:
         from grpc_status import rpc_status
 
         status = rpc_status.from_call(error)
@@ -242,7 +249,7 @@ class Client:
             )
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
             return ServerError(
-                f"error: the controller did not answer within {self._timeout_s:g}s; what it was asked may still happen",
+                f"error: the controller did not answer within {timeout_s or self._timeout_s:g}s; what it was asked may still happen",
                 ExitCode.TIMEOUT,
                 reason="Timeout",
             )

@@ -50,7 +50,7 @@ MEANINGS = {
     ExitCode.INTERNAL: "the controller failed",
     ExitCode.TOO_MANY_REQUESTS: "the controller is asked too much at once",
     ExitCode.TOO_LARGE: "the message is too large",
-    ExitCode.UNEXPECTED: "what was waited for cannot come any more: stalled, or deleted",
+    ExitCode.UNEXPECTED: "what was waited for cannot come any more: stalled, or deleted; or a check failed",
 }
 
 

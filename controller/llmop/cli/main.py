@@ -26,12 +26,15 @@ COMMANDS = {
     "delete": "Delete objects",
     "describe": "Show an object with its conditions, replicas and events",
     "diff": "Show what apply would change",
+    "discover": "Ask Slurm about the site and write manifests for review",
+    "doctor": "Look at the health of the installation",
     "events": "List what happened",
     "explain": "Describe the fields of a kind",
     "generate": "Let a model go on with a text",
     "get": "List objects",
     "logs": "Print the log of a replica",
     "port-forward": "Reach the engine of one replica from this machine",
+    "preflight": "Check a cluster or a deployment before anything is started",
     "rollout": "Watch, pause, restart or undo the rollout of a deployment",
     "scale": "Set the number of replicas of a deployment",
     "top": "Show the load of the models as a gateway counts it",
@@ -48,12 +51,9 @@ LATER_COMMANDS = frozenset(
         "autoscale",
         "batch",
         "bench",
-        "discover",
-        "doctor",
         "edit",
         "key",
         "patch",
-        "preflight",
     }
 )
 

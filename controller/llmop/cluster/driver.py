@@ -14,10 +14,10 @@ class Cluster(Protocol):
     """
 
     async def submit(self, request: job.JobRequest) -> job.SubmitOutcome:
-        """Submits one job, once, with `--no-requeue --dependency=singleton` and the name of the request.
+        """Submits one job, once, with `--no-requeue` and the name of the request.
 
-        Of several jobs of one name at most one may run at a time (Slurm's singleton). The caller has stored its
-        intent before.
+        With `request.singleton` of several jobs of one name at most one may run at a time (Slurm's singleton). The caller has
+        stored its intent before.
         """
         ...
 

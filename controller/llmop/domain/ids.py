@@ -7,6 +7,8 @@ INSTALLATION_LENGTH = 6
 UID_LENGTH = 8
 REPLICA_LENGTH = 57
 SUFFIX_LENGTH = 5
+_CANARY = "canary"
+_PREFLIGHT = "preflight"
 
 _JOB_NAME = re.compile(
     r"llmop-(?P<installation>[a-z0-9]{6})-(?P<replica>[a-z0-9][a-z0-9-]*)-(?P<uid>[0-9a-f]{8})"
@@ -45,6 +47,28 @@ def job_name(installation: str, replica: str, uid: str) -> str:
     the accounting database keeps.
     """
     return f"llmop-{installation}-{replica[:REPLICA_LENGTH].rstrip('-')}-{uid[:UID_LENGTH]}"
+
+
+def canary_name(installation: str, uid: str) -> str:
+    """The Slurm job name of a canary. No replica's name is that short: it would have a random suffix."""
+    return job_name(installation, _CANARY, uid)
+
+
+def preflight_name(installation: str, uid: str) -> str:
+    """The Slurm job name of a preflight's look at a node."""
+    return job_name(installation, _PREFLIGHT, uid)
+
+
+def is_preflight(name: str, installation: str) -> bool:
+    """Whether `name` is that of a preflight of this installation."""
+    parts = parse_job_name(name)
+    return parts is not None and parts.installation == installation and parts.replica == _PREFLIGHT
+
+
+def is_canary(name: str, installation: str) -> bool:
+    """Whether `name` is that of a canary of this installation."""
+    parts = parse_job_name(name)
+    return parts is not None and parts.installation == installation and parts.replica == _CANARY
 
 
 def parse_job_name(name: str) -> JobName | None:

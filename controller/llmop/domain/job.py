@@ -135,6 +135,10 @@ class JobRequest:
     directory: str  # the replica's directory: working directory and place of job.log
     time_limit_s: int = 0
     signal_before_end_s: int = 0  # Slurm's --signal=B:USR1@<this>; 0 = none
+    # For the plugins of Slurm sites; the local driver, which has none, does not read them.
+    comment: str = ""  # the name once more, at sites that change names
+    singleton: bool = True  # False where a site's plugins make it useless or harmful
+    held: bool = False  # never to be started
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,4 +195,5 @@ class Capabilities:
     message_timeout_s: int
     accounting: bool
     partitions: tuple[str, ...] = ()
+    clock_ahead_s: float | None = None  # of ours; None where the cluster does not tell its time
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)

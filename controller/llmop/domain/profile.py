@@ -20,3 +20,4 @@ class Profile:
     time_limit_s: int = 0
     time_min_s: int = 0
     max_replicas: int = 0  # 0 = no bound
+    gpu_vendor: str = ""  # nvidia or amd; "" = what the runtime is made for

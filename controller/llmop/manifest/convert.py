@@ -179,6 +179,7 @@ def profile(resource: resources.Resource) -> profiles.Profile:
         time_limit_s=_slurm_seconds(spec.time_limit),
         time_min_s=_slurm_seconds(spec.time_min),
         max_replicas=spec.max_replicas or 0,
+        gpu_vendor=spec.gpu_vendor or "",
     )
 
 

@@ -7,7 +7,7 @@ Nothing is done on a cluster whose brake is pulled, and nothing new is submitted
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import endpoint, ids, replica, resources, staging
+from llmop.domain import endpoint, fences, ids, replica, resources, staging
 from llmop.planner import (
     artifacts,
     assess,
@@ -325,6 +325,7 @@ def _roll(
         view is not None
         and revision.number > 0
         and view.is_current
+        and view.fences.identity is not fences.Identity.NOTHING
         and not desired.problems
         and not desired.name_conflict
         and desired.runtime is not None

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from llmop.domain import ids, job, site
 
+PREFLIGHT_LIVES_S = 90_000.0  # nobody waits longer for the job of a preflight
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Orphans:
@@ -39,6 +41,11 @@ def find(
     for seen in jobs:
         parts = ids.parse_job_name(seen.name)
         if parts is None or parts.installation != installation or not seen.state.is_live or seen.name in live:
+            continue
+        if ids.is_canary(seen.name, installation):  # whoever sent it cancels it
+            continue
+        is_young = seen.submitted_at is None or now - seen.submitted_at < PREFLIGHT_LIVES_S
+        if ids.is_preflight(seen.name, installation) and is_young:
             continue
         if seen.state is job.JobState.COMPLETING:
             continue

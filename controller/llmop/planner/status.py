@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import conditions, job, replica
-from llmop.planner import artifacts, assess, backoff, rollout, values
+from llmop.domain import conditions, fences, job, replica
+from llmop.planner import artifacts, assess, backoff, canary, rollout, values
 
 _TRUE, _FALSE, _UNKNOWN = conditions.Status.TRUE, conditions.Status.FALSE, conditions.Status.UNKNOWN
 
@@ -50,7 +50,8 @@ def deployment_conditions(
     """
     spec = desired.deployment.spec
     wanted = 0 if desired.deployment.deleted_at is not None else spec.replicas
-    stalled = _stalled(desired, brake, gate, is_stalled_submission=is_stalled_submission)
+    view = seen.clusters.get(spec.template.cluster)
+    stalled = _stalled(desired, brake, gate, view, is_stalled_submission=is_stalled_submission)
     capacity = _capacity(desired, replicas, seen)
     progressing = _progressing(desired, replicas, counts, brake, seen, newest, wanted, gate)
     if counts.available >= wanted - spec.max_unavailable and (counts.available > 0 or wanted == 0):
@@ -89,12 +90,19 @@ def _condition(kind: str, status: conditions.Status, reason: str, message: str) 
 
 
 def _stalled(
-    desired: values.Desired, brake: backoff.Brake, gate: artifacts.Gate, *, is_stalled_submission: bool
+    desired: values.Desired,
+    brake: backoff.Brake,
+    gate: artifacts.Gate,
+    view: values.ClusterView | None,
+    *,
+    is_stalled_submission: bool,
 ) -> conditions.Condition:
     if desired.problems:
         return _condition("Stalled", _TRUE, "InvalidReference", "; ".join(desired.problems))
     if desired.name_conflict:
         return _condition("Stalled", _TRUE, "NameConflict", desired.name_conflict)
+    if view is not None and view.fences.identity is fences.Identity.NOTHING:
+        return _condition("Stalled", _TRUE, "SiteRewritesJobs", canary.NO_IDENTITY)
     if gate.needs_user:
         return _condition("Stalled", _TRUE, gate.condition.reason, gate.condition.message)
     if desired.record.stalled_reason:
@@ -127,6 +135,8 @@ def _capacity(
         return _condition("CapacityAvailable", _UNKNOWN, "ClusterUnreachable", view.problem)
     if view.brake:
         return _condition("CapacityAvailable", _UNKNOWN, "MassVanish", view.brake)
+    if view.unproven:
+        return _condition("CapacityAvailable", _UNKNOWN, "CanaryNotBack", view.unproven)
     # The worst reason wins, so that the text does not depend on the order of replicas.
     severity = {
         job.PendingClass.NEVER: 0,

@@ -10,17 +10,21 @@ it runs now (in flight), or nobody knows. The last is settled by looking for the
 | none, the settle time is not over         | wait: the submission may land late                       |
 | none, settled                             | submit the same name again: singleton makes a late twin inert |
 | none, settled, three attempts without one | say so, and go on slowly                                 |
+
+At sites whose plugins take the dependency away (see `canary`) a late twin is not inert but costs a node until it has lost the claim, so
+settling takes three times as long. Where jobs cannot be found again at all, nothing is submitted.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import job, replica
+from llmop.domain import fences, job, replica
 from llmop.planner import backoff, values
 
 ROUNDS_BEFORE_STALLED = 3
 SLOW_RETRY_S = 600.0
 REFUSED_MAX_S = 600.0  # the longest wait after a refusal
+SETTLE_WITHOUT_SINGLETON = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,11 @@ class Resolution:
     actions: tuple[values.Action, ...] = ()
     wait_until: float | None = None
     is_stalled: bool = False
+
+
+def may_submit(view: values.ClusterView) -> bool:
+    """A job that could not be found again must not be made."""
+    return not view.unproven and view.fences.identity is not fences.Identity.NOTHING
 
 
 def preference(candidate: job.ObservedJob) -> tuple[int, float, int]:
@@ -64,7 +73,7 @@ def resolve(each: replica.Replica, seen: values.Observed) -> Resolution:
         return _first_attempt(each, view, seen.now)
     # Without an outcome the controller died meanwhile, and its sbatch may still be trying.
     ended_at = submission.unknown_at or submission.attempt_at + view.site.submit_timeout_s
-    settles_at = ended_at + view.site.settle_s
+    settles_at = ended_at + view.site.settle_s * (1 if view.fences.singleton else SETTLE_WITHOUT_SINGLETON)
     if submission.rounds >= ROUNDS_BEFORE_STALLED:
         settles_at = max(settles_at, submission.attempt_at + SLOW_RETRY_S)
     is_stalled = submission.rounds >= ROUNDS_BEFORE_STALLED
@@ -85,6 +94,8 @@ def resolve(each: replica.Replica, seen: values.Observed) -> Resolution:
                 ),
             )
         )
+    if not may_submit(view):
+        return Resolution(is_stalled=is_stalled)
     return Resolution(
         actions=(
             values.SubmitJob(
@@ -107,7 +118,7 @@ def _first_attempt(each: replica.Replica, view: values.ClusterView, now: float) 
     retry_at = each.submission.retry_at
     if backoff.is_ahead(retry_at, REFUSED_MAX_S, now):
         return Resolution(wait_until=retry_at)
-    if not view.is_current:
+    if not view.is_current or not may_submit(view):
         return Resolution()
     return Resolution(
         actions=(values.SubmitJob(replica=each, round=each.submission.rounds, why="a replica is missing"),)

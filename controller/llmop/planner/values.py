@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from llmop.domain import artifact, deployment, endpoint, job, resources, runtime, site, staging
 from llmop.domain.conditions import Condition
+from llmop.domain.fences import STANDARD, Fences
 from llmop.domain.replica import Drain, End, Heartbeat, Phase, Replica
 
 
@@ -38,6 +39,8 @@ class ClusterView:
     brake: str = ""  # why nothing may be done on this cluster now
     accounting: bool = False
     history: Mapping[str, tuple[job.ObservedJob, ...]] = dataclasses.field(default_factory=dict)
+    fences: Fences = STANDARD
+    unproven: str = ""  # why the fences are not known yet: nothing is submitted before
 
     @property
     def is_current(self) -> bool:

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from llmop.domain import conditions, resources
-from llmop.reconciler import codec, observe
+from llmop.domain import conditions, fences, resources, site
+from llmop.planner import canary as decisions
+from llmop.reconciler import canary, codec, observe
 from llmop.store import interface
 
 
@@ -16,7 +17,7 @@ def status(
     before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
     now_true = tuple(
         dataclasses.replace(each, observed_generation=owner.generation, changed_at=now)
-        for each in (_reachable(watch), _directory(watch))
+        for each in (_reachable(watch), _directory(watch), _fenced(watch))
     )
     shown = conditions.carry_over(before, now_true)
     learned = watch.capabilities
@@ -30,6 +31,8 @@ def status(
         "partitions": list(learned.partitions) if learned is not None else [],
         "settings": dict(learned.values) if learned is not None else {},
         "orphans": list(orphans),
+        "canary": canary.write(watch.canary.known) if watch.canary.known is not None else {},
+        "fences": canary.rows(watch.canary.known, learned),
     }
 
 
@@ -41,6 +44,26 @@ def _reachable(watch: observe.ClusterWatch) -> conditions.Condition:
     if watch.is_current:
         return _condition("Reachable", conditions.Status.TRUE, "Answers", "")
     return _condition("Reachable", conditions.Status.UNKNOWN, "NotLookedYet", "the cluster was not asked yet")
+
+
+def _fenced(watch: observe.ClusterWatch) -> conditions.Condition:
+    """Whether the submit protocol can work here, as the canary saw it."""
+    if watch.site.driver is not site.DriverKind.SLURM:
+        return _condition("Fenced", conditions.Status.TRUE, "NotNeeded", "")
+    if watch.canary.unproven:
+        return _condition("Fenced", conditions.Status.UNKNOWN, "CanaryNotBack", watch.canary.unproven)
+    holding = watch.canary.holding
+    if holding.identity is fences.Identity.NOTHING:
+        return _condition("Fenced", conditions.Status.FALSE, "SiteRewritesJobs", decisions.NO_IDENTITY)
+    if watch.canary.known is None:
+        message = (
+            f"the canary job was rejected, so that Slurm's usual behaviour is assumed: {watch.canary.problem}"
+        )
+        return _condition("Fenced", conditions.Status.UNKNOWN, "CanaryRejected", message)
+    if holding.identity is fences.Identity.COMMENT or not holding.singleton:
+        message = "this site changes jobs when they are submitted; status.fences says what stands in"
+        return _condition("Fenced", conditions.Status.TRUE, "WithSubstitutes", message)
+    return _condition("Fenced", conditions.Status.TRUE, "Proven", "")
 
 
 def _directory(watch: observe.ClusterWatch) -> conditions.Condition:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from llmop.domain import errors, replica, resources, site
+from llmop.domain import errors, fences, replica, resources, site
 from llmop.planner import brake, orphans, values
 from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue
 
@@ -67,6 +67,11 @@ class Lookout:
         """None when there is no such cluster (any more)."""
         where = self._sites().get(name)
         return None if where is None else self._fleet.ensure(where)
+
+    def fences(self, name: str) -> fences.Fences:
+        """Those that hold on a cluster, as far as it is known."""
+        watch = self.watch(name)
+        return watch.canary.holding if watch is not None else fences.STANDARD
 
     def _sites(self) -> Mapping[str, site.Site]:
         return self._gatherer.known()[2]
@@ -131,6 +136,9 @@ class Lookout:
             raise errors.Deposed(self._epoch)
         await self._announce(watch)
         replicas = await self._replicas_on(name)
+        owner = self._mirror.get(resources.CLUSTER, "", name)
+        if owner is not None:
+            watch.canary.restore(owner.status.get("canary") or {})
         changed = await watch.poll(
             replicas,
             self.agents.heartbeats,
@@ -138,11 +146,14 @@ class Lookout:
             self.timing.unreachable_s,
             self._ports.jitter(),
         )
+        if owner is not None:
+            here = [each for each in self._gatherer.known()[1].values() if each.cluster == name]
+            changed = await watch.prove(owner, here) or changed
         waiting = {each.deployment_uid for each in replicas if each.submission.state in replica.UNRESOLVED}
         missing = {each.deployment_uid for each in replicas if each.missing_since is not None}
-        for owner in self._mirror.all(resources.MODEL_DEPLOYMENT):
-            if changed or owner.uid in waiting or owner.uid in missing:
-                self._queue.add(queue.Key(kind=owner.kind, namespace=owner.namespace, name=owner.name))
+        for each in self._mirror.all(resources.MODEL_DEPLOYMENT):
+            if changed or each.uid in waiting or each.uid in missing:
+                self._queue.add(queue.Key(kind=each.kind, namespace=each.namespace, name=each.name))
         if changed or watch.is_current:
             self._queue.add(queue.Key(kind=resources.CLUSTER, namespace="", name=name))
 

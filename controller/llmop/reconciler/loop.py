@@ -75,7 +75,12 @@ class Reconciler:
         self._agents: ports.Agents = ports.NoAgents()
         self._stagers = artifacts.Stagers(outside.stage, outside.clock, spawn=self.spawn, wake=self.queue.add)
         preparer = prepare.Preparer(
-            outside.store, self._mirror, self._gatherer, refresh=self.refresh, install=outside.install
+            outside.store,
+            self._mirror,
+            self._gatherer,
+            refresh=self.refresh,
+            install=outside.install,
+            holding=self.lookout.fences,
         )
         self.submitter = submit.Submitter(
             outside.store,

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llmop.clock import Clock
 from llmop.cluster import driver
-from llmop.domain import ids, job, replica, site
+from llmop.domain import fences, ids, job, profile, replica, resources, site
 from llmop.planner import brake, values
-from llmop.reconciler import shared
+from llmop.reconciler import canary, shared
 
 SOON_S = 2.0  # after a submission or a cancellation, coalesced
 IDLE_S = 30.0
@@ -41,6 +41,7 @@ class ClusterWatch:
         self.cluster = cluster
         self.files = files
         self.capabilities: job.Capabilities | None = None
+        self.canary = canary.CanaryWatch(where, cluster, clock, installation)
         self.orphan_passes = 0
         self.orphans_seen: dict[str, float] = {}  # job name -> when it was seen without an owner first
         self.directory_problem = ""  # why the shared directory cannot be used
@@ -89,6 +90,11 @@ class ClusterWatch:
         return self._snapshot.jobs if self._snapshot is not None else ()
 
     @property
+    def taken_at(self) -> float | None:
+        """When the last complete snapshot was taken."""
+        return self._snapshot.taken_at if self._snapshot is not None else None
+
+    @property
     def is_current(self) -> bool:
         return self._snapshot is not None and not self._problem
 
@@ -102,14 +108,22 @@ class ClusterWatch:
             brake=self.braked,
             accounting=self._has_accounting(),
             history=self._history,
+            fences=self.canary.holding,
+            unproven=self.canary.unproven,
         )
 
     def _has_accounting(self) -> bool:
         """There is an accounting, and it has not been failing for so long that waiting for it helps nobody."""
-        if self.capabilities is None or not self.capabilities.accounting:
+        if not self._can_ask_accounting:
             return False
         failing_since = self._history_failing_since
         return failing_since is None or self._clock.monotonic() - failing_since < HISTORY_PATIENCE_S
+
+    @property
+    def _can_ask_accounting(self) -> bool:
+        """sacct finds jobs by the name that the site gave them, and knows comments at few sites only."""
+        has_names = self.canary.holding.identity is fences.Identity.NAME
+        return has_names and self.capabilities is not None and self.capabilities.accounting
 
     def is_over(self, job_name: str, job_id: str) -> bool:
         """A complete snapshot says that this job has ended. Absence says nothing: it may have begun after the snapshot."""
@@ -129,7 +143,7 @@ class ClusterWatch:
         """Takes a snapshot. True when something is different from before. `jitter` in 0..1 stretches the interval by up to a tenth."""
         await self._learn_capabilities()
         before, era = self._clock.monotonic(), self._era
-        snapshot = await self.cluster.snapshot()
+        snapshot = await self._look()
         self._last_s = self._clock.monotonic() - before
         # Ended replicas hold nothing and end by themselves: only live ones make the cluster busy.
         is_idle = not any(each.end is None for each in replicas)
@@ -153,6 +167,18 @@ class ClusterWatch:
         self._schedule(jitter, is_idle=is_idle)
         return changed
 
+    async def _look(self) -> job.Snapshot:
+        """A snapshot with our jobs under the names that we gave them."""
+        snapshot = await self.cluster.snapshot()
+        found = fences.identified(snapshot.jobs, self.canary.holding.identity)
+        return dataclasses.replace(snapshot, jobs=found)
+
+    async def prove(self, owner: resources.Resource, profiles: Sequence[profile.Profile]) -> bool:
+        """Sends the canary when it is time to; `owner` is the stored Cluster. True when something is different from before."""
+        if not self.is_current or self.braked:
+            return False
+        return await self.canary.step(owner.generation, self.capabilities, profiles, self.jobs)
+
     def _schedule(self, jitter: float, *, is_idle: bool) -> None:
         wait_s = interval_s(self.site, self._last_s, self._failures, is_idle=is_idle)
         self._due_at = self._clock.monotonic() + wait_s * (1.0 + 0.1 * jitter)
@@ -168,7 +194,7 @@ class ClusterWatch:
 
     async def _ask_history(self, replicas: Sequence[replica.Replica]) -> bool:
         """Asks the accounting for jobs that are not in the queue although a replica waits for them; once a minute at most."""
-        if self.capabilities is None or not self.capabilities.accounting:
+        if not self._can_ask_accounting:
             return False
         live = {each.submission.job_name for each in replicas if each.end is None}
         self._history = {name: found for name, found in self._history.items() if name in live}

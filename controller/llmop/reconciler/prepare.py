@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-from llmop.domain import job, replica, resources, site, staging
+from llmop.domain import fences, job, replica, resources, site, staging
 from llmop.manifest import convert
+from llmop.planner import canary
 from llmop.reconciler import gather, mirror, render, submit
 from llmop.store import interface
 
@@ -11,7 +12,8 @@ from llmop.store import interface
 class Preparer:
     """Renders the job of a replica from what is stored then.
 
-    `refresh` brings `stored` up to date; `install` makes the shared directory usable, or raises OSError.
+    `refresh` brings `stored` up to date; `install` makes the shared directory usable, or raises OSError;
+    `holding` tells which fences hold on a cluster.
     """
 
     def __init__(
@@ -21,12 +23,14 @@ class Preparer:
         gatherer: gather.Gatherer,
         refresh: Callable[[], Awaitable[None]],
         install: Callable[[site.Site], Awaitable[render.Installation]],
+        holding: Callable[[str], fences.Fences],
     ) -> None:
         self._store = store
         self._mirror = stored
         self._gatherer = gatherer
         self._refresh = refresh
         self._install = install
+        self._holding = holding
 
     async def prepare(self, each: replica.Replica) -> submit.Prepared | job.Refused | str:
         """A text when the replica is not wanted any more. Raises ValueError when it cannot be rendered."""
@@ -46,6 +50,9 @@ class Preparer:
         where = sites.get(each.cluster)
         if engine is None or where is None:
             return "its runtime or its cluster is gone"
+        holding = self._holding(each.cluster)
+        if holding.identity is fences.Identity.NOTHING:  # found out after this submission was decided
+            return job.Refused(message=canary.NO_IDENTITY)
         try:
             template = staging.located(engine, template, convert.pins(revision), where.shared_dir)
         except ValueError as error:
@@ -54,4 +61,13 @@ class Preparer:
             installation = await self._install(where)
         except OSError as error:
             return job.Refused(message=f"{where.shared_dir}: {error.strerror or error}")
-        return render.prepared(installation, each, ledgers[0], template, engine, resource_profile, where)
+        return render.prepared(
+            installation,
+            each,
+            ledgers[0],
+            template,
+            engine,
+            resource_profile,
+            where,
+            holding,
+        )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmop.cluster.slurm import script
-from llmop.domain import deployment, job, profile, replica, runtime, site
+from llmop.domain import deployment, fences, job, profile, replica, runtime, site
 from llmop.reconciler import submit
 from llmop.runtimes import options, render
 from llmop.store import interface
@@ -33,7 +33,9 @@ def prepared(
     engine: runtime.Runtime,
     resource_profile: profile.Profile,
     where: site.Site,
+    holding: fences.Fences = fences.STANDARD,
 ) -> submit.Prepared:
+    """The submission of a replica, with the fences that hold at its site."""
     directory = f"{where.shared_dir}/replicas/{each.name}"
     text = script.batch_script(
         python=where.python,
@@ -41,20 +43,34 @@ def prepared(
         config=f"{directory}/replica.json",
         prelude=where.prelude,
     )
+    request = job_request(each.submission.job_name, directory, text, template, resource_profile, holding)
+    return submit.Prepared(
+        request=request,
+        config=replica_json(installation, each, ledger, template, engine, resource_profile, where),
+        script_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+    )
+
+
+def job_request(
+    name: str,
+    directory: str,
+    text: str,
+    template: deployment.Template,
+    resource_profile: profile.Profile,
+    holding: fences.Fences,
+) -> job.JobRequest:
+    """The job of a replica of `template` as it is submitted; `text` is its script."""
     time_limit_s = options.time_limit_s(template, resource_profile)
     signal_s = template.termination_grace_s + SIGNAL_MARGIN_S
-    request = job.JobRequest(
-        name=each.submission.job_name,
+    return job.JobRequest(
+        name=name,
         options=options.options(template, resource_profile),
         script=text,
         directory=directory,
         time_limit_s=time_limit_s,
         signal_before_end_s=signal_s if not time_limit_s or signal_s < time_limit_s // 2 else 0,
-    )
-    return submit.Prepared(
-        request=request,
-        config=replica_json(installation, each, ledger, template, engine, resource_profile, where),
-        script_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+        comment=name if holding.identity is fences.Identity.COMMENT else "",
+        singleton=holding.singleton,
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from llmop.domain import endpoint
 
@@ -114,6 +114,11 @@ class EndpointBook:
         if before is None or before.version < version:
             for _, deployment in self._draining.values():
                 self._on_drained(deployment)
+
+    def gateways(self) -> Mapping[str, tuple[float, int]]:
+        """By name: seconds since the last sign of life, and the version of the table it acts on."""
+        now = self._now()
+        return {name: (now - known.seen_at, known.version) for name, known in sorted(self._gateways.items())}
 
     def drained(self) -> frozenset[str]:
         """The draining endpoints that no live gateway chooses any more. Without a live gateway that is all of them.

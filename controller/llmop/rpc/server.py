@@ -8,6 +8,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from llmop.api.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
     artifacts_pb2,
     artifacts_pb2_grpc,
     gateway_pb2,
@@ -22,6 +24,7 @@ from llmop.api.v1 import (
 from llmop.clock import Clock
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import socket
+from llmop.rpc.admin import Administration, AdminServicer
 from llmop.rpc.artifacts import ArtifactServicer
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.gateway import GatewayServicer
@@ -39,6 +42,7 @@ SERVICES = tuple(
         (rollout_pb2, "RolloutService"),
         (logs_pb2, "LogService"),
         (gateway_pb2, "GatewayService"),
+        (admin_pb2, "AdminService"),
         (artifacts_pb2, "ArtifactService"),
     )
 )
@@ -91,6 +95,7 @@ def build(
     clock: Clock,
     endpoints: EndpointSource,
     hint: Hint,
+    administration: Administration,
     log_poll_s: float = 0.5,
 ) -> ControlServer:
     """The server of the control API at `unix:///absolute/path`, not listening yet.
@@ -106,6 +111,7 @@ def build(
         (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer)),
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
         (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints)),
+        (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
         (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
     )
     for add, servicer in services:

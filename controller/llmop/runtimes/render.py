@@ -46,7 +46,7 @@ def engine_command(runtime: Runtime, template: Template, profile: Profile, site:
         cwd="{scratch}",
         ports=runtime.ports,
         requires=tuple(path for path in (model_path(template), *binds) if path),
-        container=_container(runtime, template, site, image, binds),
+        container=_container(runtime, template, profile, site, image, binds),
         health={
             "path": runtime.health_path,
             "period": template.readiness_period_s,
@@ -78,7 +78,7 @@ def model_path(template: Template) -> str:
 
 
 def _container(
-    runtime: Runtime, template: Template, site: Site, image: str, binds: list[str]
+    runtime: Runtime, template: Template, profile: Profile, site: Site, image: str, binds: list[str]
 ) -> Mapping[str, Any]:
     if not image:
         return {"kind": "none"}
@@ -87,9 +87,14 @@ def _container(
     return {
         "kind": "apptainer",
         "image": image,
-        "gpu": runtime.gpu if template.gpus else "none",
+        "gpu": _vendor(runtime, profile) if template.gpus else "none",
         "binds": [f"{path}:{path}:ro" for path in mounted],
     }
+
+
+def _vendor(runtime: Runtime, profile: Profile) -> str:
+    """The site knows its hardware; an engine that uses no GPU gets to see none wherever it runs."""
+    return runtime.gpu if runtime.gpu == "none" else profile.gpu_vendor or runtime.gpu
 
 
 def _root_of(path: str, site: Site) -> str:

@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from llmop.cluster.slurm import states
-from llmop.domain import replica, site
+from llmop.domain import job, replica, site
 from llmop.store import interface, sql, sqlite
 from llmop.testing import film, invariants
 from llmop.testing.clock import FakeClock
 from llmop.testing.faults import Chaos, Users
 from llmop.testing.memory_store import MemoryStore
-from llmop.testing.virtual_slurm import Shape, constant, lognormal, uniform
+from llmop.testing.virtual_slurm import Shape, constant, lognormal, unchanged, uniform
 from llmop.testing.world import World
 
 PATIENCE_S = (
@@ -110,6 +110,11 @@ async def _play(seed: int, setting: Setting, store: interface.Store) -> Result:
     return result
 
 
+def _strips_dependency(request: job.JobRequest) -> job.JobRequest:
+    """A site whose plugin takes the singleton away: only the claim keeps twins apart."""
+    return dataclasses.replace(request, singleton=False)
+
+
 def _world(seed: int, store: interface.Store, source: random.Random) -> World:
     clock = FakeClock(seed)
     shape = Shape(
@@ -121,6 +126,7 @@ def _world(seed: int, store: interface.Store, source: random.Random) -> World:
         node_timeout_s=source.choice((60, 300)),
         accounting=source.random() < 0.5,
         skew_s=source.choice((0.0, 0.0, 2.0, -2.0, 45.0, -45.0, 600.0, -600.0)),
+        plugin=_strips_dependency if seed % 4 == 3 else unchanged,
     )
     return World(
         seed,

@@ -89,7 +89,7 @@ def squeue_record(job: VirtualJob, skew_s: float) -> str:
         "4294901759",
         "(null)",
         "(null)",
-        "singleton(unfulfilled)" if pending and reason == "Dependency" else "(null)",
+        "singleton(unfulfilled)" if pending and _depends(job, reason) else "(null)",
         "(null)",
         time(job.submitted_at),
         "(null)",
@@ -139,3 +139,8 @@ def _limit(seconds: int | None) -> str:
     if days:
         return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _depends(job: VirtualJob, reason: str) -> bool:
+    """A held job keeps its dependency for ever: nobody looks whether it is fulfilled."""
+    return job.request.singleton and (reason == "Dependency" or bool(job.held))

@@ -97,6 +97,11 @@ def uniform(low: float, high: float) -> Draw:
     return lambda source: source.uniform(low, high)
 
 
+def unchanged(request: JobRequest) -> JobRequest:
+    """What a site without plugins makes of a submission."""
+    return request
+
+
 _TURN, _NOTHING, _EPILOG, _PURGE = lognormal(20, 1.0, 3600), constant(0), constant(1), uniform(0, 60)
 
 
@@ -120,6 +125,7 @@ class Shape:
     accounting_lag_s: float = 5.0
     max_submit: int | None = None  # jobs in the queue; more are refused
     max_running: int | None = None  # more wait with a QOS reason
+    plugin: Callable[[JobRequest], JobRequest] = unchanged  # what the site makes of a submission
     skew_s: float = 0.0  # Slurm's clock is that much ahead of the true one
 
 
@@ -183,7 +189,7 @@ class VirtualSlurm:
     # The driver
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
-        self.calls["submit"] += 1
+        self.calls["submit held" if request.held else "submit"] += 1
         if self._down:
             return self._failure("Unable to contact slurm controller (connect failure)")
         if self._frozen is not None:
@@ -526,6 +532,7 @@ class VirtualSlurm:
     def _land(
         self, request: JobRequest, *, is_late: bool = False
     ) -> VirtualJob | Rejected | Refused | SubmitUnknown:
+        request = self.shape.plugin(request)
         options = dict(request.options)
         partition = options.get("partition", self.shape.partitions[0])
         if partition not in self.shape.partitions:
@@ -549,7 +556,8 @@ class VirtualSlurm:
             submitted_at=now,
             eligible_at=now + self.shape.queue_wait(self._random),
             time_limit_s=_minutes_up(request.time_limit_s or self.shape.default_time_s),
-            comment=options.get("comment", ""),
+            comment=request.comment or options.get("comment", ""),
+            held="JobHeldUser" if request.held else "",
             is_late=is_late,
         )
         self._next_id += 1
@@ -603,7 +611,7 @@ class VirtualSlurm:
 
     def _has_twin(self, job: VirtualJob) -> bool:
         """Singleton: another job of this name runs, or waits and has a lower id."""
-        return any(
+        return job.request.singleton and any(
             other.name == job.name and (other.phase is not Phase.PENDING or other.id < job.id)
             for other in self._jobs.values()
             if other is not job and other.phase is not Phase.ENDED

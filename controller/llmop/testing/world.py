@@ -31,9 +31,9 @@ RETENTION_S = 1800.0
 CHANGES_KEPT = 40  # so few that a controller which stood still for a while has to read everything again
 TOMBSTONES_KEPT_S = 7200.0
 EVENTS_KEPT_S = 3600.0
-COMES_TO_REST = (
-    5  # passes: what one has written may be what the next one acts on (an end, then what it leaves behind)
-)
+# Passes: what one has written may be what the next one acts on (an end, then what it leaves behind). While nothing may be submitted, the
+# intents of an older revision give way one by one, and no sbatch under way says that there is more to come.
+COMES_TO_REST = 20
 REPETITIONS = frozenset({values.OrderDrain, values.CancelJobs, values.SubmitJob})
 
 

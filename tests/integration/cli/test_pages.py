@@ -67,14 +67,15 @@ def ready(world: World) -> None:
 
 def arguments(rest: str, world: World) -> list[str]:
     words = []
-    for word in shlex.split(rest):
+    for word in shlex.split(rest, comments=True):
         for name, known in NAMES.items():
             word = word.replace(name, known)
         word = word.replace("rep/chat", "rep/chat-aaaaa") if word == "rep/chat" else word
         word = word.replace("cl/chat", "cl/default")
         if word.endswith((".yaml", ".yml")):
             path = world.directory / word
-            path.write_text((ROOT / "manifests" / "runtimes" / "simulator.yaml").read_text())
+            manifest = (ROOT / "manifests" / "runtimes" / "simulator.yaml").read_text()
+            path.write_text(manifest.replace("name: simulator", f"name: {path.stem}"))
             word = str(path)
         words.append(word)
     return words

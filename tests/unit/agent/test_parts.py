@@ -173,7 +173,13 @@ def test_the_containers_command_line_holds_no_value_of_the_environment(
     expected += ["--bind", f"{place}:{place}", "--bind", "/models:/models:ro", "--pwd", "/tmp", *flags]
     expected += ["/x.sif", "/bin/sh", "-c", '. "$0" && exec "$@"', f"{place}/environment"]
     assert [*expected, "engine", "--port", "20000"] == order["argv"]
-    assert {"PATH", "HOME", "USER", "TMPDIR", "LANG"} == set(order["env"])
+    temporary = {
+        f"{fork}_{kind}"
+        for fork in ("APPTAINER", "SINGULARITY")
+        for kind in ("CACHEDIR", "CONFIGDIR", "TMPDIR")
+    }
+    assert {"PATH", "HOME", "USER", "TMPDIR", "LANG"} | temporary == set(order["env"])
+    assert {f"{place}/tmp"} == {order["env"][name] for name in temporary}
     exports = "export A='it'\\''s'\nexport KEY='the-key'\nexport LANG='C.UTF-8'\nexport SLURM_JOB_ID='17'\n"
     assert exports == Path(place, "environment").read_text()
     assert 0o600 == Path(place, "environment").stat().st_mode & 0o777

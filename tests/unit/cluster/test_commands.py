@@ -307,6 +307,7 @@ else printf 'PartitionName=gpu State=UP\\nPartitionName=cpu State=DOWN\\n'; fi""
         message_timeout_s=10,
         accounting=True,
         partitions=("gpu", "cpu"),
+        clock_ahead_s=1.0 - FakeClock().now(),  # it says that it is one second past 1970
         values={
             "SLURM_VERSION": "24.11.5",
             "MinJobAge": "300 sec",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmop.cluster.slurm import parse
+from llmop.cluster.slurm import parse, states
 from llmop.domain.job import JobState, ObservedJob, PendingClass
 
 RECORDED = Path(__file__).resolve().parents[2] / "data" / "slurm" / "22.05"
@@ -287,6 +287,32 @@ def test_an_accounting_without_records_is_empty() -> None:
 def test_an_incomplete_accounting_is_no_information(text: str) -> None:
     with pytest.raises(parse.Garbled, match="sacct printed"):
         parse.sacct(text)
+
+
+def test_slurms_clock_stands_in_its_configuration() -> None:
+    assert 1795406788.0 == parse.config_time((RECORDED / "scontrol-show-config.txt").read_text())
+    assert None is parse.config_time("Configuration data as of 2026-11-28T03:00:00\n")
+    assert None is parse.config_time("")
+
+
+def test_the_answers_of_test_only_become_a_sentence_or_none() -> None:
+    recorded = json.loads((RECORDED / "test-only.json").read_text())
+    assert "would run on n1 of partition gpu" == parse.test_only(recorded["fits"]["stderr"])
+    assert "would run on n[1-2] of partition gpu" == parse.test_only(recorded["no-node-free"]["stderr"])
+    assert "" == parse.test_only("sbatch: everything is fine")
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("unknown-account", "Invalid account or account/partition combination specified"),
+        ("unknown-qos", "Invalid qos specification"),
+        ("unknown-partition", "invalid partition specified: nowhere; Invalid partition name specified"),
+        ("too-long", "Requested time limit is invalid (missing or exceeds some limit)"),
+    ],
+)
+def test_the_refusals_of_test_only_are_said_in_slurms_words(case: str, words: str) -> None:
+    assert words == states.said(json.loads((RECORDED / "test-only.json").read_text())[case]["stderr"])
 
 
 def test_the_recorded_configuration_is_read() -> None:

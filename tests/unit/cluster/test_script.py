@@ -1,5 +1,6 @@
 """The batch script and the command line hold whatever text they are given, or refuse it."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,25 @@ def test_the_command_line_says_everything_the_protocol_needs() -> None:
         "--time=60",
         "--exclusive",
     ] == argv
+
+
+def test_fences_are_asked_for_as_the_site_needs_them() -> None:
+    plain = sbatch_argv(JobRequest(name="n", options=(), script="", directory="/d"))
+    assert "--dependency=singleton" in plain
+    assert not [word for word in plain if word.startswith(("--comment", "--hold"))]
+    bare = JobRequest(
+        name="n", options=(), script="", directory="/d", singleton=False, comment="n; x", held=True
+    )
+    argv = sbatch_argv(bare)
+    assert not [word for word in argv if word.startswith("--dependency")]
+    assert {"--comment=n; x", "--hold"} <= set(argv)
+
+
+def test_a_comment_of_the_users_own_gives_way_where_it_is_needed_as_a_name() -> None:
+    own = JobRequest(name="n", options=(("comment", "project x"),), script="", directory="/d")
+    assert "--comment=project x" in sbatch_argv(own)
+    with pytest.raises(ValueError, match="'comment' is needed by llmop here"):
+        sbatch_argv(dataclasses.replace(own, comment="n"))
 
 
 def test_the_time_limit_is_added_in_minutes_unless_an_option_says_it() -> None:

@@ -115,6 +115,18 @@ def test_orphans_are_ours_alone() -> None:
         assert (cancelled, (f"{ours[2]} (2)",)) == (found.cancel, found.report)
 
 
+def test_jobs_that_look_at_the_site_are_no_orphans() -> None:
+    """Whoever sent a canary cancels it; a preflight that nobody can wait for any more is an orphan like others."""
+    canary = make.a_job(EACH, name=ids.canary_name(make.INSTALLATION, "0123abcd"))
+    young = make.a_job(EACH, name=ids.preflight_name(make.INSTALLATION, "0123abcd"))
+    old = dataclasses.replace(young, submitted_at=make.NOW - orphans.PREFLIGHT_LIVES_S)
+    for each, reported in ((canary, ()), (young, ()), (old, (old.name,))):
+        found = orphans.find(
+            [each], make.INSTALLATION, {}, frozenset(), site.OrphanPolicy.CANCEL, 300.0, make.NOW, {}
+        )
+        assert reported == found.seen
+
+
 def test_a_young_orphan_is_left_alone() -> None:
     young = make.a_job(EACH, submitted_at=make.NOW - 299)
     found = orphans.find(

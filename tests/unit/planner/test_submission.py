@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llmop.domain import job, replica
+from llmop.domain import fences, job, replica
 from llmop.planner import submission, values
 from llmop.testing import builders as make
 
@@ -37,6 +37,39 @@ def test_one_job_of_the_name_is_adopted() -> None:
     (adopt,) = resolution.actions
     assert isinstance(adopt, values.AdoptJob)
     assert "7" == adopt.job_id
+
+
+def _with_fences(holding: fences.Fences, unproven: str = "") -> values.Observed:
+    seen = make.observed()
+    views = {
+        name: dataclasses.replace(view, fences=holding, unproven=unproven)
+        for name, view in seen.clusters.items()
+    }
+    return dataclasses.replace(seen, clusters=views)
+
+
+def test_without_singleton_settling_takes_three_times_as_long() -> None:
+    """A late twin would not wait: it costs a node until it has lost the claim."""
+    seen = _with_fences(fences.Fences(singleton=False))
+    resolution = submission.resolve(_unresolved(), seen)
+    assert ((), ATTEMPT + 180) == (resolution.actions, resolution.wait_until)
+    later = _unresolved(attempt_at=make.NOW - 200, unknown_at=make.NOW - 200)
+    assert ["SubmitJob"] == _kinds(submission.resolve(later, seen))
+
+
+@pytest.mark.parametrize(
+    ("holding", "unproven"),
+    [(fences.Fences(identity=fences.Identity.NOTHING), ""), (fences.STANDARD, "the canary is not back")],
+    ids=["jobs cannot be found again", "nobody knows yet"],
+)
+def test_nothing_is_submitted_where_it_might_not_be_found_again(
+    holding: fences.Fences, unproven: str
+) -> None:
+    seen = _with_fences(holding, unproven)
+    fresh = _unresolved(state=_State.SUBMITTING, attempt_at=None, unknown_at=None)
+    assert () == submission.resolve(fresh, seen).actions
+    assert () == submission.resolve(_unresolved(), seen).actions
+    assert ["SubmitJob"] == _kinds(submission.resolve(fresh, _with_fences(fences.STANDARD)))
 
 
 @pytest.mark.parametrize(

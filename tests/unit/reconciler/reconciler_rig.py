@@ -75,6 +75,10 @@ class Rig:
                 created_at=self.clock.now(),
             )
             await self.store.commit([interface.Create(resource=made)])
+        await self.restart()
+
+    async def restart(self) -> None:
+        """The next controller takes over; the one before is not heard of any more."""
         outside = ports.Ports(
             store=self.store,
             clock=self.clock,

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.control.rig import Endpoints, Rig
+from tests.control.rig import Administration, Endpoints, Rig
 
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import server, socket
@@ -23,6 +23,7 @@ def build(address: str) -> server.ControlServer:
         clock=FakeClock(),
         endpoints=Endpoints(),
         hint=lambda kind, namespace, name: None,
+        administration=Administration(),
     )
 
 

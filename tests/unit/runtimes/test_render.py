@@ -334,6 +334,22 @@ def test_a_model_is_mounted_with_what_its_links_may_point_to(
     } == command(template, engine, site).container
 
 
+@pytest.mark.parametrize(
+    ("made_for", "vendor", "shown"),
+    [
+        ("nvidia", "", "nvidia"),
+        ("nvidia", "amd", "amd"),
+        ("amd", "nvidia", "nvidia"),
+        ("none", "amd", "none"),
+    ],
+)
+def test_the_profile_says_whose_gpus_they_are(made_for: str, vendor: str, shown: str) -> None:
+    engine = dataclasses.replace(PLAIN, container="apptainer", gpu=made_for, image="/own.sif")
+    profile = dataclasses.replace(PROFILE, gpu_vendor=vendor)
+    template = dataclasses.replace(TEMPLATE, gpus=1)
+    assert shown == render.engine_command(engine, template, profile, SITE).container["gpu"]
+
+
 @pytest.mark.parametrize("file", ["", "/x-00001-of-00002.gguf"])
 def test_of_staged_weights_the_whole_directory_is_mounted(file: str) -> None:
     engine = dataclasses.replace(PLAIN, container="apptainer")

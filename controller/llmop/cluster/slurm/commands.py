@@ -1,15 +1,11 @@
 """The driver of a real Slurm: runs its commands and says what came of it."""
 
 import asyncio
-import contextlib
 import dataclasses
-import os
-import pwd
-import signal
 from collections.abc import Mapping, Sequence
 
 from llmop.clock import Clock
-from llmop.cluster.slurm import parse, states
+from llmop.cluster.slurm import parse, process, states
 from llmop.cluster.slurm.script import sbatch_argv
 from llmop.domain.job import (
     Capabilities,
@@ -23,9 +19,6 @@ from llmop.domain.job import (
     SubmitUnknown,
 )
 
-_MOST_OUTPUT = 64 << 20  # bytes; 10,000 jobs print 3 MB
-_MOST_ERRORS = 64 << 10
-_PIPES_CLOSE_S = 5.0
 _IDS_PER_CALL = 50  # older scancel sends one request for each id
 _NAMES_PER_CALL = 50
 _EARLIEST = 1_000_000  # sacct takes no smaller number after "uts"
@@ -54,23 +47,6 @@ _SHOWN_SETTINGS = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Ended:
-    """How a command ended. `problem` is set, and the rest means nothing, when it did not end by itself or is too loud."""
-
-    code: int = -1
-    output: str = ""
-    errors: str = ""
-    problem: str = ""
-    started: bool = True
-
-    def why(self, command: str) -> str:
-        """Why it failed, for people; "" when it did not."""
-        if self.problem or self.code == 0:
-            return self.problem
-        return states.said(self.errors) or f"{command} ended with code {self.code} and without a word"
-
-
 class SlurmCommands:
     """Implements `llmop.cluster.driver.Cluster` for the account that this process runs as.
 
@@ -90,26 +66,14 @@ class SlurmCommands:
         self._clock = clock
         self._submit_timeout_s = submit_timeout_s
         self._query_timeout_s = query_timeout_s
-        self._uid = os.geteuid()
-        account = pwd.getpwuid(self._uid)
-        base = {
-            "PATH": environ.get("PATH") or os.defpath,
-            "HOME": account.pw_dir,
-            "USER": account.pw_name,
-            "LOGNAME": account.pw_name,
-        }
-        if environ.get("SLURM_CONF"):
-            base["SLURM_CONF"] = environ["SLURM_CONF"]
-        self._query_environment = {**base, "LC_ALL": "C", "TZ": "UTC", "SLURM_TIME_FORMAT": "%s"}
-        # Jobs inherit what sbatch runs with, so this one is not about how things are printed.
-        self._submit_environment = {**base, "LANG": "C.UTF-8"}
+        self._account = process.Account.own(environ)
         self._snapshots = asyncio.Lock()
         self._has_accounting = True  # until Slurm says otherwise
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:
-        ended = await self._run(
+        ended = await process.run(
             sbatch_argv(request),
-            environment=self._submit_environment,
+            environment=self._account.for_submissions,
             timeout_s=self._submit_timeout_s,
             stdin=request.script.encode(),
         )
@@ -127,9 +91,29 @@ class SlurmCommands:
             )
         return states.submit_failure(ended.errors)
 
+    async def test_only(self, request: JobRequest) -> tuple[bool, str]:
+        """What `sbatch --test-only` says of this very request (no job is made): whether it would be taken, and its words.
+
+        It costs slurmctld a scheduling pass: for a person who asks, never for a loop.
+        """
+        ended = await process.run(
+            [*sbatch_argv(request), "--test-only"],
+            environment={
+                **self._account.for_submissions,
+                "LC_ALL": "C",
+                "TZ": "UTC",
+                "SLURM_TIME_FORMAT": "%s",
+            },
+            timeout_s=self._query_timeout_s,
+            stdin=request.script.encode(),
+        )
+        if ended.code == 0 and not ended.problem:
+            return True, parse.test_only(ended.errors)
+        return False, ended.why("sbatch")
+
     async def snapshot(self) -> Snapshot:
         argv = [
-            *("squeue", "--noheader", "--array", "--states=all", f"--user={self._uid}"),
+            *("squeue", "--noheader", "--array", "--states=all", f"--user={self._account.uid}"),
             f"--Format={parse.SQUEUE_FORMAT}",
         ]
         async with self._snapshots:
@@ -154,7 +138,15 @@ class SlurmCommands:
             if not self._has_accounting:
                 break
             argv = [
-                *("sacct", "-X", "-P", "-n", "-D", f"--delimiter={parse.FIELD_END}", f"--user={self._uid}"),
+                *(
+                    "sacct",
+                    "-X",
+                    "-P",
+                    "-n",
+                    "-D",
+                    f"--delimiter={parse.FIELD_END}",
+                    f"--user={self._account.uid}",
+                ),
                 *(
                     "-S",
                     f"uts{max(_EARLIEST, int(since))}",
@@ -193,7 +185,9 @@ class SlurmCommands:
         return "; ".join(dict.fromkeys(problem for problem in problems if problem))
 
     async def capabilities(self) -> Capabilities | str:
+        asked_at = self._clock.now()
         shown = await self._run(["scontrol", "show", "config"])
+        told_at, their_time = self._clock.now(), parse.config_time(shown.output)
         listed = await self._run(["scontrol", "show", "partition", "-o"])
         problem = shown.why("scontrol") or listed.why("scontrol")
         if problem:
@@ -214,6 +208,7 @@ class SlurmCommands:
             message_timeout_s=numbers["MessageTimeout"] or 0,
             accounting=self._has_accounting,
             partitions=tuple(one["PartitionName"] for one in parse.partitions(listed.output)),
+            clock_ahead_s=None if their_time is None else their_time - (asked_at + told_at) / 2,
             values={name: settings[name] for name in _SHOWN_SETTINGS if settings.get(name)},
         )
 
@@ -225,91 +220,5 @@ class SlurmCommands:
         left = [line for line in lines if not any(text in line.lower() for text in ignoring)]
         return "" if lines and not left else dataclasses.replace(ended, errors="\n".join(left)).why("scancel")
 
-    async def _run(
-        self,
-        argv: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-        stdin: bytes = b"",
-    ) -> _Ended:
-        """Runs a command in its own session, for so long; whatever happens, it has ended when this returns."""
-        timeout_s = timeout_s or self._query_timeout_s
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment or self._query_environment,
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            return _Ended(started=False, problem=f"{argv[0]} cannot be started: {error.strerror or error}")
-        try:
-            async with asyncio.timeout(timeout_s):
-                _, output, errors = await asyncio.gather(
-                    _feed(process, stdin), _read(process, _MOST_OUTPUT), _head(process.stderr)
-                )
-                code = await process.wait()
-        except TimeoutError:
-            return _Ended(problem=f"{argv[0]} did not end within {timeout_s:g} s and was killed")
-        finally:
-            await asyncio.shield(_end(process))  # a cancelled caller must not leave a process
-        if output is None:
-            return _Ended(problem=f"{argv[0]} printed more than {_MOST_OUTPUT >> 20} MiB and was killed")
-        return _Ended(code=code, output=output, errors=errors)
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    if process.stdin is None:
-        return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it says is read anyway
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _read(process: asyncio.subprocess.Process, at_most: int) -> str | None:
-    """Its whole output; None, and the process is killed, when there are more than `at_most` bytes."""
-    assert process.stdout is not None
-    chunks: list[bytes] = []
-    left = at_most
-    while chunk := await process.stdout.read(1 << 16):
-        left -= len(chunk)
-        if left >= 0:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-            _kill(process)
-    return b"".join(chunks).decode(errors="replace") if left >= 0 else None
-
-
-async def _head(stream: asyncio.StreamReader | None) -> str:
-    """The beginning; the rest is read too, so that the writer does not wait, and dropped."""
-    assert stream is not None
-    kept = b""
-    while chunk := await stream.read(1 << 16):
-        kept += chunk[: _MOST_ERRORS - len(kept)]
-    return kept.decode(errors="replace")
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kills the command and what it started, unless it has been waited for already."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends a command that did not end by itself."""
-    if process.returncode is not None:
-        return
-    _kill(process)
-    # asyncio tells of the end only when the pipes are read to their end, which a process that left the session can
-    # delay for ever.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_PIPES_CLOSE_S):
-            await asyncio.gather(_head(process.stdout), _head(process.stderr))
-            await process.wait()
+    async def _run(self, argv: Sequence[str]) -> process.Ended:
+        return await process.run(argv, environment=self._account.for_queries, timeout_s=self._query_timeout_s)

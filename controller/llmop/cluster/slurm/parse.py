@@ -236,6 +236,21 @@ def config(text: str) -> Mapping[str, str]:
     return settings
 
 
+def test_only(text: str) -> str:
+    """The sentence of `sbatch --test-only` without the job number, which means nothing; "" when it says something else.
+
+    22.05 and later: `sbatch: Job 7 to start at 1795832637 using 1 processors on nodes n1 in partition gpu`.
+    """
+    found = re.search(r"Job [0-9]+ to start at \S+ using .* on nodes (\S+) in partition (\S+)", text)
+    return f"would run on {found[1]} of partition {found[2]}" if found else ""
+
+
+def config_time(text: str) -> float | None:
+    """slurmctld's time of the answer: `Configuration data as of <epoch seconds>`, the first line of `scontrol show config`."""
+    found = re.search(r"^Configuration data as of ([0-9]{1,12})$", text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
 def seconds(text: str) -> int | None:
     """The number in a setting like `300 sec`."""
     number = text.partition(" ")[0]

@@ -10,7 +10,17 @@ from llmop.domain.job import JobRequest
 _OWN_OPTIONS = frozenset(
     {
         *("parsable", "no-requeue", "requeue", "dependency", "job-name", "open-mode", "output", "error"),
-        *("propagate", "kill-on-invalid-dep", "signal", "chdir", "wrap", "wait", "array", "test-only"),
+        *(
+            "propagate",
+            "kill-on-invalid-dep",
+            "signal",
+            "chdir",
+            "wrap",
+            "wait",
+            "array",
+            "test-only",
+            "hold",
+        ),
     }
 )
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
@@ -77,7 +87,7 @@ def sbatch_argv(request: JobRequest) -> list[str]:
         "sbatch",
         "--parsable",
         "--no-requeue",
-        "--dependency=singleton",
+        *(["--dependency=singleton"] if request.singleton else []),
         f"--job-name={request.name}",
         "--open-mode=append",
         # % begins a pattern in file names (sbatch(1), "filename pattern").
@@ -88,7 +98,16 @@ def sbatch_argv(request: JobRequest) -> list[str]:
     ]
     if request.signal_before_end_s:
         argv.append(f"--signal=B:USR1@{min(request.signal_before_end_s, _MOST_NOTICE_S)}")
+    if request.held:
+        argv.append("--hold")
     names = {name for name, _ in request.options}
+    if request.comment:
+        if "comment" in names:
+            raise ValueError(
+                "options: 'comment' is needed by llmop here, because this site changes the names of jobs; leave it out"
+            )
+        _one_line("comment", request.comment)
+        argv.append(f"--comment={request.comment}")
     if request.time_limit_s and "time" not in names:
         argv.append(f"--time={-(-request.time_limit_s // 60)}")
     for name, value in request.options:

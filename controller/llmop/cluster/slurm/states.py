@@ -330,7 +330,16 @@ def said(error_output: str) -> str:
     """Error output of a Slurm command as one line for people: without the command's prefixes, bounded."""
     lines = []
     for line in error_output.splitlines():
-        for prefix in ("sbatch: ", "squeue: ", "sacct: ", "scancel: ", "scontrol: ", "error: ", "fatal: "):
+        for prefix in (
+            "sbatch: ",
+            "squeue: ",
+            "sacct: ",
+            "scancel: ",
+            "scontrol: ",
+            "allocation failure: ",
+            "error: ",
+            "fatal: ",
+        ):
             line = line.strip().removeprefix(prefix)
         if line and line not in lines:
             lines.append(line)

@@ -1,6 +1,6 @@
 """ResourceProfile: what a short name such as "a100" means on a cluster."""
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,10 @@ class ResourceProfileSpec(fields.Fields):
     gres: fields.GresType | None = Field(
         default=None,
         description="Kind of GPU without a count, like gpu:a100. Empty: replicas get no GPU, and the profile takes no count.",
+    )
+    gpu_vendor: Literal["nvidia", "amd"] | None = Field(
+        default=None,
+        description="Whose GPUs they are: containers get --nv or --rocm. Left out: what the runtime is made for.",
     )
     constraint: fields.Constraint | None = Field(default=None, description="Node features, like a100&ib.")
     cpus_per_gpu: int | None = Field(
@@ -68,6 +72,7 @@ class ResourceProfileSpec(fields.Fields):
                 "cpusPerGPU": self.cpus_per_gpu,
                 "memoryPerGPU": self.memory_per_gpu,
                 "gpusPerNode": self.gpus_per_node,
+                "gpuVendor": self.gpu_vendor,
             }
             fix = "set gres, or write cpus and memory instead"
         given = [name for name, value in wrong.items() if value is not None]
