@@ -284,7 +284,7 @@ def _alive(
         or _row_of_heartbeat(heartbeat, seen)
     )
     kept = (_Phase.READY, _Phase.SUSPECT, _Phase.UNREACHABLE, _Phase.SUSPENDED)
-    facts = _with_heartbeat(each, heartbeat, seen, is_ready=shown.phase in kept)
+    facts = _with_heartbeat(each, heartbeat, seen, is_ready=shown.is_routed or shown.phase in kept)
     is_unheard = heartbeat is None and own_job is not None and own_job.state is job.JobState.RUNNING
     facts = replica.learn(
         facts,

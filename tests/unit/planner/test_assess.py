@@ -50,6 +50,12 @@ def test_a_word_nobody_knows_changes_nothing_about_the_traffic() -> None:
         assert (_Phase.UNKNOWN, routed, False) == (shown.phase, shown.is_routed, shown.is_replaced)
 
 
+def test_a_replica_that_becomes_ready_under_a_word_nobody_knows_is_written_down_as_ready() -> None:
+    """Or it would be announced in every pass."""
+    shown = _assessed(_Job.UNKNOWN, _Agent.READY, ready_at=None)
+    assert (True, make.NOW) == (shown.is_routed, shown.facts.ready_at)
+
+
 def test_without_a_snapshot_a_replica_is_as_its_heartbeat_says() -> None:
     view = values.ClusterView(site=make.where())
     shown = assess.assess(EACH, make.observed((), [make.a_heartbeat(EACH)], view=view), asked=False)
