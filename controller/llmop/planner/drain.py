@@ -40,9 +40,17 @@ def progress(each: assess.Assessment, seen: values.Observed) -> Progress:
     if drain is None or view is None or view.brake or each.is_over or each.facts.submission.job_id is None:
         return Progress()
     own_job = each.job
-    if own_job is None or own_job.state is job.JobState.COMPLETING or own_job.state.is_terminal:
-        # Before the next snapshot there is nothing to act on: it may be over already.
-        return Progress(actions=_order(each, drain, seen))
+    ordered = _order(each, drain, seen)
+    if (
+        own_job is None
+        or own_job.state is job.JobState.COMPLETING
+        or own_job.state.is_terminal
+        or not view.is_current
+    ):
+        # Before the next snapshot there is nothing to act on: it may be over already, and its id may be another job's by now.
+        return Progress(
+            actions=ordered, wait_until=None if ordered else drain.requested_at + GATEWAY_PATIENCE_S
+        )
     job_ids = (own_job.job_id,)
     if own_job.state in (job.JobState.PENDING, job.JobState.REQUEUED, job.JobState.HELD):
         return Progress(
@@ -65,7 +73,6 @@ def progress(each: assess.Assessment, seen: values.Observed) -> Progress:
         return Progress(
             actions=(values.CancelJobs(replica=each.facts, job_ids=job_ids, why="past its drain deadline"),)
         )
-    ordered = _order(each, drain, seen)
     wait_until = cancel_at if ordered else min(cancel_at, drain.requested_at + GATEWAY_PATIENCE_S)
     return Progress(actions=ordered, wait_until=wait_until)
 

@@ -140,7 +140,7 @@ def _adopt(each: replica.Replica, found: Sequence[job.ObservedJob]) -> tuple[val
 
 def leftovers(each: replica.Replica, view: values.ClusterView | None) -> tuple[values.Action, ...]:
     """For a replica that is over: a job of its name that lives came late, or back, and nobody waits for it."""
-    if view is None or view.brake:
+    if view is None or view.brake or not view.is_current:
         return ()
     job_ids = tuple(
         candidate.job_id
@@ -159,7 +159,7 @@ def twins(each: replica.Replica, view: values.ClusterView | None) -> tuple[value
 
     A submission that landed late can win the race to run. What runs is kept, unless the recorded job has claimed the replica.
     """
-    if view is None or view.brake:
+    if view is None or view.brake or not view.is_current:
         return ()
     jobs = sorted(view.jobs.get(each.submission.job_name, ()), key=preference)
     live = [candidate for candidate in jobs if candidate.state.is_live]

@@ -21,6 +21,7 @@ ORPHAN_SWEEPS = (
     45  # looks of 20 s with a controller and a Slurm that answer: grace time, polls and cancellations fit in
 )
 _HOLDING = frozenset({Phase.PENDING, Phase.CONFIGURING, Phase.RUNNING, Phase.SUSPENDED})
+_WITHOUT_JOB = frozenset({replica.SubmissionState.ENDED, replica.SubmissionState.REJECTED})
 _OURS = frozenset({replica.DrainReason.REPLACED, replica.DrainReason.SCALED_DOWN})
 
 
@@ -108,7 +109,7 @@ class Judge:
         A job that was on its way out, and replaced, when the site put it back into the queue is one too many until that is seen; so
         is a twin that lands late, when the job that it waited for has just been cancelled.
         """
-        if each.end is not None or each.submission.state is replica.SubmissionState.ENDED:
+        if each.end is not None or each.submission.state in _WITHOUT_JOB:
             return False
         if each.submission.job_id is None:
             return True
@@ -304,7 +305,8 @@ class Judge:
         for job in jobs:
             by_name.setdefault(job.name, []).append(job)
         for name, same in by_name.items():
-            if sum(job.phase is not Phase.PENDING for job in same) > 1:
+            # Where the site takes the singleton away the claim keeps twins apart: see `_one_engine`.
+            if sum(job.phase is not Phase.PENDING and job.request.singleton for job in same) > 1:
                 raise Violation("never two live jobs for one replica", f"{name}: {[job.id for job in same]}")
         leader = world.leader
         watch = leader.reconciler.fleet.watches.get("main") if leader is not None else None
