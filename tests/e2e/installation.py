@@ -374,12 +374,16 @@ class Installation:
         return found
 
     def assert_nothing_left(self, *, killed: Collection[str] = ()) -> None:
-        """No job, no process, no mount, no scratch directory but those of `killed`: replicas with nobody left to remove it."""
+        """No job, no process, no mount, no scratch directory but those of replicas with nobody left to remove it.
+
+        These are `killed`, and those whose agent Slurm killed before it could write its exit.json (KillWait is short here).
+        """
         self.wait("the queue to be empty", lambda: not self.jobs(), timeout=60)
         self.wait("the processes to be gone", lambda: not self.processes(), timeout=20)
         assert [] == sorted(mounts() - self._mounts)
         scratch = self.shared.glob("replicas/*/scratch/*")
-        assert [] == [path for path in scratch if path.parts[-3] not in killed]
+        left = [path for path in scratch if (path.parents[1] / "exit.json").exists()]
+        assert [] == [path for path in left if path.parts[-3] not in killed]
         temporary = [path for path in self.shared.rglob("*") if path.name.endswith(".tmp")]
         assert [] == temporary
 

@@ -117,6 +117,12 @@ class Laptop:
         (context,) = yaml.safe_load((self.home / ".config/llmop/contexts.yaml").read_text())["contexts"]
         return int(context["gateway"].rpartition(":")[2]), Path(context["keyFile"]).read_text().strip()
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The endpoints in the table that the gateway has on its disk."""
+        (path,) = self.state.rglob("endpoints.json")
+        endpoints: list[dict[str, Any]] = json.loads(path.read_text())["table"]["endpoints"]
+        return endpoints
+
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         port, key = self.gateway
         request = urllib.request.Request(
@@ -212,6 +218,8 @@ def test_replicas_outlive_up_and_are_found_again(laptop: Laptop) -> None:
     laptop.apply(simulator(replicas=2))
     laptop.wait_ready("sim")
     before = {each["metadata"]["name"]: each["status"]["jobId"] for each in laptop.objects("rep")}
+    # What a gateway has not written down yet it does not know after kill -9.
+    laptop.wait("the gateway to keep both endpoints", lambda: len(laptop.kept()) == 2, timeout=30)
     laptop.end(signal.SIGKILL)
     laptop.wait(
         "controller and gateway to end with up",
