@@ -119,9 +119,8 @@ class Laptop:
 
     def kept(self) -> list[dict[str, Any]]:
         """The endpoints in the table that the gateway has on its disk."""
-        (path,) = self.state.rglob("endpoints.json")
-        endpoints: list[dict[str, Any]] = json.loads(path.read_text())["table"]["endpoints"]
-        return endpoints
+        tables = [json.loads(path.read_text())["table"] for path in self.state.rglob("endpoints.json")]
+        return [endpoint for table in tables for endpoint in table["endpoints"]]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         port, key = self.gateway
