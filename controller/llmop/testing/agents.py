@@ -46,7 +46,7 @@ class Engine:
     proven_at: float | None = None
     gone_at: float | None = None
     is_draining: bool = False
-    heard_at: float | None = None  # when a controller last took in a heartbeat with "ready"
+    heard_at: float | None = None  # when a controller took in the last heartbeat, if that said "ready"
     frozen_since: float | None = None
 
 
@@ -260,8 +260,8 @@ class Agent:
         )
         try:
             await at.heartbeat(beat, self._token)
-            if engine is not None and self.phase is _Phase.READY:
-                engine.heard_at = self._around.clock.now()
+            if engine is not None:
+                engine.heard_at = self._around.clock.now() if self.phase is _Phase.READY else None
             orders = await at.orders(self.uid, 0)
         except desk.Refused as refused:
             if refused.status == 409 and end is None:
