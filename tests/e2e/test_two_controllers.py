@@ -72,10 +72,11 @@ def test_a_second_controller_on_postgres_takes_over(
     assert site.authority is not None
     assert {"ca.key", "ca.pem"} == {path.name for path in site.authority.iterdir()}
     assert not (site.state("second") / "tls/ca.key").exists()
-    after = {job.id for job in site.wait_settled(4)}
+    settled = site.wait_settled(4)
+    after = {job.id for job in settled}
     assert before < after
     # Slurm may still remember jobs of other tests' installations.
-    mark = site.replicas()[0].status["jobName"].split("-")[1]
+    mark = settled[0].name.split("-")[1]
     ours = [job.name for job in site.rig.squeue() if job.name.startswith(f"llmop-{mark}-")]
     names = [name for name in ours if "-canary-" not in name]
     assert len(names) == len(set(names)) == 4
