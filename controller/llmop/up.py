@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import http.client
 import os
 import shlex
 import shutil
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -167,7 +168,7 @@ def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bo
         secret_file = _key(settings)
         for child in children:
             child.start()
-        _wait(settings, children)
+        _wait(settings, listen, children)
         context = contexts.Context(
             name="local", controller=settings.socket, gateway=url, key_file=str(secret_file)
         )
@@ -260,20 +261,45 @@ def _key(settings: ControllerSettings) -> Path:
     return secret_file
 
 
-def _wait(settings: ControllerSettings, children: Sequence[_Child]) -> None:
-    """Until the control API's socket is there. Raises NeedsUser when a process cannot start."""
+def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child]) -> None:
+    """Until the control API's socket is there and the gateway knows which models there are: who is told that llmop is up may ask
+    for one. Raises NeedsUser when a process cannot start.
+    """
     path = Path(settings.socket.removeprefix("unix://"))
     deadline = time.monotonic() + START_S
+    if not _came(children, lambda: path.exists() and _answers(path), deadline):
+        raise NeedsUser(
+            "StartFailed", f"the controller did not answer within {START_S:.0f} s{children[0].last_words()}"
+        )
+    if not _came(children, lambda: _has_table(listen), deadline):
+        click.echo(
+            f"the gateway knows no models after {START_S:.0f} s: it answers 503 until the controller tells it",
+            err=True,
+        )
+
+
+def _came(children: Sequence[_Child], probe: Callable[[], bool], deadline: float) -> bool:
+    """Whether `probe` was true before the deadline (monotonic). Raises NeedsUser when a process has ended meanwhile."""
     while time.monotonic() < deadline:
         for child in children:
             if child.has_ended():
                 raise NeedsUser("StartFailed", f"the {child.name} did not start{child.last_words()}")
-        if path.exists() and _answers(path):
-            return
+        if probe():
+            return True
         time.sleep(0.05)
-    raise NeedsUser(
-        "StartFailed", f"the controller did not answer within {START_S:.0f} s{children[0].last_words()}"
-    )
+    return False
+
+
+def _has_table(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2.0)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _answers(path: Path) -> bool:

@@ -59,10 +59,14 @@ def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitab
     gauges = WorkerGauges(worker, presence)
 
     async def models(_: Request) -> Response:
+        if worker.fleet.received is None:
+            return _refuse(errors.NO_TABLE)
         listed = [_describe(model) for model in worker.fleet.models.values()]
         return _json({"object": "list", "data": listed})
 
     async def model(request: Request) -> Response:
+        if worker.fleet.received is None:
+            return _refuse(errors.NO_TABLE)
         name = request.path_params["name"]
         found = worker.fleet.models.get(name)
         if found is None:
@@ -130,4 +134,9 @@ def _json(value: Any, status: int = 200) -> Response:
 def _refuse(
     refusal: Refusal, headers: dict[str, str] | None = None, dialect: Dialect = Dialect.OPENAI
 ) -> Response:
+    headers = dict(headers or {})
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(refusal.retry_after)
+    if refusal.dropped:
+        headers["x-llmop-dropped-reason"] = refusal.dropped
     return Response(errors.payload(refusal, dialect), refusal.status, headers, media_type="application/json")

@@ -79,6 +79,15 @@ def unknown_model(name: str) -> Refusal:
     return Refusal(status=404, code="model_not_found", message=f"the model '{name[:200]}' does not exist")
 
 
+NO_TABLE = Refusal(
+    status=503,
+    code="no_table",
+    message="this gateway does not know yet which models there are: it waits for the controller's first table",
+    retry_after=1,
+    dropped="no_table",
+)
+
+
 def no_endpoint(model: str) -> Refusal:
     return Refusal(
         status=503,

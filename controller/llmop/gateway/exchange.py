@@ -95,7 +95,11 @@ class Exchange:
 
     def start(self) -> None:
         worker = self._worker
-        admission = admit(self._route, self._head.model, self._body, worker.fleet.models)
+        admission = (
+            admit(self._route, self._head.model, self._body, worker.fleet.models)
+            if worker.fleet.received is not None
+            else errors.NO_TABLE
+        )
         if isinstance(admission, Refusal):
             worker.counts.unknown.answered(self._route.dialect, admission.status)
             self._client.refuse(admission, self._route, self._keep_alive, self._request_id)

@@ -86,6 +86,15 @@ async def test_a_damaged_table_on_disk_does_not_keep_it_from_starting(rig: Rig) 
     (rig.state_dir / "endpoints.json").write_text("{")
     await rig.start()
     assert 503 == (await rig.ask("/healthz", b"", method="GET")).status
+    # Nobody can say yet that a model does not exist.
+    for path, method in (
+        ("/v1/chat/completions", "POST"),
+        ("/v1/models", "GET"),
+        ("/v1/models/m", "GET"),
+    ):
+        answer = await rig.ask(path, method=method)
+        assert (503, "no_table") == (answer.status, answer.json()["error"]["code"])
+        assert ("1", "no_table") == (answer.headers["retry-after"], answer.headers["x-llmop-dropped-reason"])
     await rig.control.start()
     await rig.serve(polite)
     assert 200 == (await rig.ask()).status
