@@ -26,7 +26,7 @@ from llmop.clock import Clock, SystemClock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.local import LocalCluster
 from llmop.cluster.slurm.commands import SlurmCommands
-from llmop.domain import errors, resources, site
+from llmop.domain import errors, replica, resources, site
 from llmop.manifest import load, merge
 from llmop.reconciler import loop, ports, render, shared, trust
 from llmop.rpc import server
@@ -192,7 +192,12 @@ class Places:
             ledgers = await store.ledgers()
             replicas = frozenset(ledger.replica_name for ledger in ledgers)
             jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
-            await asyncio.to_thread(directory.sweep, found, self._installation, replicas, jobs)
+            ended = frozenset(
+                ledger.replica_name
+                for ledger in ledgers
+                if ledger.submission.state is replica.SubmissionState.ENDED
+            )
+            await asyncio.to_thread(directory.sweep, found, self._installation, replicas, jobs, ended)
 
     def _install(self, directory: shared.DiskDirectory) -> str:
         agent = directory.install(self._agent, self._simulator)

@@ -76,7 +76,7 @@ def test_a_fleet_that_slurmctld_has_forgotten_serves_on_and_is_replaced_once_it_
     assert [] == [job for job in site.rig.squeue() if job.name not in after]
     site.delete("sim")
     site.wait_gone("sim")
-    site.assert_nothing_left(killed=names)
+    site.assert_nothing_left()
 
 
 def fresh(site: Installation, old: set[str]) -> set[str]:

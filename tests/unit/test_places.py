@@ -190,9 +190,13 @@ async def test_only_what_is_ours_and_forgotten_is_cleaned(tmp_path: Path) -> Non
     (tmp_path / "replicas" / "notes").mkdir()
     found = directory.entries()
     await directory.prepare("chat-4", {"installation": "k3v9qd"})  # made since: nothing is known of it yet
-    directory.sweep(found, "k3v9qd", frozenset({"chat-1"}), frozenset({jobs[0]}))
+    for name in ("chat-1", "chat-3", "chat-4"):
+        (tmp_path / "replicas" / name / "scratch" / "run" / "home").mkdir(parents=True)
+    remembered = frozenset({"chat-1", "chat-5"})  # chat-5 has no directory
+    directory.sweep(found, "k3v9qd", remembered, frozenset({jobs[0]}), ended=remembered)
     assert {"chat-1", "chat-3", "chat-4", "notes"} == {
         path.name for path in (tmp_path / "replicas").iterdir()
     }
+    assert {"chat-3", "chat-4"} == {path.parts[-2] for path in tmp_path.glob("replicas/*/scratch")}
     left = {path.name for path in (tmp_path / "claims").iterdir()}
     assert {jobs[0], jobs[2], "notes", "llmop-k3v9qd-chat-3-00000003"} == left

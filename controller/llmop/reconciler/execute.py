@@ -21,6 +21,7 @@ class Effects:
     cancel: tuple[values.CancelJobs, ...] = ()
     orders: tuple[values.OrderDrain, ...] = ()
     stage: tuple[values.StageArtifact, ...] = ()
+    ended: tuple[replica.Replica, ...] = ()
     removed: tuple[replica.Replica, ...] = ()  # their agents are not listened to any more
 
 
@@ -65,6 +66,7 @@ def transaction(
         cancel=tuple(draft.cancel),
         orders=tuple(draft.orders),
         stage=tuple(draft.stage),
+        ended=tuple(action.replica for action in plan.actions if isinstance(action, values.RecordEnd)),
         removed=tuple(draft.removed),
     )
     return draft.writes, effects

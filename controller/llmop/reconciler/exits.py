@@ -1,4 +1,4 @@
-"""The death records that agents leave in the shared directory."""
+"""What agents leave in the shared directory at their end: a death record, and, when they were killed, the working directory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,6 +31,23 @@ class ExitRecords:
                 end = await _read(watch, each)
                 if end is not None:
                     self.known[each.uid] = end
+
+    async def clear(self, each: replica.Replica) -> None:
+        """Once its end is recorded. What cannot be removed now is left to the sweep."""
+        watch = self._fleet.watches.get(each.cluster)
+        if watch is None:
+            return
+        try:
+            left = await watch.files.clear(each.name)
+        except OSError as error:
+            _log.warning(
+                "working directory not removed", cluster=each.cluster, replica=each.name, error=str(error)
+            )
+            return
+        if left:
+            _log.info(
+                "removed what a killed agent left", cluster=each.cluster, replica=each.name, directories=left
+            )
 
     def forget(self, uid: str) -> None:
         """The replica is gone."""

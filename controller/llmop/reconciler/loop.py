@@ -344,6 +344,8 @@ class Reconciler:
         return desired, seen
 
     def _act(self, key: queue.Key, effects: execute.Effects) -> None:
+        for over in effects.ended:
+            self.spawn(self._exits.clear(over))
         for gone in effects.removed:
             self._agents.forget(gone.uid)
             self._exits.forget(gone.uid)

@@ -41,6 +41,12 @@ class SharedDirectory(Protocol):
         """The agent's own death record, None when there is none (yet) or it makes no sense."""
         ...
 
+    async def clear(self, name: str) -> int:
+        """Removes the working directories of a replica that is over, and says how many there were. They hold secrets, and an agent
+        that was killed leaves them.
+        """
+        ...
+
 
 class DiskDirectory:
     """A SharedDirectory on a file system. What is a coroutine here runs in threads, and is given up in time."""
@@ -140,6 +146,17 @@ class DiskDirectory:
             # A torn or foreign file says nothing; Slurm's own words are used instead.
             return None
 
+    async def clear(self, name: str) -> int:
+        return await self._threads.run(self._clear, name)
+
+    def _clear(self, name: str) -> int:
+        scratch = self.root / "replicas" / name / "scratch"
+        if not scratch.exists():
+            return 0
+        left = len(list(scratch.iterdir()))
+        shutil.rmtree(scratch)
+        return left
+
     def entries(self) -> tuple[list[Path], list[Path]]:
         """The directories of replicas and the claims that are there now."""
         return _entries(self.root / "replicas"), _entries(self.root / "claims")
@@ -150,8 +167,10 @@ class DiskDirectory:
         installation: str,
         replicas: frozenset[str],
         jobs: frozenset[str],
+        ended: frozenset[str],
     ) -> None:
-        """Removes those of `found` that nobody remembers any more.
+        """Removes those of `found` that nobody remembers any more, and what `clear` removes of the replicas that have `ended`: a
+        controller that was stopped before it came to that has left it.
 
         They were listed before the ledger was read, so what was made since is not among them. What another installation has put
         here by mistake is left alone.
@@ -160,6 +179,9 @@ class DiskDirectory:
         for directory in directories:
             if directory.name not in replicas and _installation_of(directory) == installation:
                 shutil.rmtree(directory, ignore_errors=True)
+            elif directory.name in ended:
+                with contextlib.suppress(OSError):
+                    self._clear(directory.name)
         for link in links:
             parts = ids.parse_job_name(link.name)
             if link.name not in jobs and parts is not None and parts.installation == installation:

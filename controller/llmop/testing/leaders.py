@@ -255,6 +255,10 @@ class TappedFiles:
     async def read_end(self, name: str) -> replica.End | None:
         return self._files.ends.get(name)
 
+    async def clear(self, name: str) -> int:
+        await self._leader.gate("before clear", _EFFECT)
+        return 0
+
     async def remove(self, name: str) -> None:
         self._files.remove(name)
 

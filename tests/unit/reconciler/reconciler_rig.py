@@ -24,6 +24,7 @@ class Directory:
     def __init__(self) -> None:
         self.hangs = False
         self.ends: dict[str, replica.End] = {}
+        self.cleared: list[str] = []
 
     async def _answer(self) -> None:
         if self.hangs:
@@ -39,6 +40,11 @@ class Directory:
     async def read_end(self, name: str) -> replica.End | None:
         await self._answer()
         return self.ends.get(name)
+
+    async def clear(self, name: str) -> int:
+        await self._answer()
+        self.cleared.append(name)
+        return 0
 
 
 class Rig:

@@ -53,7 +53,9 @@ async def _end_of(rig: Rig, stored: resources.Resource) -> object:
 async def test_an_end_is_told_by_the_record_in_the_shared_directory() -> None:
     rig = Rig()
     (stored,) = await _ended(rig)
+    assert [] == rig.directory.cleared
     assert "MissingArtifact" == await _end_of(rig, stored)
+    assert [stored.name] == rig.directory.cleared, "what a killed agent leaves holds secrets"
 
 
 async def test_a_directory_that_hangs_costs_the_record_of_an_end_and_not_the_pass() -> None:
