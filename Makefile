@@ -10,7 +10,7 @@ NODES ?= 4
 ONLY ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test verify bench simulate dev-slurm dev-slurm-down docs proto golden
+.PHONY: help setup demo test test-releases verify bench simulate dev-slurm dev-slurm-down docs proto golden
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ demo: setup  ## the main job on this machine; KEEP=1 leaves it up
 
 test: setup  ## all tests; installs what they need on Debian and Ubuntu as root
 	hack/test
+
+test-releases: setup  ## the drivers and the main path on newer Slurms (root on Debian)
+	hack/test-releases
 
 verify: setup  ## lint, types, architecture, generated code, docs
 	hack/verify

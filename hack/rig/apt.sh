@@ -38,3 +38,29 @@ apt_install() {
   fi
   rm -f "$log"
 }
+
+# mirror_of_debian: the address of the first Debian archive (not its security one) that apt uses.
+mirror_of_debian() {
+  local site
+  # shellcheck disable=SC2016  # apt-get expands these
+  site=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 'Created-By: Packages' |
+    sed -n 's/^Debian|//p' | grep -v security | head -n 1)
+  [ -n "$site" ] && printf '%s\n' "$site"
+}
+
+# debian_suite SUITE DIRECTORY: makes _apt_apart work on another suite of Debian than this machine's, with everything in DIRECTORY and
+# nothing taken for installed. The system's own packages and lists stay as they are.
+debian_suite() {
+  local site keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  # shellcheck source=/dev/null
+  [ "$(. /etc/os-release && echo "$ID")" = debian ] || die "this needs a Debian and its archive"
+  [ -r "$keyring" ] || apt_install debian-archive-keyring
+  site=$(mirror_of_debian) || { _apt update && site=$(mirror_of_debian); } || die "apt names no Debian mirror"
+  mkdir -p "$2/lists/partial" "$2/cache/archives/partial"
+  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$site" "$1" >"$2/sources.list"
+  apart=(-o Dir::State::Lists="$2/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$2/cache"
+    -o Dir::Etc::SourceList="$2/sources.list" -o Dir::Etc::SourceParts=/dev/null -o APT::Sandbox::User=root)
+  _apt_apart update
+}
+
+_apt_apart() { _apt "${apart[@]}" "$@"; }

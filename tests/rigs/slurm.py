@@ -42,7 +42,9 @@ from tests.rigs.processes import (
     wait_for,
 )
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Another Slurm than the machine's, as hack/install-slurm-release makes it; "" = the machine's.
+RELEASE = os.environ.get("LLMOP_SLURM", "")
+PATH = f"{RELEASE}/bin:" * bool(RELEASE) + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PORTS = range(20000, 32000)  # below the ephemeral ports of Linux (32768)
 
 
@@ -410,6 +412,8 @@ class SlurmRig:
                 "AccountingStorageTRES": "gres/gpu",
                 **overrides,
             }
+        if RELEASE:
+            overrides = {"PluginDir": f"{RELEASE}/lib/slurm", **overrides}
         if self._job_submit:
             overrides = {"JobSubmitPlugins": "lua", **overrides}
             (self.directory / "etc" / "job_submit.lua").write_text(self._job_submit)
@@ -469,7 +473,9 @@ class SlurmRig:
         wait_for("slurmctld to answer", answers, timeout=30)
 
     def _start_slurmd(self, node: str) -> None:
-        self._keep(f"slurmd-{node}", ["slurmd", "-D", "-N", node])
+        # slurmd(8): without -d it starts the slurmstepd of the place it was built for.
+        stepd = ["-d", f"{RELEASE}/bin/slurmstepd"] if RELEASE else []
+        self._keep(f"slurmd-{node}", ["slurmd", "-D", *stepd, "-N", node])
 
     def _latest(self, name: str) -> Kept:
         found = [kept for kept in self._kept if kept.name == name]
