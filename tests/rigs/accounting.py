@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tests.rigs.errors import RigError
 from tests.rigs.processes import wait_for
+from tests.rigs.release import PATH, RELEASE
 
 Keep = Callable[[str, Sequence[str]], None]
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def start(base: Path, database_port: int, dbd_port: int, keep: Keep, listens: Callable[[int], bool]) -> None:
@@ -78,6 +78,8 @@ def start(base: Path, database_port: int, dbd_port: int, keep: Keep, listens: Ca
         "StoragePass": password,
         "StorageLoc": "slurm",
     }
+    if RELEASE:
+        settings = {**settings, "PluginDir": f"{RELEASE}/lib/slurm"}
     configuration.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     keep("slurmdbd", ["slurmdbd", "-D"])
     wait_for("slurmdbd to listen", lambda: listens(dbd_port), timeout=60)

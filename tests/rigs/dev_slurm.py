@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.rigs.errors import RigError
 from tests.rigs.leftovers import end, is_used
-from tests.rigs.slurm import PATH, SlurmRig
+from tests.rigs.release import PATH
+from tests.rigs.slurm import SlurmRig
 
 DIRECTORY = Path("/var/tmp/llmop-dev-slurm")
 

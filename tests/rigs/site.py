@@ -36,10 +36,10 @@ NODES: Mapping[str, Mapping[str, str]] = {
 
 
 def site_rig(*, job_submit: str = "") -> SlurmRig:
-    """Not started. `add_accounts` makes the account at home there."""
+    """Not started. `add_accounts` makes the ordinary account at home there."""
     return SlurmRig(
         nodes=4,
-        accounts=True,
+        accounts=("add account nlp cv physics", "add qos long"),
         partitions=PARTITIONS,
         nodes_like=NODES,
         overrides={"AccountingStorageEnforce": "associations,limits,qos", "EnforcePartLimits": "ALL"},
@@ -48,10 +48,9 @@ def site_rig(*, job_submit: str = "") -> SlurmRig:
 
 
 def add_accounts(rig: SlurmRig) -> None:
-    """The rig's ordinary account may use two accounts and two QOS."""
+    """The rig's ordinary account may use two of the accounts and two QOS."""
     for command in (
-        "add account nlp cv physics",
-        "add qos long MaxWall=7-00:00:00 MaxJobsPU=4 MaxSubmitJobsPU=8 MaxTRESPU=gres/gpu=8",
+        "modify qos long set MaxWall=7-00:00:00 MaxJobsPU=4 MaxSubmitJobsPU=8 MaxTRESPU=gres/gpu=8",
         f"add user {rig.user} account=nlp DefaultAccount=nlp qos=normal,long DefaultQOS=normal",
         f"add user {rig.user} account=cv partition=gpu MaxJobs=3 MaxSubmit=5 MaxWall=1-00:00:00 GrpTRES=gres/gpu=4",
     ):

@@ -41,10 +41,8 @@ from tests.rigs.processes import (
     tail,
     wait_for,
 )
+from tests.rigs.release import PATH, RELEASE
 
-# Another Slurm than the machine's, as hack/install-slurm-release makes it; "" = the machine's.
-RELEASE = os.environ.get("LLMOP_SLURM", "")
-PATH = f"{RELEASE}/bin:" * bool(RELEASE) + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PORTS = range(20000, 32000)  # below the ephemeral ports of Linux (32768)
 
 
@@ -67,7 +65,8 @@ class SlurmRig:
     partitions  partitions by name, with their settings, in place of `slurm_conf.PARTITIONS`; each has all the nodes
                 unless it says otherwise
     nodes_like  other settings for some of the nodes, by name (`Gres`, `Feature`, `CPUs`, `RealMemory`)
-    accounts    keeps accounts: a slurmdbd of its own, which knows the cluster and nothing else (`sacctmgr` as root adds)
+    accounts    keeps accounts: a slurmdbd of its own, which knows the cluster and what these arguments of sacctmgr add before
+                slurmctld starts (newer ones refuse a partition whose AllowQos nobody knows); None: no slurmdbd
     job_submit  the text of a job_submit.lua: what a site does to every job
     detached    survives this process (hack/dev-slurm); otherwise it dies with this process, however that ends
     """
@@ -81,7 +80,7 @@ class SlurmRig:
         overrides: Mapping[str, str | None] | None = None,
         partitions: Mapping[str, Mapping[str, str]] = slurm_conf.PARTITIONS,
         nodes_like: Mapping[str, Mapping[str, str]] | None = None,
-        accounts: bool = False,
+        accounts: Sequence[str] | None = None,
         job_submit: str = "",
         detached: bool = False,
     ) -> None:
@@ -120,11 +119,12 @@ class SlurmRig:
             with machine_lock("ports"):  # until the daemons listen: two rigs may look for free ports at once
                 self._write_configuration(_free_ports(len(self.nodes) + 3))
                 self._start_munged()
-                if self._accounts:
+                if self._accounts is not None:
                     accounting.start(
                         self.directory, self._database_port, self._dbd_port, self._keep, _listens
                     )
-                    self.run_as_root(["sacctmgr", "--immediate", "add", "cluster", "rig"])
+                    for words in ("add cluster rig", *self._accounts):
+                        self.run_as_root(["sacctmgr", "--immediate", *words.split()])
                 self._start_slurmctld("-c", "-i")
                 for node in self.nodes:
                     self._start_slurmd(node)
@@ -403,7 +403,7 @@ class SlurmRig:
             ["slurmctld", "-V"], env=self.env, capture_output=True, text=True, check=True
         )
         overrides = dict(self._overrides)
-        if self._accounts:
+        if self._accounts is not None:
             overrides = {
                 "AccountingStorageType": "accounting_storage/slurmdbd",
                 "AccountingStorageHost": "localhost",

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,11 @@ from llmop.planner import discovery
 TESTS = Path(__file__).parents[2]
 
 
-def recorded() -> Survey:
+def recorded(release: str = "22.05") -> Survey:
     """The site of the recording (tests/rigs/site.py)."""
     text = {
         name: each["stdout"]
-        for name, each in json.loads((TESTS / "data" / "slurm" / "22.05" / "site.json").read_text()).items()
+        for name, each in json.loads((TESTS / "data" / "slurm" / release / "site.json").read_text()).items()
     }
     settings = parse.config(text["config"])
     return Survey(
@@ -45,6 +46,18 @@ def test_the_recorded_site_reads_like_this() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("release", ["24.11", "26.05"])
+def test_the_same_site_reads_the_same_on_newer_releases(release: str) -> None:
+    site = recorded(release)
+    assert site.version.startswith(release)
+    as_before = dataclasses.replace(site, version=recorded().version)
+    written, before = (
+        proposal.files(discovery.propose(each, "default", "/project/nlp/llmop"))
+        for each in (as_before, recorded())
+    )
+    assert before == written
 
 
 def test_every_document_is_admitted_and_means_the_profile() -> None:

@@ -4,6 +4,7 @@ a job_submit plugin (tests/rigs/plugins.py)."""
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,11 @@ from llmop.domain import ids, job
 from llmop.domain.fences import Canary, Fences, Identity, identified
 from llmop.planner import canary
 
-RECORDED = json.loads(
-    (Path(__file__).parents[2] / "data" / "slurm" / "22.05" / "canary.json").read_text(encoding="utf-8")
+RECORDED, *NEWER = (
+    json.loads(
+        (Path(__file__).parents[2] / "data" / "slurm" / release / "canary.json").read_text(encoding="utf-8")
+    )
+    for release in ("22.05", "24.11", "26.05")
 )
 ASKED = canary.request("abc123", "0123abcd-0000", "/shared", (("partition", "gpu"), ("time", "60")))
 FINE = Canary(
@@ -27,8 +31,8 @@ FINE = Canary(
 )
 
 
-def judged(case: str) -> Canary:
-    (seen,) = parse.squeue(RECORDED[case]["squeue"]["stdout"])
+def judged(case: str, recorded: dict[str, Any] = RECORDED) -> Canary:
+    (seen,) = parse.squeue(recorded[case]["squeue"]["stdout"])
     return canary.judge(ASKED, seen, version="22.05.8", generation=1, now=1000.0)
 
 
@@ -53,7 +57,7 @@ def test_the_canary_is_held_and_asks_for_what_replicas_ask_for() -> None:
     ],
 )
 def test_what_a_plugin_does_decides_the_fences(case: str, fences: Fences) -> None:
-    assert Fences.of(judged(case)) == fences
+    assert [fences] * 3 == [Fences.of(judged(case, recorded)) for recorded in (RECORDED, *NEWER)]
 
 
 def test_a_canary_that_ran_at_once_says_nothing_about_its_dependency() -> None:
