@@ -373,6 +373,19 @@ class Installation:
                     found.append(command.replace(b"\0", b" ").decode(errors="replace"))
         return found
 
+    def agent_of(self, each: Replica) -> int:
+        """The process of a replica's agent."""
+        config = str(self.shared / "replicas" / each.name / "replica.json").encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if config in words and b"--guard" not in words:
+                    return int(entry.name)
+        raise AssertionError(f"no agent of {each.name} runs")
+
     def assert_nothing_left(self) -> None:
         """No job, no process, no mount, no working directory."""
         self.wait("the queue to be empty", lambda: not self.jobs(), timeout=60)

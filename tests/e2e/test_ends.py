@@ -59,20 +59,6 @@ def failure_of(site: Installation, name: str) -> dict[str, object]:
     return dict(site.status("ModelDeployment", name).get("lastFailure") or {})
 
 
-def agent_of(site: Installation, each: Replica) -> int:
-    """The process of a replica's agent."""
-    config = str(site.shared / "replicas" / each.name / "replica.json").encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if config in words and b"--guard" not in words:
-                return int(entry.name)
-    raise AssertionError(f"no agent of {each.name} runs")
-
-
 def test_crash_at_start(site: Installation, one: Callable[..., str]) -> None:
     """CrashLoopBackOff with exit code, node and the engine's last words; few jobs, not a storm."""
     name = one(args=["--fault=crash@load", "--fault=exit-code:3"])
@@ -156,7 +142,7 @@ def test_agent_killed(site: Installation, one: Callable[..., str]) -> None:
     """The engine dies with its agent, and another replica takes its place."""
     name = one()
     before = ready_one(site, name)
-    os.kill(agent_of(site, before), signal.SIGKILL)
+    os.kill(site.agent_of(before), signal.SIGKILL)
     wait_replaced(site, name, before)
     assert not [line for line in site.processes() if f"/{before.name}/" in line]
     assert failure_of(site, name)

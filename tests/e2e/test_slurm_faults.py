@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.installation import Installation, simulator
+from tests.rigs.release import PATH
 from tests.rigs.slurm import SlurmRig
 
 SQUEUE = """#!/bin/sh
 # A squeue that does not tell the truth when it is told so.
 case "$(cat {mode} 2>/dev/null)" in
-in-a-record)  /usr/bin/squeue "$@" | head -c 300; exit 0 ;;
-fewer)        /usr/bin/squeue "$@" | awk '/RUNNING/ && n++ < 3 {{next}} {{print}}'; exit 0 ;;
+in-a-record)  {squeue} "$@" | head -c 300; exit 0 ;;
+fewer)        {squeue} "$@" | awk '/RUNNING/ && n++ < 3 {{next}} {{print}}'; exit 0 ;;
 nothing)      exit 0 ;;
 garbage)      head -c 2000 /dev/urandom; exit 0 ;;
 words)        echo "slurm_load_jobs: it is a nice day"; exit 0 ;;
 error)        echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1 ;;
-*)            exec /usr/bin/squeue "$@" ;;
+*)            exec {squeue} "$@" ;;
 esac
 """
 
@@ -138,7 +139,9 @@ def lying(slurm_rig: SlurmRig) -> Iterator[Path]:
     folder = slurm_rig.shared / "lying"
     folder.mkdir()
     (folder / "mode").touch()
-    (folder / "squeue").write_text(SQUEUE.format(mode=folder / "mode"))
+    (folder / "squeue").write_text(
+        SQUEUE.format(mode=folder / "mode", squeue=shutil.which("squeue", path=PATH))
+    )
     (folder / "squeue").chmod(0o755)
     yield folder
     shutil.rmtree(folder)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.e2e.installation import Installation, simulator
+from tests.e2e.traffic import BROKEN
 from tests.rigs.slurm import SlurmRig
-
-BROKEN = frozenset({-1, 0, 502, 503})  # what clients of a killed engine see
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from typing import Any
 PAUSE = 0.05  # seconds between two requests of one kind
 KINDS = ("chat", "chat-stream", "generate", "generate-stream")
 
+BROKEN = frozenset({-1, 0, 502, 503})  # what clients of a killed engine see
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
