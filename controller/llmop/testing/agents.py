@@ -48,6 +48,7 @@ class Engine:
     is_draining: bool = False
     heard_at: float | None = None  # when a controller took in the last heartbeat, if that said "ready"
     frozen_since: float | None = None
+    woken_at: float = float("-inf")
 
 
 class Surroundings(Protocol):
@@ -105,6 +106,7 @@ class Agent:
         self._fail_code = int(engine["env"].get(FAIL_VARIABLE, 0))
         self._source = source
         self._frozen = False
+        self._holds_on = False
         self._waiting: list[Callable[[], Awaitable[None] | None]] = []
         self._end_at: float | None = None
         self._end_reason = replica.EndReason.DRAINED
@@ -296,8 +298,12 @@ class Agent:
             self._show(_Phase.DRAINING)
         self._later(end_at - now, self._finish_draining)
 
+    def hold_on(self) -> None:
+        """From now on its engine does not end when asked to: the agent drains, and reports, for ever."""
+        self._holds_on = True
+
     def _finish_draining(self) -> Awaitable[None] | None:
-        if self._end_at is None or self._around.clock.now() < self._end_at - 1e-6:
+        if self._holds_on or self._end_at is None or self._around.clock.now() < self._end_at - 1e-6:
             return None
         return self._say_goodbye(
             replica.End(reason=self._end_reason, at=self._around.clock.now(), exit_code=0, node=self.node)
@@ -326,7 +332,7 @@ class Agent:
         elif signal is Signal.CONT:
             self._frozen = False
             if self.engine is not None:
-                self.engine.frozen_since = None
+                self.engine.frozen_since, self.engine.woken_at = None, now
             waiting, self._waiting = self._waiting, []
             for action in waiting:
                 self._later(self._source.uniform(0, 0.5), action)

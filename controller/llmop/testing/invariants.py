@@ -41,6 +41,7 @@ class Judge:
         self._world = world
         self._bounds: dict[str, list[tuple[float, int]]] = {}  # by deployment uid: (since, jobs allowed)
         self._drained_at: dict[str, float] = {}  # by replica uid
+        self._drains: dict[str, tuple[str | None, float]] = {}  # by replica uid: its job's id, and the deadline
         self._orphaned: collections.Counter[VirtualJob] = collections.Counter()
         self.lied_at = float("-inf")  # when Slurm last said something wrong that looked right
         self.strays: set[VirtualJob] = set()  # jobs with a name of ours that we have not made
@@ -65,9 +66,11 @@ class Judge:
         for action in plan.actions:
             if isinstance(action, values.StartDrain):
                 self._drained_at.setdefault(action.replica.uid, action.drain.requested_at)
+                self._drains[action.replica.uid] = (action.replica.submission.job_id, action.drain.deadline_at)
         for each in desired.replicas:
             if each.drain is not None:
                 self._drained_at[each.uid] = each.drain.requested_at
+                self._drains[each.uid] = (each.submission.job_id, each.drain.deadline_at)
         self._rows(desired, seen, plan)
         self._floor(desired, seen, plan)
         self._given_up(plan)
@@ -186,7 +189,24 @@ class Judge:
                     "other people's jobs are never touched",
                     f"{leader.name} cancels job {job_id} ({job.name}), which is somebody else's",
                 )
+            self._cuts_off_nobody(leader, job)
             world.note(f"{leader.name}: scancel {job_id} ({job.name}, {job.phase.name})")
+
+    def _cuts_off_nobody(self, leader: "Leader", job: VirtualJob) -> None:
+        """A replica that serves, and is not wanted any more, has until its deadline to finish what it has begun."""
+        agent = self._world.agents.get(job)
+        if agent is None or agent.engine is None or job.phase is not Phase.RUNNING:
+            return
+        own_id, deadline_at = self._drains.get(agent.uid, (None, 0.0))
+        now = self._world.clock.now()
+        heard_at = agent.engine.heard_at
+        was_heard = heard_at is not None and now - heard_at <= 2 * self._world.period_s
+        is_fine = agent.phase is replica.AgentPhase.READY and was_heard and agent.engine.gone_at is None
+        if own_id == str(job.id) and now < deadline_at and is_fine and now - self.lied_at > 900:
+            raise Violation(
+                "a replica that serves has time to finish",
+                f"{leader.name} cancels job {job.id} ({job.name}) {deadline_at - now:.0f} s before its deadline",
+            )
 
     def orders_drain(self, leader: "Leader", uid: str) -> None:
         world = self._world
@@ -245,6 +265,7 @@ class Judge:
         is_fine = (
             engine.gone_at is None
             and engine.frozen_since is None
+            and now - engine.woken_at > SLACK_S  # what was decided while it stood still may be on its way
             and not engine.is_draining
             and engine.port == each.port
             and is_heard
