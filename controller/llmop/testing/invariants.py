@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmop.domain import endpoint, ids, replica, resources, site
 from llmop.domain.job import Snapshot
-from llmop.planner import assess, rollout, values
+from llmop.planner import assess, drain, rollout, values
 from llmop.testing.slurm_text import Phase, VirtualJob
 
 if TYPE_CHECKING:
@@ -41,8 +41,11 @@ class Judge:
         self._world = world
         self._bounds: dict[str, list[tuple[float, int]]] = {}  # by deployment uid: (since, jobs allowed)
         self._drained_at: dict[str, float] = {}  # by replica uid
-        self._drains: dict[str, tuple[str | None, float]] = {}  # by replica uid: its job's id, and the deadline
+        self._drains: dict[
+            str, tuple[str | None, float]
+        ] = {}  # by replica uid: its job's id, and the deadline
         self._orphaned: collections.Counter[VirtualJob] = collections.Counter()
+        self._overdue: collections.Counter[VirtualJob] = collections.Counter()
         self.lied_at = float("-inf")  # when Slurm last said something wrong that looked right
         self.strays: set[VirtualJob] = set()  # jobs with a name of ours that we have not made
         self._state_lost_at = float("inf")
@@ -66,7 +69,10 @@ class Judge:
         for action in plan.actions:
             if isinstance(action, values.StartDrain):
                 self._drained_at.setdefault(action.replica.uid, action.drain.requested_at)
-                self._drains[action.replica.uid] = (action.replica.submission.job_id, action.drain.deadline_at)
+                self._drains[action.replica.uid] = (
+                    action.replica.submission.job_id,
+                    action.drain.deadline_at,
+                )
         for each in desired.replicas:
             if each.drain is not None:
                 self._drained_at[each.uid] = each.drain.requested_at
@@ -348,9 +354,18 @@ class Judge:
                         "never a job of ours without a row after the grace time",
                         f"job {job.id} ({job.name}, {job.phase.name})",
                     )
-        gone = self._orphaned.keys() - set(jobs)
-        for job in gone:
-            del self._orphaned[job]
+            if can_act and self._should_be_gone(job):
+                self._overdue[job] += 1
+                if self._overdue[job] > ORPHAN_SWEEPS:
+                    raise Violation("what drains is gone after its deadline", f"job {job.id} ({job.name})")
+        for counter in (self._orphaned, self._overdue):
+            for job in counter.keys() - set(jobs):
+                del counter[job]
+
+    def _should_be_gone(self, job: VirtualJob) -> bool:
+        agent = self._world.agents.get(job)
+        own_id, deadline_at = self._drains.get(agent.uid, (None, 0.0)) if agent is not None else (None, 0.0)
+        return own_id == str(job.id) and self._world.clock.now() > deadline_at + drain.AFTER_DEADLINE_S
 
     def _cancels_strays(self) -> bool:
         leader = self._world.leader
