@@ -291,16 +291,13 @@ class Agent:
         if self._end_at is None:
             self._around.note(f"job {self.job_id}: drains, {why}")
             self._end_reason = reason
+            self._holds_on = self._source.random() < 0.05  # it drains, and reports, until it is cancelled
         self._end_at = end_at
         if self.engine is not None:
             self.engine.is_draining = True
         if self.phase is not _Phase.DRAINING:
             self._show(_Phase.DRAINING)
         self._later(end_at - now, self._finish_draining)
-
-    def hold_on(self) -> None:
-        """From now on its engine does not end when asked to: the agent drains, and reports, for ever."""
-        self._holds_on = True
 
     def _finish_draining(self) -> Awaitable[None] | None:
         if self._holds_on or self._end_at is None or self._around.clock.now() < self._end_at - 1e-6:

@@ -261,12 +261,6 @@ def _engine_stumbles(world: World, source: random.Random) -> None:
         agent.stumble(source.choice((3.0, 30.0, 300.0)))
 
 
-def _engine_holds_on(world: World, source: random.Random) -> None:
-    agent = _agent(world, source)
-    if agent is not None:
-        agent.hold_on()
-
-
 def _lossy_messages(world: World, source: random.Random) -> None:
     world.message_loss = source.choice((0.1, 0.5, 1.0))
 
@@ -359,7 +353,6 @@ FAULTS: tuple[tuple[str, int, Fault], ...] = (
     ("admin cancels", 5, _admin_cancels),
     ("engine crashes", 10, _engine_crashes),
     ("engine stumbles", 4, _engine_stumbles),
-    ("engine holds on", 2, _engine_holds_on),
     ("messages lost", 3, _lossy_messages),
     ("gateway cut off", 2, _gateway_cut),
     ("directory not writable", 2, _disk_full),
