@@ -327,6 +327,12 @@ class Judge:
         """Live jobs against the rows of the store."""
         world = self._world
         ledgers = {ledger.submission.job_name: ledger for ledger in await world.store.ledgers()}
+        deployments = {each.uid for each in (await world.store.list(resources.MODEL_DEPLOYMENT)).items}
+        cared_for = {
+            each.uid
+            for each in (await world.store.list(resources.REPLICA)).items
+            if each.owner is not None and each.owner.uid in deployments
+        }
         jobs = [job for job in world.slurm.jobs() if job.phase in _HOLDING and job not in world.foreign]
         by_name: dict[str, list[VirtualJob]] = {}
         for job in jobs:
@@ -342,6 +348,7 @@ class Judge:
             ledger = ledgers.get(job.name)
             is_owned = (
                 ledger is not None
+                and ledger.replica_uid in cared_for
                 and ledger.tombstoned_at is None
                 and ledger.submission.state is not replica.SubmissionState.ENDED
             )
