@@ -1,0 +1,124 @@
+"""The judge of the simulation is not blind: with a decision of the planner spoiled, a world comes soon in which a rule is broken."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from llmop.domain import endpoint, replica
+from llmop.planner import assess, compute, drain, orphans, rollout, routes, values
+from llmop.testing import simulation
+
+SEEDS = 40
+WILD = simulation.Setting(hours=2.0, fault_every_s=12, user_every_s=40)
+
+Patch = pytest.MonkeyPatch
+
+
+def tells_agents_before_gateways(patch: Patch) -> None:
+    def order(
+        each: assess.Assessment, asked: replica.Drain, seen: values.Observed
+    ) -> tuple[values.Action, ...]:
+        return (values.OrderDrain(replica=each.facts, deadline_s=max(0.0, asked.deadline_at - seen.now)),)
+
+    patch.setattr(drain, "_order", order)
+
+
+def cancels_what_serves(patch: Patch) -> None:
+    progress = drain.progress
+
+    def spoiled(each: assess.Assessment, seen: values.Observed) -> drain.Progress:
+        return progress(dataclasses.replace(each, facts=dataclasses.replace(each.facts, ready_at=None)), seen)
+
+    patch.setattr(drain, "progress", spoiled)
+
+
+def waits_for_ever(patch: Patch) -> None:
+    progress = drain.progress
+
+    def spoiled(each: assess.Assessment, seen: values.Observed) -> drain.Progress:
+        decided = progress(each, seen)
+        late = [each for each in decided.actions if "deadline" in getattr(each, "why", "")]
+        return drain.Progress() if late else decided
+
+    patch.setattr(drain, "progress", spoiled)
+
+
+def drains_below_the_floor(patch: Patch) -> None:
+    step = rollout.step
+
+    def spoiled(
+        replicas: Sequence[assess.Assessment], newest: int, bounds: rollout.Bounds, now: float
+    ) -> rollout.Step:
+        return step(replicas, newest, dataclasses.replace(bounds, max_unavailable=bounds.replicas), now)
+
+    patch.setattr(rollout, "step", spoiled)
+
+
+def makes_one_too_many(patch: Patch) -> None:
+    step = rollout.step
+
+    def spoiled(
+        replicas: Sequence[assess.Assessment], newest: int, bounds: rollout.Bounds, now: float
+    ) -> rollout.Step:
+        return step(replicas, newest, dataclasses.replace(bounds, max_surge=bounds.max_surge + 1), now)
+
+    patch.setattr(rollout, "step", spoiled)
+
+
+def takes_all_jobs_for_its_own(patch: Patch) -> None:
+    parse = orphans.ids.parse_job_name
+
+    def spoiled(name: str) -> object:
+        parts = parse(name)
+        return None if parts is None else dataclasses.replace(parts, installation=simulation.INSTALLATION)
+
+    patch.setattr(orphans.ids, "parse_job_name", spoiled)
+
+
+def routes_to_the_silent(patch: Patch) -> None:
+    def spoiled(each: assess.Assessment) -> endpoint.EndpointState | None:
+        return None if each.is_over or each.facts.ready_at is None else endpoint.EndpointState.READY
+
+    patch.setattr(routes, "_state", spoiled)
+
+
+def forgets_replicas_of_the_deleted(patch: Patch) -> None:
+    plan = compute.plan
+
+    def spoiled(desired: values.Desired, seen: values.Observed, names: values.Names) -> values.Plan:
+        planned = plan(desired, seen, names)
+        if desired.deployment.deleted_at is None or not all(each.drain for each in desired.replicas):
+            return planned
+        return dataclasses.replace(planned, actions=(*planned.actions, values.FinishDeletion()))
+
+    patch.setattr(compute, "plan", spoiled)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule"),
+    [
+        (tells_agents_before_gateways, "an agent is told to drain when no gateway chooses it any more"),
+        (cancels_what_serves, "a replica that serves has time to finish"),
+        (waits_for_ever, "what drains is gone after its deadline"),
+        (
+            drains_below_the_floor,
+            "available replicas never fall below desired - maxUnavailable because of us",
+        ),
+        (makes_one_too_many, "never more jobs than desired + surge"),
+        (takes_all_jobs_for_its_own, "other people's jobs are never touched"),
+        (routes_to_the_silent, "no request is routed to a replica that is dead"),
+        (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_a_spoiled_decision_is_seen(spoil: Callable[[Patch], None], rule: str, monkeypatch: Patch) -> None:
+    spoil(monkeypatch)
+    broken: list[str] = []
+    for seed in range(SEEDS):
+        found = simulation.simulate(seed, WILD).violations
+        broken += [words.partition(":")[0] for _, words, _ in found]
+        if rule in broken:
+            print(f"       seen at seed {seed}: {broken}")
+            return
+    raise AssertionError(f"no world of {SEEDS} breaks the rule '{rule}'; they broke {sorted(set(broken))}")
