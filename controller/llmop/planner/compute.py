@@ -434,8 +434,9 @@ def _prune(
 
 
 def _look_again(replicas: Sequence[assess.Assessment], seen: values.Observed, draft: _Draft) -> None:
-    """When a heartbeat that stops now would change a phase."""
+    """When a heartbeat that stops now would change a phase, and when gateways are not waited for any longer."""
     timing = seen.timing
+    draft.recheck(routes.unknown_until(replicas, seen))
     for each in replicas:
         heartbeat = each.heartbeat
         if heartbeat is None or each.is_over:

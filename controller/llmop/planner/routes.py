@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from llmop.domain import endpoint, replica
 from llmop.planner import assess, values
 
+GATEWAY_PATIENCE_S = 10.0  # a gateway that is slower keeps nobody from being called ready
+
 
 def endpoints(
     deployment: str, replicas: Sequence[assess.Assessment], seen: values.Observed
@@ -42,6 +44,20 @@ def _state(each: assess.Assessment) -> endpoint.EndpointState | None:
         if each.phase is replica.Phase.SUSPECT
         else endpoint.EndpointState.READY
     )
+
+
+def unknown_until(replicas: Sequence[assess.Assessment], seen: values.Observed) -> float | None:
+    """None when every live gateway knows all routed replicas; else when they are not waited for any longer."""
+    if seen.routed_by_gateways is None:
+        return None
+    ends = [
+        each.facts.ready_at + GATEWAY_PATIENCE_S
+        for each in replicas
+        if each.is_routed
+        and each.facts.ready_at is not None
+        and each.facts.uid not in seen.routed_by_gateways
+    ]
+    return max((at for at in ends if at > seen.now), default=None)
 
 
 def model(desired: values.Desired) -> endpoint.RoutedModel | None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from llmop.domain import conditions, fences, job, replica
-from llmop.planner import artifacts, assess, backoff, canary, rollout, values
+from llmop.planner import artifacts, assess, backoff, canary, rollout, routes, values
 
 _TRUE, _FALSE, _UNKNOWN = conditions.Status.TRUE, conditions.Status.FALSE, conditions.Status.UNKNOWN
 
@@ -71,6 +71,9 @@ def deployment_conditions(
         ready = _condition("Ready", _FALSE, "Deleting", _blocking(replicas))
     elif stalled.status is _TRUE:
         ready = _condition("Ready", _FALSE, stalled.reason, stalled.message)
+    elif is_settled and not _was_ready(desired) and routes.unknown_until(replicas, seen) is not None:
+        words = "all replicas are ready, and gateways have not taken over their addresses yet"
+        ready = _condition("Ready", _FALSE, "AwaitingGateways", words)
     elif is_settled:
         ready = _condition("Ready", _TRUE, "AllReplicasReady", "")
     elif capacity.status is _FALSE and counts.pending:
@@ -83,6 +86,16 @@ def deployment_conditions(
     )
     timed = tuple(dataclasses.replace(each, changed_at=seen.now) for each in after)
     return conditions.carry_over(desired.record.conditions, timed)
+
+
+def _was_ready(desired: values.Desired) -> bool:
+    """What people were told of this very generation: they are not told otherwise because a gateway is slow."""
+    return any(
+        each.type == "Ready"
+        and each.status is _TRUE
+        and each.observed_generation == desired.deployment.generation
+        for each in desired.record.conditions
+    )
 
 
 def _condition(kind: str, status: conditions.Status, reason: str, message: str) -> conditions.Condition:

@@ -71,7 +71,7 @@ class Reconciler:
             canceller=self._canceller,
             keys=self.queue,
         )
-        self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_drained)
+        self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_acknowledged)
         self._agents: ports.Agents = ports.NoAgents()
         self._stagers = artifacts.Stagers(outside.stage, outside.clock, spawn=self.spawn, wake=self.queue.add)
         preparer = prepare.Preparer(
@@ -123,7 +123,7 @@ class Reconciler:
                 queue.Key(kind=stored.owner.kind, namespace=namespace, name=stored.owner.name), queue.URGENT
             )
 
-    def _on_drained(self, deployment: str) -> None:
+    def _on_acknowledged(self, deployment: str) -> None:
         namespace, _, name = deployment.partition("/")
         self.queue.add(
             queue.Key(kind=resources.MODEL_DEPLOYMENT, namespace=namespace, name=name), queue.URGENT
@@ -336,6 +336,7 @@ class Reconciler:
             exits={each.uid: ends[each.uid] for each in desired.replicas if each.uid in ends},
             in_flight=self.submitter.in_flight,
             drained_by_gateways=self.book.drained(),
+            routed_by_gateways=self.book.routed(),
             api_keys={uid: ledger.secrets.api_key for uid, ledger in ledgers.items()},
             artifacts=staged,
             timing=self.lookout.timing,

@@ -18,24 +18,24 @@ class _Gateway:
 class EndpointBook:
     """Built from the plans of single deployments; read by gateways through the control API.
 
-    `epoch` makes versions rise over restarts; `now` is a monotonic clock. `on_drained(namespace/name)` is called when a gateway has
-    acted on a table in which endpoints of that deployment drain.
+    `epoch` makes versions rise over restarts; `now` is a monotonic clock. `on_acknowledged(namespace/name)` is called when a gateway
+    has acted on a table in which an endpoint of that deployment came, or began to drain.
 
     After a start nothing is published before every deployment has been looked at once: gateways keep the table of the controller
     before, instead of losing the endpoints that a new one has not come to yet.
     """
 
-    def __init__(self, epoch: int, now: Callable[[], float], on_drained: Callable[[str], None]) -> None:
+    def __init__(self, epoch: int, now: Callable[[], float], on_acknowledged: Callable[[str], None]) -> None:
         self._version = epoch << 32
         self._awaited: set[str] | None = None  # deployments not looked at yet; None = not even known yet
         self._now = now
-        self._since = now()
-        self._on_drained = on_drained
+        self._started_at = now()
+        self._on_acknowledged = on_acknowledged
         self._endpoints: dict[str, tuple[endpoint.Endpoint, ...]] = {}
         self._models: dict[str, endpoint.RoutedModel] = {}
-        self._draining: dict[
-            str, tuple[int, str]
-        ] = {}  # uid -> (version since which no gateway should choose it, deployment)
+        # By uid: (version since which no gateway should choose it, or all should, deployment)
+        self._draining: dict[str, tuple[int, str]] = {}
+        self._routed: dict[str, tuple[int, str]] = {}
         self._gateways: dict[str, _Gateway] = {}
         self._changed = asyncio.Event()
         self._table = endpoint.EndpointTable(version=0)
@@ -88,11 +88,16 @@ class EndpointBook:
         draining = {
             each.uid: each.deployment for each in endpoints if each.state is endpoint.EndpointState.DRAINING
         }
-        self._draining = {
-            uid: self._draining.get(uid, (self._version, deployment)) for uid, deployment in draining.items()
-        }
+        routed = {each.uid: each.deployment for each in endpoints if each.uid not in draining}
+        self._draining = self._since(draining, self._draining)
+        self._routed = self._since(routed, self._routed)
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _since(
+        self, uids: Mapping[str, str], before: Mapping[str, tuple[int, str]]
+    ) -> dict[str, tuple[int, str]]:
+        return {uid: before.get(uid, (self._version, deployment)) for uid, deployment in uids.items()}
 
     def table(self) -> endpoint.EndpointTable:
         """Version 0 before the first one is complete."""
@@ -111,9 +116,10 @@ class EndpointBook:
             name for name, known in self._gateways.items() if now - known.seen_at > 60 * GATEWAY_LIVE_S
         ]:
             del self._gateways[name]
-        if before is None or before.version < version:
-            for _, deployment in self._draining.values():
-                self._on_drained(deployment)
+        known = before.version if before is not None else 0
+        news = (*self._draining.values(), *self._routed.values())
+        for deployment in sorted({deployment for since, deployment in news if known < since <= version}):
+            self._on_acknowledged(deployment)
 
     def gateways(self) -> Mapping[str, tuple[float, int]]:
         """By name: seconds since the last sign of life, and the version of the table it acts on."""
@@ -125,11 +131,23 @@ class EndpointBook:
 
         In the first seconds nobody knows which gateways are alive.
         """
-        now = self._now()
-        if now - self._since <= GATEWAY_LIVE_S:
+        if self._now() - self._started_at <= GATEWAY_LIVE_S:
             return frozenset()
-        live = [known.version for known in self._gateways.values() if now - known.seen_at <= GATEWAY_LIVE_S]
-        lowest = min(live, default=None)
+        lowest = self._lowest
         return frozenset(
             uid for uid, (since, _) in self._draining.items() if lowest is None or lowest >= since
         )
+
+    def routed(self) -> frozenset[str] | None:
+        """The endpoints that every live gateway chooses from; None when none is known to live."""
+        lowest = self._lowest
+        if lowest is None:
+            return None
+        return frozenset(uid for uid, (since, _) in self._routed.items() if lowest >= since)
+
+    @property
+    def _lowest(self) -> int | None:
+        """The oldest version that a live gateway acts on."""
+        now = self._now()
+        live = [known.version for known in self._gateways.values() if now - known.seen_at <= GATEWAY_LIVE_S]
+        return min(live, default=None)

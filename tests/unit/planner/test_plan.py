@@ -42,6 +42,30 @@ def test_a_healthy_world_needs_nothing_and_says_so_in_the_same_words_each_time()
     assert plan.status == again.status
 
 
+def test_a_deployment_is_ready_when_gateways_know_its_replicas() -> None:
+    """Not a moment earlier, since the first request would be refused; and a slow gateway takes nothing back."""
+    each = make.a_replica(1, ready_at=make.NOW - 1)
+    seen = make.observed([make.a_job(each)], [make.a_heartbeat(each)])
+
+    def said(routed: frozenset[str] | None) -> tuple[str, str]:
+        observed = dataclasses.replace(seen, routed_by_gateways=routed)
+        conditions = {one.type: one for one in _plan(desired, observed).status.record.conditions}
+        return str(conditions["Ready"].status), conditions["Ready"].reason
+
+    desired = make.desired([each])
+    assert ("False", "AwaitingGateways") == said(frozenset())
+    recheck_at = _plan(desired, dataclasses.replace(seen, routed_by_gateways=frozenset())).recheck_at
+    assert recheck_at is not None and recheck_at <= make.NOW + 9
+    for routed in (frozenset({each.uid}), None):
+        assert ("True", "AllReplicasReady") == said(routed)
+    heard = make.observed([make.a_job(each)], [make.a_heartbeat(each, received_at=make.NOW + 9)])
+    late = dataclasses.replace(heard, now=make.NOW + 9, routed_by_gateways=frozenset())
+    conditions = {one.type: one.reason for one in _plan(desired, late).status.record.conditions}
+    assert "AllReplicasReady" == conditions["Ready"]
+    desired = make.desired([each], record=_plan(desired, seen).status.record)
+    assert ("True", "AllReplicasReady") == said(frozenset())
+
+
 def test_a_failed_replica_is_kept_for_people_and_replaced_after_a_while() -> None:
     each = make.a_replica(1)
     plan = _plan(make.desired([each]), make.observed([make.a_job(each, job.JobState.FAILED, exit_code=70)]))

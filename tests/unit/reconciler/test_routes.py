@@ -1,5 +1,7 @@
 """The versioned table of endpoints."""
 
+import dataclasses
+
 from llmop.domain import endpoint
 from llmop.reconciler import routes
 from llmop.testing.clock import FakeClock
@@ -82,3 +84,34 @@ def test_right_after_a_start_nobody_knows_which_gateways_live() -> None:
     book.expect(())
     book.put("default/a", (_endpoint("x", DRAINING),), None)
     assert frozenset() == book.drained()
+
+
+def test_an_endpoint_is_routed_once_every_live_gateway_acts_on_it() -> None:
+    given = Book()
+    assert given.book.routed() is None, "no gateway is waited for"
+    for name in ("g1", "g2"):
+        given.book.acknowledge(name, given.book.table().version)
+    given.book.put("default/a", (_endpoint("x"),), None)
+    assert frozenset() == given.book.routed()
+    given.book.acknowledge("g1", given.book.table().version)
+    assert frozenset() == given.book.routed()
+    given.book.acknowledge("g2", given.book.table().version)
+    assert frozenset({"x"}) == given.book.routed()
+    assert ["default/a", "default/a"] == given.told
+    given.book.put("default/a", (_endpoint("x"), _endpoint("y")), None)
+    assert frozenset({"x"}) == given.book.routed()
+    given.clock.advance(routes.GATEWAY_LIVE_S + 0.1)
+    assert given.book.routed() is None
+
+
+def test_a_deployment_is_looked_at_again_only_for_what_is_new_to_a_gateway() -> None:
+    given = Book()
+    given.book.put("default/a", (_endpoint("x"),), None)
+    given.book.put("default/b", (dataclasses.replace(_endpoint("y"), deployment="default/b"),), None)
+    version = given.book.table().version
+    given.book.acknowledge("g1", version)
+    assert ["default/a", "default/b"] == given.told
+    given.book.acknowledge("g1", version)
+    given.book.put("default/b", (), None)
+    given.book.acknowledge("g1", given.book.table().version)
+    assert ["default/a", "default/b"] == given.told
