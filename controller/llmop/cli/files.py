@@ -26,9 +26,9 @@ def read(names: Sequence[str], *, recursive: bool, namespace: str | None) -> "li
         raise UsageError("name what to read: -f FILE, -f FOLDER or -f -")
     documents: list[Document] = []
     problems: list[str] = []
-    for source, text in _texts(names, recursive=recursive):
+    for source, data in _contents(names, recursive=recursive):
         try:
-            for document in load.load(text, source):
+            for document in load.load(load.decode(data, source), source):
                 documents += lists.expand(document)
         except load.ManifestError as error:
             problems += [str(problem) for problem in error.problems]
@@ -60,17 +60,17 @@ def key(document: "Document", namespace: str | None) -> tuple[str, str, str]:
     )
 
 
-def _texts(names: Sequence[str], *, recursive: bool) -> list[tuple[str, str]]:
+def _contents(names: Sequence[str], *, recursive: bool) -> list[tuple[str, bytes]]:
     found = []
     for name in names:
         if name == "-":
-            found.append(("<stdin>", _stdin()))
+            found.append(("<stdin>", sys.stdin.buffer.read()))
         elif "://" in name:
             raise UsageError(
                 f'"{name}": addresses are not supported in this version; download the file first'
             )
         else:
-            found += [(str(path), _text(path)) for path in _paths(Path(name), recursive=recursive)]
+            found += [(str(path), _content(path)) for path in _paths(Path(name), recursive=recursive)]
     return found
 
 
@@ -85,20 +85,11 @@ def _paths(path: Path, *, recursive: bool) -> list[Path]:
     return found
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_text("utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def _stdin() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"<stdin>: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _require_namespace(documents: "list[Document]", namespace: str) -> None:

@@ -21,7 +21,7 @@ MAX_VIOLATIONS = 100
 MAX_MESSAGE_CHARACTERS = 500
 
 _TOP = ("apiVersion", "kind", "metadata", "spec")
-_JSON_NAMES = {bool: "a truth value", int: "a number", float: "a number"}
+_JSON_NAMES = {bool: "truth value", int: "number", float: "number"}
 # By pydantic's error types (https://docs.pydantic.dev/latest/errors/validation_errors/).
 _MESSAGES = {
     "string_type": "{shown} is not text",
@@ -279,7 +279,8 @@ def _type_message(detail: ErrorDetails) -> str:
     value, kind, context = detail["input"], detail["type"], detail.get("ctx", {})
     shown = _shown(value)
     if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f"{shown} is {_JSON_NAMES[type(value)]}, and this field takes text; put it in quotes"
+        # Not "put it in quotes": of 0123456, say, `shown` is not what was written.
+        return f"is read as the {_JSON_NAMES[type(value)]} {shown}, and this field takes text; put what was written in quotes"
     if kind in ("int_type", "float_type") and isinstance(value, str):
         return f"{shown} is text, and this field takes a number; write it without quotes and letters"
     template = _MESSAGES.get(kind)

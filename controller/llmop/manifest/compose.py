@@ -70,6 +70,9 @@ class Reader:
         if self._expects_key():
             self._key(event, position)
             return
+        if len(event.value) > limits.MAX_STRING_BYTES:
+            self._report(position, f"a text {limits.string_problem(event.value)}")
+            raise TooMuch
         value = self._resolve(event, position)
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1 + len(event.value))

@@ -5,6 +5,7 @@ Three things differ from PyYAML's own loaders. Scalars follow the core schema of
 but strings, no duplicates. And the work is bounded: size, depth, and what aliases expand to.
 """
 
+import codecs
 import dataclasses
 import json
 import re
@@ -20,8 +21,16 @@ Position = compose.Position
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What both parsers say.
+_UNQUOTED = "cannot start any token"
+_NO_DOCUMENT = "<document start>"
 _NESTING = "maximum nesting depth"  # libyaml (parser.c) has had a bound of its own since 0.2.6, and may read ahead of ours
 
+# UTF-32 first: its mark of little-endian text begins with the one of UTF-16.
+_OTHER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 # Neither allowed raw in JSON nor printable in YAML; the last three would be folded as line breaks by YAML 1.1 parsers.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\ufeff\ufffe\uffff\ud800-\udfff\u2028\u2029]"
@@ -80,6 +89,21 @@ class Document:
         return Problem(source=self.source, line=line, column=column, message=message)
 
 
+def decode(data: bytes, source: str) -> str:
+    """The text that a file holds. Raises ManifestError with the place of the first byte that is no UTF-8."""
+    for encoding, marks in _OTHER_MARKS.items():
+        if data.startswith(marks):
+            raise _failure(source, (1, 1), f"the text is {encoding}; save it as UTF-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _failure(
+            source,
+            _position_of(data[: error.start].decode("utf-8")),
+            f"the byte 0x{data[error.start]:02x} is no part of UTF-8 text; save the text as UTF-8",
+        ) from error
+
+
 def load(text: str, source: str, *, parser: Any = FASTEST) -> list[Document]:
     """The documents of `text`; empty ones are left out. `source` is the name of the text in messages.
 
@@ -93,7 +117,7 @@ def load(text: str, source: str, *, parser: Any = FASTEST) -> list[Document]:
     if forbidden is not None:
         raise _failure(
             source,
-            _position_of(text, forbidden.start()),
+            _position_of(text[: forbidden.start()]),
             f"the character U+{ord(forbidden[0]):04X} is not allowed here; remove it"
             " or write it as an escape in double quotes",
         )
@@ -114,9 +138,9 @@ def _plain_json(text: str) -> str:
     return _SURROGATES.sub(lambda match: match[1] + json.loads(f'"{match[2]}"'), text.replace("\t", " "))
 
 
-def _position_of(text: str, offset: int) -> Position:
-    before = text[:offset]
-    return (before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
+def _position_of(before: str) -> Position:
+    """Where stands what follows `before`."""
+    return (before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 def _failure(source: str, position: Position, message: str) -> ManifestError:
@@ -158,8 +182,13 @@ class _Composer:
             f" ({error.context})" if error.context else ""
         )
         mark = error.problem_mark
-        if mark is not None and self._text[mark.index : mark.index + 1] == "\t":
+        character = self._text[mark.index : mark.index + 1] if mark is not None else ""
+        if character == "\t":
             return f"{text}; indent with spaces, not with tabs"
+        if character and character in "@`%" and _UNQUOTED in text:
+            return f"{text}; put a value that begins with {character} in quotes"
+        if _NO_DOCUMENT in text:
+            return f"{text}; a document has ended before this, begin the next one with ---"
         return text
 
     def _report(self, position: Position, message: str) -> None:

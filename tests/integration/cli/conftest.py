@@ -174,7 +174,7 @@ class World:
     def alone(self, *arguments: str, stdin: str = "") -> Outcome:
         """One command that finds its controller by itself, if it needs one."""
         before = sys.stdin
-        sys.stdin = io.StringIO(stdin)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8")
         out, error = (terminal.Side() if self.is_terminal else _Pipe() for _ in range(2))
         try:
             with contextlib.redirect_stdout(out.file), contextlib.redirect_stderr(error.file):

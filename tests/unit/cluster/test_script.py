@@ -6,30 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.texts import HOSTILE
 
 from llmop.cluster.slurm.script import batch_script, sbatch_argv
 from llmop.domain.job import JobRequest
-
-HOSTILE = [
-    "plain",
-    "two words",
-    "it's",
-    'double " quote',
-    "$(touch pwned)",
-    "`touch pwned`",
-    "; touch pwned #",
-    "$HOME ${HOME} $1 $$",
-    "back\\slash\\",
-    "line one\nline two",
-    "*?[a-z]~",
-    "naïve — 模型 🦙",
-    "-dash",
-    "--config=/etc/passwd",
-    "!history!",
-    "",
-    "&& touch pwned || |",
-    "\x1f\x1e\x07",
-]
 
 
 def script(**changes: object) -> str:
