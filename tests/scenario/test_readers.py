@@ -1,0 +1,123 @@
+"""No option that nobody reads: of every object that a manifest becomes, each field is read by somebody who acts on it.
+
+`tests/unit/manifest/test_reach.py` says that a field of a manifest arrives in one of these objects; this says that it is read there. Both
+together: what a user writes has a reader.
+"""
+
+import asyncio
+import dataclasses
+import sys
+from typing import Any
+
+import pytest
+from tests.unit.manifest.pairs import CONVERT, PAIRS
+from tests.unit.reconciler.test_artifacts import Bench
+from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
+
+from llmop.domain import deployment, profile, resources, runtime, site, staging
+from llmop.manifest import admit, references
+from llmop.rpc import tables
+from llmop.testing import simulation
+
+CLASSES = (
+    deployment.DeploymentSpec,
+    deployment.Template,
+    deployment.SlurmOptions,
+    runtime.Runtime,
+    runtime.Warmup,
+    profile.Profile,
+    site.Site,
+    site.Allowed,
+    site.Staging,
+)
+# These copy or compare whatever is there.
+NO_READERS = ("dataclasses", "copy", "llmop.manifest.convert", "llmop.testing.", "tests.")
+IN_CODE_OF_DATACLASSES = "<string>"
+READ_ELSEWHERE = {
+    "Template.restarted_at",  # a difference between two templates, which is what it is for
+    "Runtime.engine",  # for people: `llmctl get sr` shows it
+}
+
+
+class Watched:
+    """Stands in front of a field of a class with slots, and writes down who reads it."""
+
+    def __init__(self, field: Any, name: str, readers: dict[str, set[str]]) -> None:
+        self._field, self._name, self._readers = field, name, readers
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        frame = sys._getframe(1)
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(NO_READERS) and frame.f_code.co_filename != IN_CODE_OF_DATACLASSES:
+            self._readers.setdefault(self._name, set()).add(module)
+        return self._field.__get__(instance, owner)
+
+    def __set__(self, instance: object, value: Any) -> None:
+        self._field.__set__(instance, value)
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The modules that have read a field, by "Class.field"."""
+    found: dict[str, set[str]] = {}
+    for each in CLASSES:
+        for field in dataclasses.fields(each):
+            name = f"{each.__name__}.{field.name}"
+            monkeypatch.setattr(each, field.name, Watched(each.__dict__[field.name], name, found))
+    return found
+
+
+def objects(which: int) -> dict[str, Any]:
+    """One object of each kind with every field in it."""
+    made = {}
+    for kind, *specs in reversed(PAIRS):
+        document = {
+            "apiVersion": "llmop/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": "x"},
+            "spec": specs[which],
+        }
+        made[kind] = CONVERT[kind](admit.admit(document, namespace=""))
+    return made
+
+
+def live(which: int) -> None:
+    """What applying, staging and submitting ask of these objects, beside what an installation asks of simple ones."""
+    made = objects(which)
+    wanted, engine = made["ModelDeployment"], made["ServingRuntime"]
+    references.check(
+        wanted,
+        {wanted.spec.template.runtime: engine},
+        {wanted.spec.template.profile: made["ResourceProfile"]},
+        {references.cluster_of(wanted.spec.template, made["ResourceProfile"]): made["Cluster"]},
+    )
+    staging.wanted(engine, wanted.spec.template)
+    asyncio.run(stage(made["Cluster"]))
+
+
+async def stage(where: site.Site) -> None:
+    bench = Bench()
+    bench.where = where
+    await bench.keep("", secrets=("a.env",))
+    for task in bench.tasks:
+        task.cancel()
+    await asyncio.gather(*bench.tasks, return_exceptions=True)
+
+
+def test_every_field_has_a_reader(readers: dict[str, set[str]]) -> None:
+    played = simulation.simulate(0, simulation.Setting(hours=0.3, fault_every_s=25, user_every_s=60))
+    assert not played.violations
+    for which in (0, 1):
+        live(which)
+    prepared("Cluster", MANIFESTS["Cluster"])
+
+    fields = {f"{each.__name__}.{field.name}" for each in CLASSES for field in dataclasses.fields(each)}
+    assert READ_ELSEWHERE == fields - readers.keys()
+
+
+def test_people_are_shown_which_engine_a_runtime_is() -> None:
+    made = resources.Resource(kind="ServingRuntime", name="x", spec={"engine": "an-engine"})
+
+    assert "an-engine" in tables.cells(made, 0.0)
