@@ -51,7 +51,15 @@ def deployment_conditions(
     spec = desired.deployment.spec
     wanted = 0 if desired.deployment.deleted_at is not None else spec.replicas
     view = seen.clusters.get(spec.template.cluster)
-    stalled = _stalled(desired, brake, gate, view, is_stalled_submission=is_stalled_submission)
+    is_complete = _serving(desired, replicas, newest, seen.now) >= wanted
+    stalled = _stalled(
+        desired,
+        brake,
+        gate,
+        view,
+        is_complete=is_complete,
+        is_stalled_submission=is_stalled_submission,
+    )
     capacity = _capacity(desired, replicas, seen)
     progressing = _progressing(desired, replicas, counts, brake, seen, newest, wanted, gate)
     if counts.available >= wanted - spec.max_unavailable and (counts.available > 0 or wanted == 0):
@@ -102,14 +110,28 @@ def _condition(kind: str, status: conditions.Status, reason: str, message: str) 
     return conditions.Condition(type=kind, status=status, reason=reason, message=message)
 
 
+def _serving(desired: values.Desired, replicas: Sequence[assess.Assessment], newest: int, now: float) -> int:
+    """Available replicas of the revision that new ones are made of; while paused that is the one that crashes, if any does."""
+    revision = desired.record.crash_revision or newest
+    return sum(
+        1
+        for each in replicas
+        if each.facts.revision == revision
+        and not rollout.is_leaving(each)
+        and rollout.is_available(each, desired.deployment.spec.min_ready_s, now)
+    )
+
+
 def _stalled(
     desired: values.Desired,
     brake: backoff.Brake,
     gate: artifacts.Gate,
     view: values.ClusterView | None,
     *,
+    is_complete: bool,
     is_stalled_submission: bool,
 ) -> conditions.Condition:
+    """`is_complete`: no replica is missing, so whatever holds back new ones holds back nothing (after a scale-down, say)."""
     if desired.problems:
         return _condition("Stalled", _TRUE, "InvalidReference", "; ".join(desired.problems))
     if desired.name_conflict:
@@ -118,6 +140,8 @@ def _stalled(
         return _condition("Stalled", _TRUE, "SiteRewritesJobs", canary.NO_IDENTITY)
     if gate.needs_user:
         return _condition("Stalled", _TRUE, gate.condition.reason, gate.condition.message)
+    if is_complete:
+        return _condition("Stalled", _FALSE, "NotStalled", "")
     if desired.record.stalled_reason:
         return _condition("Stalled", _TRUE, desired.record.stalled_reason, desired.record.stalled_message)
     if brake.reason in _STALLING:
