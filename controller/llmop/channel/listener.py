@@ -26,6 +26,7 @@ BODY_LIMIT = 256 * 1024
 REQUEST_S = 10.0  # for a whole message to come in
 WAIT_MAX_S = 60.0
 KEEP_ALIVE_S = 75
+FAREWELL_S = 0.2  # for what was written last to go out
 NUMBER_MAX = 2**31 - 1
 JOB_ID_LENGTH = 64
 HOST_LENGTH = 255
@@ -295,7 +296,21 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._admitting is not None:
             self._admitting.cancel()
-        await super().shutdown(sockets)
+        farewell = asyncio.create_task(self._farewell(), name="agent farewell")
+        try:
+            await super().shutdown(sockets)
+        finally:
+            farewell.cancel()
+
+    async def _farewell(self) -> None:
+        """An agent between two heartbeats does not look at its connection, so it does not answer the farewell of TLS: asyncio would
+        wait for it, and uvicorn call that a failure.
+        """
+        while True:
+            await asyncio.sleep(FAREWELL_S)
+            for each in list(self.server_state.connections):
+                if each.transport is not None and each.transport.is_closing():
+                    each.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

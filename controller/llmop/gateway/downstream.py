@@ -85,8 +85,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        tls = transport.get_extra_info("sslcontext") is not None
-        self.write: Callable[[bytes], None] = transport.write if tls else DirectWriter(transport)
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        self.write: Callable[[bytes], None] = transport.write if self._tls else DirectWriter(transport)
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
         self._worker.counts.connections += 1
@@ -478,6 +478,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._busy:
             self._close()
 
+    @property
+    def is_answering(self) -> bool:
+        return self._busy
+
     def reading_stalled(self) -> bool:
         return self.flow.write_paused
 
@@ -491,6 +495,9 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self._phase == _CLOSING:
             if waited > timeouts.stream_idle:
                 self.stalled()
+            elif self._stopping and self._tls and waited > timeouts.linger and not self.flow.write_paused:
+                # All is written, and a client that does not look at its idle connection does not answer the farewell of TLS.
+                self.transport.abort()
         elif self._busy:
             if self._exchange is not None:
                 self._exchange.sweep(now)

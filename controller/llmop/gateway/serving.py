@@ -5,6 +5,7 @@ import contextlib
 import functools
 import gc
 import logging
+import math
 import random
 import resource
 import socket
@@ -28,6 +29,7 @@ from llmop.gateway.worker import Worker
 LOG = logging.getLogger(__name__)
 
 _SWEEP_PERIOD = 1.0
+_LAST_RESORT_S = 2  # uvicorn's own bound comes that much after ours, which knows what an open answer is
 
 
 class _Server(uvicorn.Server):
@@ -105,7 +107,7 @@ async def take_requests(
         server_header=False,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=int(settings.timeouts.shutdown),
+        timeout_graceful_shutdown=math.ceil(settings.timeouts.shutdown) + _LAST_RESORT_S,
     )
     server = _Server(config, ready)
     try:
@@ -113,20 +115,29 @@ async def take_requests(
             helpers = [
                 group.create_task(beside()),
                 group.create_task(_sweep(worker)),
-                group.create_task(_stop(server, stop)),
+                group.create_task(_stop(server, worker, stop)),
             ]
             await server.serve(sockets=[sock])
             for helper in helpers:
                 helper.cancel()
-            for connection in list(worker.connections):
-                connection.abort()
+            _abort_all(worker)
     finally:
         worker.fleet.close()
 
 
-async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
+async def _stop(server: uvicorn.Server, worker: Worker, stop: asyncio.Event) -> None:
     await stop.wait()
     server.should_exit = True
+    await asyncio.sleep(worker.timeouts.shutdown)
+    open_answers = sum(each.is_answering for each in worker.connections)
+    if open_answers:
+        LOG.warning("answers are cut off: %d, %g s after the stop", open_answers, worker.timeouts.shutdown)
+    _abort_all(worker)
+
+
+def _abort_all(worker: Worker) -> None:
+    for connection in list(worker.connections):
+        connection.abort()
 
 
 async def _sweep(worker: Worker) -> None:

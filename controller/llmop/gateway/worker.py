@@ -16,6 +16,9 @@ from llmop.gateway.settings import Timeouts
 class Swept(Protocol):
     """A client connection, looked at once a second so that no timer has to be set per request."""
 
+    @property
+    def is_answering(self) -> bool: ...
+
     def sweep(self, now: float) -> None: ...
 
     def abort(self) -> None: ...

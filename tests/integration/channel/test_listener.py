@@ -1,8 +1,10 @@
 """The listener over real HTTPS: what agents are told, and what whoever reaches the port can do."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,26 @@ async def test_the_end_of_the_listener_answers_what_is_held(door: Door) -> None:
     door.rig.desk.close()
     await door.listener.stop()
     assert (200, []) == ((await waiting).status, waiting.result().body["orders"])
+
+
+async def test_an_agent_between_two_heartbeats_does_not_hold_up_the_end(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not look at its connection then, so it does not answer the farewell of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=door.ca)
+
+    def connect() -> ssl.SSLSocket:
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", door.listener.port), timeout=10))
+
+    connection = await asyncio.to_thread(connect)
+    with contextlib.closing(connection), caplog.at_level(logging.INFO):
+        await asyncio.to_thread(connection.sendall, b"GET / HTTP/1.1\r\nHost: c\r\n\r\n")
+        assert (await asyncio.to_thread(connection.recv, 1000)).startswith(b"HTTP/1.1 404 ")
+        await door.listener.stop()
+
+        assert [] == [each.message for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import ipaddress
+import logging
+import socket
 import ssl
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from tests.integration.gateway.rig import Rig
 from tests.integration.gateway.upstreams import Call, model
 
 from llmop.domain.errors import NeedsUser
+from llmop.gateway.settings import Timeouts
 
 
 async def test_the_clients_bytes_reach_the_engine_with_the_engines_key(rig: Rig) -> None:
@@ -240,6 +244,30 @@ async def test_tls(rig: Rig, folder: Path) -> None:
         assert 200 == (await client.post("/generate", content=b"{}", headers=headers)).status_code
         assert 401 == (await client.post("/generate", content=b"{}")).status_code
         assert 200 == (await client.get("/v1/models", headers=headers)).status_code
+
+
+async def test_an_idle_client_does_not_hold_up_the_end(
+    rig: Rig, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not look at its connection, so it does not answer the farewell of TLS."""
+    await rig.serve(_polite)
+    await rig.stop()
+    certificate, private = make_certificate(folder)
+    rig.settings = dataclasses.replace(
+        rig.settings, tls_cert=certificate, tls_key=private, timeouts=Timeouts(linger=0.1, shutdown=60)
+    )
+    await rig.start()
+    trusted = ssl.create_default_context(cafile=str(certificate))
+
+    def connect() -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", rig.port), timeout=10)
+        return trusted.wrap_socket(plain, server_hostname="127.0.0.1")
+
+    with contextlib.closing(await asyncio.to_thread(connect)) as client, caplog.at_level(logging.WARNING):
+        await asyncio.to_thread(client.sendall, rig.request())
+        assert (await asyncio.to_thread(client.recv, 1000)).startswith(b"HTTP/1.1 200 ")
+        await rig.stop()
+        assert [] == caplog.messages
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from pathlib import Path
 
+import pytest
 from tests.integration.gateway.rig import Rig, gateway_rig
 from tests.integration.gateway.upstreams import Call, polite
 
@@ -162,3 +164,22 @@ async def test_an_open_stream_is_finished_before_the_gateway_stops(rig: Rig) -> 
     assert [b"data: 2\n\n", b""] == [await wire.chunk(), await wire.chunk()]
     assert b"" == await wire.ended()
     await stopping
+
+
+async def test_a_stream_that_goes_on_is_cut_off_and_counted(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def endless(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(b"data: 1\n\n")
+        await call.gone()
+
+    await rig.serve(endless)
+    wire, idle = await rig.wire(), await rig.wire()
+    await wire.send(rig.request("/generate_stream", b"{}"))
+    await wire.head()
+    await wire.chunk()
+    with caplog.at_level(logging.WARNING):
+        await rig.stop()
+    assert ["answers are cut off: 1, 1 s after the stop"] == caplog.messages
+    assert [b"", b""] == [await wire.ended(), await idle.ended()]
