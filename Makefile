@@ -18,7 +18,13 @@ help:  ## list the commands
 setup: $(VENV)/.ready  ## make .venv with everything llmop and its tests import
 
 $(VENV)/.ready: pyproject.toml hack/setup-venv
-	hack/setup-venv "$(PYTHON)" $(VENV)
+	hack/setup-venv "$(PYTHON)" $(VENV) $(if $(ASKED),asked)
+
+# Whoever names a Python gets it, whatever .venv was made with.
+ASKED := $(filter command environment,$(origin PYTHON))
+ifneq ($(ASKED),)
+.PHONY: $(VENV)/.ready
+endif
 
 demo: setup  ## the main job on this machine; KEEP=1 leaves it up
 	$(BIN)/python hack/demo $(if $(KEEP),--keep)

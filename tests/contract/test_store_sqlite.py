@@ -298,3 +298,30 @@ async def test_a_cancelled_commit_took_place_or_did_not_and_the_next_ones_go_on(
     names = {item.name for item in items} - {"last"}
     assert {name[1:] for name in names if name[0] == "a"} == {name[1:] for name in names if name[0] == "b"}
     assert await store.revision() == len(names) // 2 + 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_taken_away_is_missed_until_it_is_back(
+    tmp_path: Path, shared: bool, replaced: bool
+) -> None:
+    """It would take what nobody ever reads again; and connections made later would find another one."""
+    path, away = tmp_path / "store.db", tmp_path / "away.db"
+    store = SqlStore(await sqlite.open_sqlite(path, shared=shared))
+    await store.commit([thing("a")])
+    path.rename(away)
+    if replaced:
+        path.touch()
+    what = "is another file than the one that was opened" if replaced else "is gone"
+    for attempt in (store.commit([thing("b")]), store.list("ModelDeployment")):
+        with pytest.raises(errors.Unavailable, match=f"the store {path} {what}: put the file back"):
+            await attempt
+    if replaced:
+        assert path.stat().st_size == 0
+    else:
+        assert not path.exists()
+
+    away.rename(path)
+    await store.commit([thing("c")])
+    assert ["a", "c"] == sorted(each.name for each in (await store.list("ModelDeployment")).items)
+    await store.close()

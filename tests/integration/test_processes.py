@@ -294,6 +294,21 @@ def test_a_log_on_a_full_disk_does_not_end_it(home: Path) -> None:
         process.wait()
 
 
+def test_a_database_that_is_taken_away_is_missed_and_found_again(
+    controller: Callable[..., Controller],
+) -> None:
+    one = controller("--local")
+    one.started()
+    database, away = one.state / "llmop.db", one.state / "away.db"
+    database.rename(away)
+    wait_for("the loss to be noticed", lambda: f"the store {database} is gone" in one.said(), timeout=30)
+    away.rename(database)
+    assert one.process.poll() is None
+    assert 0 == one.end()
+    assert not [line for line in one.said().splitlines() if "Traceback" in line]
+    assert controller().started()
+
+
 def test_a_cluster_that_cannot_be_used_does_not_end_it(controller: Callable[..., Controller]) -> None:
     """The manifest is somebody's mistake; other clusters and the next start must not pay for it."""
     one = controller("--local")

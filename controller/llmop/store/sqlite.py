@@ -20,6 +20,8 @@ _READERS = 4
 _LOCAL = {"journal_mode": "WAL"}
 _SHARED = {"locking_mode": "EXCLUSIVE", "journal_mode": "DELETE"}  # in this order: WAL is never tried
 
+Identity = tuple[int, int]  # device and inode
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,11 +40,15 @@ class Sqlite:
 
     Without `threads` a transaction runs where it is asked for and the event loop stands still meanwhile: for simulations, whose
     order of events must follow from their seed.
+
+    The file is the one that was opened. Taken away or replaced under our feet, it would go on taking what nobody ever reads again, and
+    connections that are made later would find another one: so nothing is done until it is back.
     """
 
     def __init__(
         self,
         path: Path,
+        identity: Identity | None,
         installation: str,
         lock: "ProcessLock",
         *,
@@ -52,6 +58,7 @@ class Sqlite:
     ) -> None:
         self.installation = installation
         self._path = path
+        self._identity = identity
         self._lock = lock
         waiting = {"busy_timeout": str(int(patience * 1000))}
         self._threads = threads
@@ -88,8 +95,11 @@ class Sqlite:
         work: Callable[[sa.Connection], database.Result],
     ) -> database.Result:
         def run() -> database.Result:
+            self._require_file()
             with database.in_words(self._explain), engine.connect() as connection:
-                return work(connection)
+                result = work(connection)
+            self._require_file()
+            return result
 
         if not self._threads:
             return run()
@@ -98,6 +108,15 @@ class Sqlite:
         except RuntimeError as error:  # the executor was shut down
             raise errors.Unavailable(f"the store {self._path} is closed") from error
         return await job
+
+    def _require_file(self) -> None:
+        found = identity_of(self._path)
+        if found != self._identity:
+            what = "is gone" if found is None else "is another file than the one that was opened"
+            raise errors.Unavailable(
+                f"the store {self._path} {what}: put the file back that lay there while the controller runs, or stop the"
+                " controller before you restore a copy"
+            )
 
     def _explain(self, error: Exception) -> str:
         return explain(self._path, error)
@@ -135,11 +154,22 @@ async def open_sqlite(
             address = sa.URL.create("sqlite", database=str(path))
             pragmas = _SHARED if shared else _LOCAL
             installation = await asyncio.to_thread(migrate.upgrade, address, pragmas)
-        opened = Sqlite(path, installation, lock, shared=shared, patience=patience, threads=threads)
+        opened = Sqlite(
+            path, identity_of(path), installation, lock, shared=shared, patience=patience, threads=threads
+        )
     except BaseException:
         lock.release()
         raise
     return opened
+
+
+def identity_of(path: Path) -> Identity | None:
+    """What tells a file from another one of its name; None = there is none, or it cannot be asked for."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 class ProcessLock:
