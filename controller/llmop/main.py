@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from llmop import __version__
+from llmop.domain import os_errors
 from llmop.domain.errors import Deposed, LlmopError
 from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
 
@@ -238,5 +239,5 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {os_errors.sentence(error)}", err=True)
         sys.exit(1)

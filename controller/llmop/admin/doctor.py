@@ -10,7 +10,7 @@ from cryptography import x509
 from llmop.admin import diagnosis
 from llmop.clock import Clock
 from llmop.cluster import file_threads
-from llmop.domain import errors, resources
+from llmop.domain import errors, os_errors, resources
 from llmop.domain.checks import Check
 from llmop.reconciler.loop import Reconciler
 from llmop.store.interface import Store
@@ -97,6 +97,6 @@ def _certificate_end(path: Path) -> float | str:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
     except OSError as error:
-        return f"{path}: {error.strerror or error}"
+        return os_errors.sentence(error, path)
     except ValueError:
         return f"{path}: is no certificate"

@@ -14,7 +14,7 @@ from llmop.admin import node_checks
 from llmop.clock import Clock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.slurm import script
-from llmop.domain import fences, ids, job, site
+from llmop.domain import fences, ids, job, os_errors, site
 from llmop.domain.checks import Check, failed, passed, warned
 from llmop.planner import orphans
 from llmop.reconciler import render
@@ -64,7 +64,7 @@ class Look:
         try:
             await self._threads.run(self._write_files)
         except OSError as error:
-            yield failed(subject, "Job", f"{self._directory}: {error.strerror}", "see SharedDirectory")
+            yield failed(subject, "Job", os_errors.sentence(error, self._directory), "see SharedDirectory")
             return
         outcome: job.SubmitOutcome | None = None
         try:

@@ -13,7 +13,7 @@ from llmop.clock import Clock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.slurm import discover, process
 from llmop.cluster.slurm.commands import SlurmCommands
-from llmop.domain import fences, ids, job, site
+from llmop.domain import fences, ids, job, os_errors, site
 from llmop.domain.checks import Check, PreflightQuestion, failed, passed, warned
 from llmop.manifest import references
 from llmop.reconciler import render
@@ -124,7 +124,7 @@ class Preflight:
             await self._install(where)
             free_mib = await self._threads.run(_try_directory, Path(where.shared_dir))
         except OSError as error:
-            words = f"{error.filename or where.shared_dir}: {error.strerror or error}"
+            words = os_errors.sentence(error, where.shared_dir)
             fix = "choose a sharedDir that this account may write, on a file system with hard links"
             yield failed(subject, "SharedDirectory", words, fix)
             return

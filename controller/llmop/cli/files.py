@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmop.cli.errors import CliError, ConfigError, ExitCode, UsageError
-from llmop.domain import resources
+from llmop.domain import os_errors, resources
 
 if TYPE_CHECKING:
     from llmop.manifest.load import Document
@@ -89,7 +89,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(os_errors.sentence(error, path)) from error
 
 
 def _require_namespace(documents: "list[Document]", namespace: str) -> None:

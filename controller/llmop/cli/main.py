@@ -118,16 +118,27 @@ def run(arguments: Sequence[str], clock: "Clock") -> int:
         return ExitCode.BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
-    except Exception as error:  # noqa: BLE001  (people get a sentence; LLMCTL_DEBUG gets the traceback too)
-        if os.environ.get("LLMCTL_DEBUG"):
-            import traceback
+    except OSError as error:
+        from llmop.domain import os_errors
 
-            traceback.print_exc()
-        say(f"error: {type(error).__name__}: {error} (this is a bug in llmctl; LLMCTL_DEBUG=1 shows where)")
-        return ExitCode.UNKNOWN
+        if not error.filename:
+            return _say_bug(error)
+        say(f"error: {os_errors.sentence(error)}")
+        return ExitCode.CONFIG
+    except Exception as error:  # noqa: BLE001  (people get a sentence; LLMCTL_DEBUG gets the traceback too)
+        return _say_bug(error)
     finally:
         with contextlib.suppress(KeyboardInterrupt):
             session.close()
+
+
+def _say_bug(error: Exception) -> ExitCode:
+    if os.environ.get("LLMCTL_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    say(f"error: {type(error).__name__}: {error} (this is a bug in llmctl; LLMCTL_DEBUG=1 shows where)")
+    return ExitCode.UNKNOWN
 
 
 def _complete(session: Session, instruction: str) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 from llmop.clock import Clock
 from llmop.cluster import file_threads, local_runner
 from llmop.cluster.slurm.states import pending_row, state_row
+from llmop.domain import os_errors
 from llmop.domain.job import (
     Capabilities,
     History,
@@ -85,7 +86,7 @@ class LocalCluster:
         try:
             job_id = await self._files.run(self._write_down, request)
         except OSError as error:
-            return Refused(message=f"{error.filename or self._directory}: {error.strerror}")
+            return Refused(message=os_errors.sentence(error, self._directory))
         try:
             # Isolated and in a session of its own: neither the controller's environment nor its end reach it.
             process = await asyncio.create_subprocess_exec(

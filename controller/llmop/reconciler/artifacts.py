@@ -15,7 +15,7 @@ import structlog
 from llmop.artifacts import order
 from llmop.clock import Clock
 from llmop.cluster import file_threads
-from llmop.domain import artifact, site, staging
+from llmop.domain import artifact, os_errors, site, staging
 from llmop.domain.errors import NeedsUser, Unavailable
 from llmop.planner import artifacts, values
 from llmop.reconciler import queue
@@ -149,7 +149,11 @@ class Stagers:
         try:
             is_there = await thread.run(self._runner.is_there, *place)
         except OSError as error:
-            _log.warning("the shared directory cannot be read", cluster=job.cluster, error=str(error))
+            _log.warning(
+                "the shared directory cannot be read",
+                cluster=job.cluster,
+                error=os_errors.sentence(error, job.shared_dir),
+            )
             return None
         if is_there:
             self._seen[place] = self._clock.monotonic()

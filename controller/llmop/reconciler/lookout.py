@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from llmop.domain import errors, fences, replica, resources, site
+from llmop.domain import errors, fences, os_errors, replica, resources, site
 from llmop.planner import brake, orphans, values
 from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue
 
@@ -163,7 +163,7 @@ class Lookout:
             await self._ports.install(watch.site)
             watch.directory_problem = ""
         except OSError as error:
-            watch.directory_problem = f"{watch.site.shared_dir}: {error.strerror or error}"
+            watch.directory_problem = os_errors.sentence(error, watch.site.shared_dir)
 
     async def _replicas_on(self, cluster: str) -> list[replica.Replica]:
         stored = [each for each in self._mirror.all(resources.REPLICA) if each.spec.get("cluster") == cluster]

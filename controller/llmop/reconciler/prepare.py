@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from llmop.domain import fences, job, replica, resources, site, staging
+from llmop.domain import fences, job, os_errors, replica, resources, site, staging
 from llmop.manifest import convert
 from llmop.planner import canary
 from llmop.reconciler import gather, mirror, render, submit
@@ -60,7 +60,7 @@ class Preparer:
         try:
             installation = await self._install(where)
         except OSError as error:
-            return job.Refused(message=f"{where.shared_dir}: {error.strerror or error}")
+            return job.Refused(message=os_errors.sentence(error, where.shared_dir))
         return render.prepared(
             installation,
             each,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from llmop.clock import Clock
 from llmop.cluster import driver
-from llmop.domain import job, replica, site
+from llmop.domain import job, os_errors, replica, site
 from llmop.planner import submission as protocol
 from llmop.reconciler import queue, shared
 from llmop.store import interface
@@ -196,7 +196,9 @@ class Submitter:
         try:
             await files.prepare(each.name, prepared.config)
         except OSError as error:
-            refused = job.Refused(message=f"cannot write the replica's directory: {error.strerror or error}")
+            refused = job.Refused(
+                message=f"cannot write the replica's directory: {os_errors.sentence(error, prepared.request.directory)}"
+            )
             await self._record(each, after(each.submission, refused, self._clock.now()))
             return
         async with self._locked(key):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from llmop.api.v1 import artifacts_pb2, artifacts_pb2_grpc
 from llmop.artifacts import inventory
-from llmop.domain import resources
+from llmop.domain import os_errors, resources
 from llmop.manifest import convert
 from llmop.store.interface import Store
 
@@ -100,7 +100,9 @@ def _message(cluster: str, item: inventory.Item) -> artifacts_pb2.Artifact:
 def _problem(cluster: str, shared_dir: Path, error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"{cluster}: {shared_dir} does not answer within {PATIENCE_S:.0f} s"
-    return f"{cluster}: {shared_dir}: {getattr(error, 'strerror', None) or error}"
+    if isinstance(error, OSError):
+        return f"{cluster}: {os_errors.sentence(error, shared_dir)}"
+    return f"{cluster}: {shared_dir}: {error}"
 
 
 async def _patiently(call: Callable[..., _Result], *arguments: object) -> _Result:

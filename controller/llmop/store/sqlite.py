@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from llmop.domain import errors
+from llmop.domain import errors, os_errors
 from llmop.store import database, filesystem, migrate
 
 _PATIENCE = 10.0
@@ -137,7 +137,9 @@ async def open_sqlite(
         kind = filesystem.kind_of(path.parent)
         lock = ProcessLock.take(path)
     except OSError as error:
-        raise errors.Unavailable(f"the store at {path} can't be opened: {error.strerror}") from error
+        raise errors.Unavailable(
+            f"the store at {path} can't be opened: {os_errors.sentence(error, path)}"
+        ) from error
     try:
         if shared is None:
             shared = filesystem.is_shared(kind)
@@ -252,6 +254,8 @@ _CAUSES = (
 
 def explain(path: Path, error: Exception) -> str:
     """Why the database at `path` doesn't answer, and what a person can do."""
+    if isinstance(error, OSError):
+        return f"the store {path}: {os_errors.sentence(error, path)}"
     code = getattr(error, "sqlite_errorname", "")
     cause = next((text for prefix, text in _CAUSES if code.startswith(prefix)), "it doesn't answer")
     return f"the store {path}: {cause} ({code or type(error).__name__}: {error})"

@@ -6,6 +6,7 @@ import click
 
 from llmop.cli.errors import ConfigError
 from llmop.cli.session import Session, connection_options, out, say
+from llmop.domain import os_errors
 
 # Six commands of Slurm at thirty seconds each.
 _TIMEOUT_S = 200.0
@@ -54,4 +55,4 @@ def command(session: Session, cluster: str, shared_dir: str, output: Path | None
                 file.write(each.text)
             say(f"{path} written")
     except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+        raise ConfigError(os_errors.sentence(error)) from error
