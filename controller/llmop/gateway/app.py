@@ -10,10 +10,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmop.domain.endpoint import RoutedModel
 from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
+from llmop.gateway.heads import is_request_id
 from llmop.gateway.metrics import Counts, CountsCollector, Gauges
 from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
@@ -54,7 +56,7 @@ class WorkerGauges(Gauges):
         return self._presence.connected
 
 
-def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]]) -> Starlette:
+def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]]) -> ASGIApp:
     """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
 
@@ -111,7 +113,7 @@ def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitab
         )
 
     every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    return Starlette(
+    routes = Starlette(
         routes=[
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
@@ -121,6 +123,24 @@ def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitab
             Route("/{path:path}", anything, methods=every),
         ]
     )
+    return _with_request_id(routes, worker)
+
+
+def _with_request_id(app: ASGIApp, worker: Worker) -> ASGIApp:
+    """Every answer of a gateway says which one it is."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        theirs = (value for name, value in scope["headers"] if name == b"x-request-id")
+        request_id = next(filter(is_request_id, theirs), None) or worker.request_id()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+            await send(message)
+
+        await app(scope, receive, send_with_id)
+
+    return answer
 
 
 def _describe(model: RoutedModel) -> dict[str, Any]:
