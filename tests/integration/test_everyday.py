@@ -94,6 +94,7 @@ def test_generate_takes_the_dialect_that_a_model_speaks(laptop: Laptop) -> None:
         (("chat", "-m", "sim", "--max-tokens=0", "Hello"), 202, "--max-tokens"),
         (("top", "-m", "nobody", "--interval=0.1"), 209, 'no model "nobody"'),
         (("top", "--interval=0"), 202, "--interval"),
+        (("top", "--replicas", "-m", "sim"), 202, "--replicas or -m"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -231,6 +232,16 @@ def test_ctrl_c_ends_one_answer_at_once(laptop: Laptop) -> None:
     assert 130 == process.returncode
 
 
+def loads(laptop: Laptop) -> dict[str, list[int]]:
+    """Requests at each replica, by deployment."""
+    header, *rows = [line.split() for line in laptop.llmctl("top", "--replicas").splitlines()]
+    assert ["DEPLOYMENT", "REPLICA", "IN-FLIGHT"] == header
+    found: dict[str, list[int]] = {}
+    for deployment, _, number in rows:
+        found.setdefault(deployment, []).append(int(number))
+    return found
+
+
 def test_top_shows_what_the_gateway_counts(laptop: Laptop) -> None:
     for _ in range(3):
         laptop.post("/v1/completions", {"model": "sim", "prompt": "x", "max_tokens": 1})
@@ -242,6 +253,8 @@ def test_top_shows_what_the_gateway_counts(laptop: Laptop) -> None:
     assert (True, "0") == (int(mine[5]) >= 3, mine[6])
     with laptop.flowing("sim"):
         (busy,) = laptop.llmctl("top", "-m", "sim", "--interval=1", "--no-headers").splitlines()
+        laptop.wait("a request at a replica", lambda: max(loads(laptop)["default/sim"]) > 0, timeout=30)
+    assert {"default/plain", "default/sim"} == loads(laptop).keys()
     assert float(busy.split()[2]) > 0
     assert busy.split()[4].endswith("ms")
 

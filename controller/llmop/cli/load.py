@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = ("MODEL", "IN-FLIGHT", "REQ/S", "FAILED/S", "FIRST-BYTE", "REQUESTS", "FAILED")
+REPLICA_COLUMNS = ("DEPLOYMENT", "REPLICA", "IN-FLIGHT")
 _UNKNOWN = "unknown"
 _NONE = "<none>"
 
@@ -36,6 +37,16 @@ def table(before: Samples, after: Samples, seconds: float) -> list[list[str]]:
         {dict(labels)["model"] for name, labels in after if name == "llmop_gateway_in_flight"} - {_UNKNOWN}
     )
     return [_row(model, before, after, seconds) for model in models]
+
+
+def replicas(samples: Samples) -> list[list[str]]:
+    """A row per replica that the gateway knows of, in the order of deployments and names."""
+    found = (
+        (dict(labels), value)
+        for (name, labels), value in samples.items()
+        if name == "llmop_gateway_replica_in_flight"
+    )
+    return sorted([labels["deployment"], labels["replica"], f"{value:.0f}"] for labels, value in found)
 
 
 def _row(model: str, before: Samples, after: Samples, seconds: float) -> list[str]:

@@ -45,6 +45,9 @@ class WorkerGauges(Gauges):
         states = self._worker.fleet.states(self._worker.loop.time())
         return [(deployment, state, number) for (deployment, state), number in states.items()]
 
+    def loads(self) -> list[tuple[str, str, int]]:
+        return self._worker.fleet.loads()
+
     def table(self) -> tuple[int, float]:
         received = self._worker.fleet.received
         if received is None:

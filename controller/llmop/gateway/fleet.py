@@ -184,6 +184,13 @@ class Fleet:
             states[place] = states.get(place, 0) + 1
         return states
 
+    def loads(self) -> list[tuple[str, str, int]]:
+        """Deployment, replica and requests there, of all processes of this gateway, for people."""
+        return [
+            (upstream.endpoint.deployment, upstream.endpoint.replica, upstream.load())
+            for upstream in self._upstreams.values()
+        ]
+
     def close_old_connections(self, before: float) -> None:
         for upstream in self._upstreams.values():
             upstream.pool.close_older(before)

@@ -92,6 +92,10 @@ class Gauges:
         """Deployment, state, number."""
         raise NotImplementedError
 
+    def loads(self) -> Iterable[tuple[str, str, int]]:
+        """Deployment, replica, requests there now."""
+        raise NotImplementedError
+
     def table(self) -> tuple[int, float]:
         """Version and age in seconds; -1 where there is none."""
         raise NotImplementedError
@@ -189,8 +193,16 @@ class CountsCollector(Collector):
         )
         for deployment, state, number in self._gauges.endpoints():
             endpoints.add_metric((deployment, state), number)
+        loads = GaugeMetricFamily(
+            "llmop_gateway_replica_in_flight",
+            "Requests at each replica of the table now.",
+            labels=("deployment", "replica"),
+        )
+        for deployment, replica, number in self._gauges.loads():
+            loads.add_metric((deployment, replica), number)
         version, age = self._gauges.table()
         yield endpoints
+        yield loads
         yield GaugeMetricFamily(
             "llmop_gateway_table_version", "Version of the endpoint table in force; -1 is none.", version
         )

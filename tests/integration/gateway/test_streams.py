@@ -174,11 +174,14 @@ async def test_a_stream_that_goes_on_is_cut_off_and_counted(
         await call.chunk(b"data: 1\n\n")
         await call.gone()
 
-    await rig.serve(endless)
+    await rig.serve(endless, endless)
     wire, idle = await rig.wire(), await rig.wire()
     await wire.send(rig.request("/generate_stream", b"{}"))
-    await wire.head()
+    replica = (await wire.head())[1]["x-llmop-replica"]
     await wire.chunk()
+    for name in ("r1", "r2"):
+        series = f'llmop_gateway_replica_in_flight{{deployment="default/d",replica="{name}"}}'
+        assert float(name == replica) == await rig.metric(series)
     with caplog.at_level(logging.WARNING):
         await rig.stop()
     assert ["answers are cut off: 1, 1 s after the stop"] == caplog.messages

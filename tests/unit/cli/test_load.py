@@ -41,5 +41,14 @@ def test_a_gateway_that_was_started_anew_counts_from_zero() -> None:
     )
 
 
+def test_replicas_have_a_row_each() -> None:
+    text = (
+        'llmop_gateway_replica_in_flight{deployment="lab/d",replica="d-b"} 2.0\n'
+        'llmop_gateway_replica_in_flight{deployment="lab/d",replica="d-a"} 0.0\n'
+    )
+    assert [["lab/d", "d-a", "0"], ["lab/d", "d-b", "2"]] == load.replicas(load.read(text))
+    assert [] == load.replicas(load.read(BEFORE))
+
+
 def test_what_is_no_sample_is_left_out() -> None:
     assert {} == load.read("# nothing\n\ngarbage\nx{a=1} y\n")

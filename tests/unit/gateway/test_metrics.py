@@ -10,6 +10,9 @@ class Fixed(Gauges):
     def endpoints(self) -> list[tuple[str, str, int]]:
         return [("default/d", "Ready", 2)]
 
+    def loads(self) -> list[tuple[str, str, int]]:
+        return [("default/d", "d-x", 3)]
+
     def table(self) -> tuple[int, float]:
         return 7, 1.5
 
@@ -37,6 +40,7 @@ def test_every_series_of_a_known_model_starts_at_zero() -> None:
         'llmop_gateway_time_to_first_byte_seconds_bucket{le="+Inf",model="m"} 0.0',
         'llmop_gateway_refused_connections_total{reason="slow_head"} 0.0',
         'llmop_gateway_endpoints{deployment="default/d",state="Ready"} 2.0',
+        'llmop_gateway_replica_in_flight{deployment="default/d",replica="d-x"} 3.0',
         "llmop_gateway_table_version 7.0",
     ):
         assert series in text.splitlines()
