@@ -242,11 +242,8 @@ class Client:
         status = rpc_status.from_call(error)
         details = list(status.details) if status is not None else []
         if error.code() is grpc.StatusCode.UNAVAILABLE and not details:
-            return ConnectionLost(
-                f'The connection to the controller at {self.address} was refused - is it running? Start one with "llmop up".',
-                ExitCode.NETWORK,
-                reason="NetworkError",
-            )
+            words = unreachable(self.address, str(error.details()))
+            return ConnectionLost(words, ExitCode.NETWORK, reason="NetworkError")
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
             return ServerError(
                 f"error: the controller did not answer within {timeout_s or self._timeout_s:g}s; what it was asked may still happen",
@@ -256,6 +253,13 @@ class Client:
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not details:
             return ServerError(f"error: {error.details()}", ExitCode.TOO_LARGE, reason="TooLarge")
         return _server_error(error, details)
+
+
+def unreachable(address: str, words: str) -> str:
+    """The sentence for a controller that could not be talked with; `words` are gRPC's, with the system's own at their end."""
+    if "Permission denied" in words:
+        return f"The controller's socket {address} may not be used by this account - only by the one that runs the controller."
+    return f'The connection to the controller at {address} was refused - is it running? Start one with "llmop up".'
 
 
 def _server_error(error: Any, details: Iterable[Any]) -> ServerError:
