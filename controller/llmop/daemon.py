@@ -21,7 +21,7 @@ import llmop.simulator
 from llmop import statedir
 from llmop.admin import office
 from llmop.artifacts.runner import ProcessRunner
-from llmop.channel import certificates, desk, listener
+from llmop.channel import certificates, desk, inbox, listener
 from llmop.clock import Clock, SystemClock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.local import LocalCluster
@@ -143,19 +143,23 @@ async def _serve(
             agents=places.urls[0],
         )
         ready(settings.socket)
+        inboxes = inbox.Inboxes(at, clock, installation, reconciler.lookout.places, reconciler.lookout.signal)
+        at.deliver = inboxes.deliver
+        letters = asyncio.create_task(inboxes.run(), name="inboxes")
         work = asyncio.create_task(reconciler.run(), name="reconciler")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
-            until: list[asyncio.Future[Any]] = [work, stopped, agents.ended]
+            until: list[asyncio.Future[Any]] = [work, letters, stopped, agents.ended]
             await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            for each in (work, letters):
+                if each.done():
+                    each.result()
             if agents.ended.done():
                 agents.ended.result()
         finally:
-            for task in (work, stopped):
+            for task in (work, letters, stopped):
                 task.cancel()
-            await asyncio.gather(work, stopped, return_exceptions=True)
+            await asyncio.gather(work, letters, stopped, return_exceptions=True)
 
 
 class Places:

@@ -51,7 +51,7 @@ DOES = {
     "is killed": "kill -9 $$",
     "leaves on TERM": "trap 'exit 0' TERM\nwhile :; do sleep 0.1; done",
     "ignores TERM": "trap '' TERM\nwhile :; do sleep 0.1; done",
-    "exits with 42 on USR1": "trap 'exit 42' USR1\nwhile :; do sleep 0.1; done",
+    "exits with 42 on USR1": "trap 'exit 42' USR1\necho listens\nwhile :; do sleep 0.1; done",
 }
 
 
@@ -152,6 +152,9 @@ class AsUser:
     async def cancel(self, job_ids: Sequence[str]) -> str:
         return str(await self._call("cancel", job_ids))
 
+    async def signal(self, job_id: str) -> str:
+        return str(await self._call("signal", job_id))
+
     async def capabilities(self) -> Capabilities | str:
         capabilities: Capabilities | str = await self._call("capabilities")
         return capabilities
@@ -237,6 +240,15 @@ class Jobs:
 
     async def until_state(self, job_id: str, state: JobState) -> ObservedJob:
         return await self.until(job_id, lambda job: job.state is state)
+
+    async def until_it_listens(self, name: str) -> None:
+        """Until the script has set its traps; a virtual one has none."""
+        log = self.world.directory / name / "job.log"
+        for _ in range(400):
+            if isinstance(self.world, Virtual) or (log.exists() and "listens" in log.read_text()):
+                return
+            await self.world.pass_time()
+        raise AssertionError(f"{log} never said so")
 
 
 @pytest.fixture(params=["virtual", "local", "slurm"])
@@ -346,6 +358,23 @@ async def test_the_end_of_the_time_is_announced_when_asked_for(jobs: Jobs) -> No
     job_id = await jobs.submit("x", "exits with 42 on USR1", time_limit_s=120, signal_before_end_s=115)
     job = await jobs.until(job_id, lambda job: job.state.is_terminal)
     assert (JobState.FAILED, 42) == (job.state, job.exit_code)
+
+
+async def test_a_running_job_gets_the_signal_that_is_sent_to_it(jobs: Jobs) -> None:
+    job_id = await jobs.submit("x", "exits with 42 on USR1")
+    await jobs.until_state(job_id, JobState.RUNNING)
+    await jobs.until_it_listens("x")
+    assert "" == await jobs.world.cluster.signal(job_id)
+    job = await jobs.until(job_id, lambda job: job.state.is_terminal)
+    assert (JobState.FAILED, 42) == (job.state, job.exit_code)
+
+
+async def test_a_signal_to_a_job_that_does_not_run_is_a_problem_in_words(jobs: Jobs) -> None:
+    await jobs.submit("twin", "waits")
+    waiting = await jobs.submit("twin", "waits")
+    assert "" != await jobs.world.cluster.signal(waiting)
+    assert "" != await jobs.world.cluster.signal("9999999")
+    assert JobState.PENDING is (await jobs.observe())[waiting].state
 
 
 @pytest.mark.parametrize("world", ["local", "slurm"], indirect=True)  # the virtual Slurm has no files

@@ -49,6 +49,7 @@ class Facts:
     clusters: tuple[Cluster, ...] = ()
     agents: Mapping[str, float] = dataclasses.field(default_factory=dict)  # replica -> age of its last report
     silent_s: float = 30.0  # agents older than that are stale
+    writing: frozenset[str] = frozenset()  # those of `agents` that report through files
     gateways: Mapping[str, tuple[float, int]] = dataclasses.field(
         default_factory=dict
     )  # name -> (age, version)
@@ -148,12 +149,22 @@ def _agents(facts: Facts) -> Iterable[Check]:
             "agents",
             "Reports",
             f"{len(stale)} of {len(facts.agents)} are silent: {shown}{more}",
-            "from a node, the address in controllers.json of the shared directory must answer; llmctl logs --source job",
+            "llmctl logs --source job shows what an agent says; it needs the address in controllers.json of the shared"
+            " directory, or its inbox",
         )
     elif facts.agents:
         yield passed("agents", "Reports", f"{len(facts.agents)} report in time")
     else:
         yield passed("agents", "Reports", "none runs")
+    if facts.writing:
+        shown = ", ".join(sorted(facts.writing)[:5])
+        more = f" and {len(facts.writing) - 5} more" if len(facts.writing) > 5 else ""
+        yield warned(
+            "agents",
+            "Channel",
+            f"{len(facts.writing)} of {len(facts.agents)} report through files in the shared directory, which is slower: {shown}{more}",
+            "from a node, the address in controllers.json of the shared directory must answer: see --agent-advertise",
+        )
 
 
 def _gateways(facts: Facts) -> Iterable[Check]:

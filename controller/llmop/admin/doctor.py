@@ -50,10 +50,15 @@ async def examine(
         epoch=epoch_problem,
         clusters=clusters,
         agents={
-            names.get(uid, uid): now - beat.received_at
+            names.get(uid, uid): now - beat.due_from
             for uid, beat in agents.heartbeats.items()
             if beat.end is None
         },
+        writing=frozenset(
+            names.get(uid, uid)
+            for uid, beat in agents.heartbeats.items()
+            if beat.end is None and beat.by_file
+        ),
         silent_s=reconciler.lookout.timing.suspect_s,
         gateways=reconciler.book.gateways(),
         table_version=reconciler.book.table().version,

@@ -7,8 +7,9 @@ docs/reference/agent-channel.md is the contract; this file implements it with th
 
 Three processes: the agent, a guard (this file again, `--guard`), and the engine below it. The guard kills the engine with all its
 children when the agent is gone, however the agent went. Threads of the agent: the main thread takes signals and supervises the
-engine; `beats` keeps one heartbeat open; `pushes` sends changes at once; `log` bounds engine.log; probes run in short threads of their own.
-Only `log` and the two heartbeat threads (controllers.json, after a failed call) touch the shared file system while the engine runs.
+engine; `beats` keeps one heartbeat open; `pushes` sends changes at once; `files` writes heartbeats into the shared directory while no
+controller can be reached; `log` bounds engine.log; probes run in short threads of their own. While the engine runs only these threads
+touch the shared file system (controllers.json after a failed call, the inbox, orders), and the main thread once for a USR1.
 
 Sections: ends, the configuration, files, processes and sockets, ports, the guard, the engine, the controller, the agent, main.
 """
@@ -41,6 +42,9 @@ Document = Dict[str, Any]
 CONTRACT_VERSION = 1
 FIRST_PERIOD = 5.0  # seconds between heartbeats until the controller has named its own
 REPLY_TIMEOUT = 10.0  # seconds for a reply, on top of the time it may be held back
+CLAIM_TIMEOUT = 5.0  # seconds for a reply to the claim: there is another way to ask
+FILES_AFTER = 10.0  # seconds without a controller until files are written: most restarts are over by then
+FILES_SLOWER = 4.0  # so many periods between two files at most, while nobody takes them
 LAST_WORD_TIMEOUT = 3.0  # seconds for the heartbeat that says "ended"
 LOG_LIMIT = 64 << 20  # bytes of engine.log; one older piece of the same size is kept as engine.log.1
 LOG_TAIL_LINES, LOG_TAIL_COLUMNS = 20, 400
@@ -382,6 +386,24 @@ def read_json(path: str) -> Any:
             return json.loads(file.read().decode("utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def read_new_json(directory: str, name: str) -> Any:
+    """The same for a file that another machine may just have made: network file systems tell of it only who lists the directory."""
+    try:
+        there = name in os.listdir(directory)
+    except OSError:
+        there = False
+    return read_json(os.path.join(directory, name)) if there else None
+
+
+def remove(path: str) -> bool:
+    """Whether there was such a file, which is gone now."""
+    try:
+        os.unlink(path)
+        return True
+    except OSError:
+        return False
 
 
 class ClaimLink:
@@ -1262,6 +1284,20 @@ def is_loopback(address: str) -> bool:
     return address == "::1" or address.startswith("127.")
 
 
+def own_address() -> str:
+    """This machine's address as seen from outside, where there is no way to the controller that would tell; "" when nothing tells."""
+    try:
+        # An address for documentation (RFC 5737): only the routing table is asked.
+        return source_address("https://192.0.2.1:9")
+    except OSError:
+        pass
+    try:
+        named = socket.gethostbyname(socket.gethostname())
+    except (OSError, UnicodeError):
+        return ""
+    return "" if is_loopback(named) else named
+
+
 class Addresses:
     """Where the engine binds (`bind`) and where clients find it (`host`)."""
 
@@ -1277,30 +1313,87 @@ class Addresses:
 
     def update(self, source: str) -> None:
         """Take this machine's end of a connection to a controller that has come up, or moved."""
-        if self.bind != "127.0.0.1" and (not self.host or not is_loopback(source)):
+        if source and self.bind != "127.0.0.1" and (not self.host or not is_loopback(source)):
             self.host = source
 
     def reach(self) -> List[str]:
         return [address for address in (self.bind, "127.0.0.1", self.host) if address]
 
 
+class Letters:
+    """Messages as files in the inbox. Of one Letters only the newest lies there: who has not read the others needs them no more."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.directory = os.path.join(config.shared, "inbox")
+        self.last = ""  # path of the newest
+        self.taken = True  # the one before it had been taken, or there was none
+
+    def put(self, message: str, number: int, body: Document) -> str:
+        """Write one message; returns the random part of its name. Raises OSError."""
+        nonce = "{:08x}".format(random.SystemRandom().getrandbits(32))
+        name = "{}.{:010d}.{}.json".format(self.config.job_name, number, nonce)
+        # A name that begins with a dot is not read: whoever dies here leaves a draft.
+        draft = os.path.join(self.directory, "." + name)
+        try:
+            write_synced(draft, json.dumps({"token": self.config.token, "message": message, "body": body}))
+            os.rename(draft, os.path.join(self.directory, name))
+        except OSError:
+            remove(draft)
+            raise
+        # The new one first: there is always one that can be read.
+        self.taken = not self.withdraw()
+        self.last = os.path.join(self.directory, name)
+        return nonce
+
+    def withdraw(self) -> bool:
+        """Take the newest back; returns whether it still lay there."""
+        last, self.last = self.last, ""
+        return bool(last) and remove(last)
+
+
 class Channel:
-    """The heartbeats: one that the controller may hold back, and pushes of changes beside it."""
+    """The heartbeats: one that the controller may hold back, pushes of changes beside it, and files where no controller answers."""
 
     def __init__(
-        self, config: Config, report: Callable[[str], Document], receive: Callable[[int, Document], bool]
+        self,
+        config: Config,
+        report: Callable[..., Document],
+        receive: Callable[[int, Document], bool],
+        fetch: Callable[[], None],
     ) -> None:
         self.config = config
-        self.report = report  # makes a heartbeat from this machine's address on the connection
+        self.report = (
+            report  # makes a heartbeat from this machine's address on the connection, or a guess at it
+        )
         self.receive = receive  # takes status and reply; returns whether the reply brought anything new
+        self.fetch = fetch  # looks for orders in the replica's directory
+        self.letters = Letters(config)
         self.period = FIRST_PERIOD
         self.stopped = threading.Event()
         self.changed = threading.Event()
+        self.news = threading.Event()  # the same for the files
         self.away = ""  # why nobody answers
+        self.away_since = None  # type: Optional[float]
+        self.files_problem = ""
 
     def start(self) -> None:
-        for name, run in (("beats", self.beat), ("pushes", self.push)):
+        for name, run in (("beats", self.beat), ("pushes", self.push), ("files", self.write)):
             threading.Thread(target=run, name=name, daemon=True).start()
+
+    def announce(self) -> None:
+        """Something has changed: say so at once."""
+        self.changed.set()
+        self.news.set()
+
+    def lost(self, since: float) -> None:
+        """No controller has answered since then (time.monotonic())."""
+        if self.away_since is None:
+            self.away_since = since
+
+    def is_cut_off(self) -> bool:
+        since = self.away_since
+        return since is not None and time.monotonic() - since >= FILES_AFTER
 
     def beat(self) -> None:
         line = Line(self.config)
@@ -1314,6 +1407,7 @@ class Channel:
                 failures = 0
             except Away as error:
                 failures += 1
+                self.lost(time.monotonic())
                 self.note(str(error))
                 self.stopped.wait(min(self.period, 0.2 * 2 ** min(failures, 10)) * random.uniform(0.8, 1.2))
                 continue
@@ -1330,6 +1424,7 @@ class Channel:
                 if not self.stopped.is_set():
                     self.send(line, 0.0)
             except Away as error:
+                self.lost(time.monotonic())
                 self.note(str(error))
                 # The heartbeat beside this one may be held for a while on a connection that is no more.
                 self.changed.set()
@@ -1341,11 +1436,41 @@ class Channel:
         status, reply = line.post(
             "heartbeat", lambda source: dict(self.report(source), wait=wait), wait + REPLY_TIMEOUT
         )
+        self.away_since = None
         self.note("" if status == 200 else "{} answers {}: {}".format(line.url, status, reply))
+        self.take_period(reply)
+        return self.receive(status, reply)
+
+    def take_period(self, reply: Document) -> None:
         period = reply.get("period")
         if isinstance(period, (int, float)) and not isinstance(period, bool):
             self.period = min(max(float(period), 0.1), 600.0)
-        return self.receive(status, reply)
+
+    def write(self) -> None:
+        """While no controller can be reached: heartbeats as files, and orders as a file."""
+        pause = 0.0
+        while True:
+            self.news.wait(pause)
+            self.news.clear()
+            if self.stopped.is_set():
+                return
+            if not self.is_cut_off():
+                self.letters.withdraw()
+                pause = min(self.period, 1.0)
+                continue
+            try:
+                beat = self.report("", own_address())
+                self.letters.put("heartbeat", beat["seq"], beat)
+                problem = ""
+            except OSError as error:
+                problem = "{}: {}".format(self.letters.directory, error.strerror)
+            if problem != self.files_problem:
+                say("inbox: " + (problem or "can be written again"))
+            self.files_problem = problem
+            # A file that nobody takes is not renewed so often, but often enough to be heard soon once somebody looks.
+            slower = min(2 * max(pause, self.period), FILES_SLOWER * self.period)
+            pause = self.period if self.letters.taken and not problem else slower
+            self.fetch()
 
     def note(self, problem: str) -> None:
         """Say once that the controller went or came, not at every call."""
@@ -1356,13 +1481,21 @@ class Channel:
     def last_word(self, exit_record: Document) -> None:
         """Say that it is over: one attempt, the exit record is on the disk as well."""
         self.stopped.set()
+        self.news.set()
         end = {"phase": "ended", "endpoint": None, "wait": 0.0, "exit": exit_record}
         try:
-            Line(self.config).post(
-                "heartbeat", lambda source: dict(self.report(source), **end), LAST_WORD_TIMEOUT
-            )
+            if not self.is_cut_off():
+                Line(self.config).post(
+                    "heartbeat", lambda source: dict(self.report(source), **end), LAST_WORD_TIMEOUT
+                )
+                return
         except Away:
             pass
+        try:
+            beat = dict(self.report(""), **end)
+            Letters(self.config).put("heartbeat", beat["seq"], beat)
+        except OSError as error:
+            say("inbox: the end cannot be written: {}".format(error.strerror))
 
 
 # --- The agent --------------------------------------------------------------------------------------------------------
@@ -1396,7 +1529,7 @@ class Agent:
         self.wakeup = Wakeup()
         self.signals = set()  # type: Set[int]
         self.log = LogKeeper(os.path.join(config.directory, "engine.log"), LOG_LIMIT)
-        self.channel = Channel(config, self.report, self.receive)
+        self.channel = Channel(config, self.report, self.receive, self.fetch_orders)
         self.runtime = ""
         self.addresses = Addresses("")
         self.ports = Ports(config.engine.ports, self.addresses.bind)
@@ -1474,32 +1607,56 @@ class Agent:
             link.tidy()
 
     def ask_controller(self, body: Document) -> Document:
-        """The controller's verdict on the claim; nothing when no controller answers within controllerWait."""
+        """The controller's verdict on the claim, by HTTPS or as a file; nothing when no controller answers within controllerWait."""
         line = Line(self.config)
-        deadline = time.monotonic() + self.config.controller_wait
+        letters = Letters(self.config)
+        begun = time.monotonic()
+        deadline = begun + self.config.controller_wait
         pause = 0.1
-        problem = ""
+        problem, answer = "", ""
         try:
             while True:
                 left = max(0.1, deadline - time.monotonic())
                 try:
-                    status, reply = line.post("claim", lambda _: body, min(left, REPLY_TIMEOUT))
+                    status, reply = line.post("claim", lambda _: body, min(left, CLAIM_TIMEOUT))
                     if status in (200, 409) and reply.get("verdict") in ("run", "superseded"):
+                        letters.withdraw()
                         return reply
                     problem = "answers {}: {}".format(status, reply)
                 except Away as error:
                     problem = str(error)
+                    answer = answer or self.ask_by_file(letters, body)
+                reply = self.read_answer(answer)
+                if reply:
+                    say("the claim was answered by a file: no controller can be reached ({})".format(problem))
+                    self.channel.lost(begun - FILES_AFTER)
+                    self.channel.take_period(reply)
+                    return reply
                 if time.monotonic() + pause >= deadline or signal.SIGTERM in self.signals:
                     say(
                         "no controller within {:g} s ({}): the link decides".format(
                             self.config.controller_wait, problem
                         )
                     )
+                    self.channel.lost(begun - FILES_AFTER)
                     return {}
                 self.wakeup.wait(pause)
                 pause = min(2.0, pause * 2)
         finally:
             line.close()
+
+    def ask_by_file(self, letters: Letters, body: Document) -> str:
+        """Put the claim into the inbox; returns the name of the file that will hold the answer, nothing when there is no inbox."""
+        try:
+            return "answer-{}.json".format(letters.put("claim", 0, body))
+        except OSError:
+            return ""
+
+    def read_answer(self, name: str) -> Document:
+        found = read_new_json(self.config.directory, name) if name else None
+        if not isinstance(found, dict) or found.get("verdict") not in ("run", "superseded"):
+            return {}
+        return found
 
     def serve(self) -> None:
         """Keep an engine running. Ends by DrainRequested or End only."""
@@ -1773,8 +1930,16 @@ class Agent:
         else:
             self.plan.tighten(plan)
 
+    def fetch_orders(self) -> None:
+        """Read the orders file, in a heartbeat thread. The same orders again change nothing."""
+        orders = self.read_orders_file()
+        if orders:
+            with self.lock:
+                self.mail += orders
+            self.wakeup.set()
+
     def read_orders_file(self) -> List[Document]:
-        document = read_json(os.path.join(self.config.directory, "orders.json"))
+        document = read_new_json(self.config.directory, "orders.json")
         return [order for order in map(drain_order, document if isinstance(document, list) else []) if order]
 
     def time_to_end(self) -> float:
@@ -1871,20 +2036,23 @@ class Agent:
         with self.lock:
             self.phase = phase
             self.detail = detail
-        self.channel.changed.set()
+        self.channel.announce()
 
     def set_ready(self) -> None:
         with self.lock:
             self.proven, self.lost = True, False
             self.phase, self.detail = "ready", ""
-        self.channel.changed.set()
+        self.channel.announce()
 
     def set_detail(self, detail: str) -> None:
         with self.lock:
             self.detail = detail
 
-    def report(self, source: str) -> Document:
-        """The heartbeat, with a fresh proof that the port is the engine's. Called in the heartbeat threads."""
+    def report(self, source: str, guess: str = "") -> Document:
+        """The heartbeat, with a fresh proof that the port is the engine's. Called in the heartbeat threads.
+
+        `source` is this machine's end of a connection to the controller; `guess` is shown only until there was one.
+        """
         self.addresses.update(source)
         while True:
             with self.lock:
@@ -1905,7 +2073,7 @@ class Agent:
                     self.identity(),
                     seq=self.seq,
                     phase="unhealthy" if self.phase == "ready" and not ours else self.phase,
-                    endpoint={"host": self.addresses.host, "port": self.port} if ours else None,
+                    endpoint={"host": self.addresses.host or guess, "port": self.port} if ours else None,
                     engineRestarts=self.restarts,
                     detail=self.detail,
                     connections=connections,

@@ -154,6 +154,9 @@ def controller(url: str, authority: str) -> Document:
 def open_door(agent: Any, controllers: List[Document]) -> Any:
     """A listening socket on a port that an engine could get, and the address where it is to be reached; None without one."""
     source = next((each["source"] for each in controllers if not each["problem"]), "")
+    if not source and controllers:
+        # What an agent would say that its engine's address is.
+        source = agent.Addresses(controllers[0]["url"]).host or agent.own_address()
     if not source:
         return None
     ports = agent.candidates(agent.ephemeral_range())

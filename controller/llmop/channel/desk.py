@@ -43,6 +43,18 @@ class Order:
     deadline_at: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Parcel:
+    """An order on its way to an agent that does not reach us; `told` are the words for it."""
+
+    cluster: str
+    replica_name: str
+    job_name: str
+    job_id: str
+    order: Order
+    told: list[dict[str, Any]]
+
+
 @dataclasses.dataclass(slots=True)
 class _Waiting:
     """Wakes held replies of one replica."""
@@ -54,7 +66,8 @@ class Desk:
     """One per reconciling controller. Heartbeats live here, in memory; claims go to the store, guarded.
 
     `heard(ledger)` is called after a claim was recorded or a heartbeat changed something that people or plans see.
-    `is_over(cluster, job name, job id)` says whether a job is known to have ended.
+    `is_over(cluster, job name, job id)` says whether a job is known to have ended. `deliver` brings orders to agents that write
+    files; `is_deaf` is set while these could not be heard.
     """
 
     def __init__(
@@ -76,6 +89,8 @@ class Desk:
         self._waiting: dict[str, _Waiting] = {}
         self._is_closed = False
         self.heartbeats: dict[str, replica.Heartbeat] = {}
+        self.deliver: Callable[[Parcel], None] = lambda _parcel: None
+        self.is_deaf = False
 
     def close(self) -> None:
         """The listener ends: held replies go out now."""
@@ -105,6 +120,14 @@ class Desk:
             raise Refused(401, "no such replica, or a wrong token")
         self._ledgers[uid] = found[0]
         return found[0]
+
+    async def is_current(self) -> bool:
+        """Whether no other controller has taken over. Raises Unavailable."""
+        return await self._store.epoch() == self._epoch
+
+    async def name_of(self, uid: str) -> str:
+        """The name of a replica that has just spoken. Raises Refused when it is gone."""
+        return (self._ledgers.get(uid) or await self._fresh(uid)).replica_name
 
     async def claim(self, asked: Claim, token: str) -> dict[str, Any]:
         """The reply to a claim. Raises Refused, and Deposed or Unavailable of the store."""
@@ -180,6 +203,7 @@ class Desk:
         order = self._orders.get(beat.replica_uid)
         if order is not None and beat.phase in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):
             self._acknowledged[beat.replica_uid] = order
+        self._send(beat.replica_uid)
         if (
             before is None
             or _shown(before) != _shown(beat)
@@ -197,10 +221,28 @@ class Desk:
             except TimeoutError:
                 pass
         order = self._orders.get(uid)
-        if order is None:
-            return []
+        return [self._told(order)] if order is not None else []
+
+    def _told(self, order: Order) -> dict[str, Any]:
         deadline_s = max(0.0, order.deadline_at - self._clock.now())
-        return [{"id": order.id, "type": "drain", "reason": order.reason, "deadline": deadline_s}]
+        return {"id": order.id, "type": "drain", "reason": order.reason, "deadline": deadline_s}
+
+    def _send(self, uid: str) -> None:
+        """The open order of a replica whose agent writes files, on its way."""
+        order, beat, ledger = self._orders.get(uid), self.heartbeats.get(uid), self._ledgers.get(uid)
+        if order is None or beat is None or ledger is None or not beat.by_file:
+            return
+        if self._acknowledged.get(uid) == order:
+            return
+        parcel = Parcel(
+            cluster=ledger.cluster,
+            replica_name=ledger.replica_name,
+            job_name=ledger.submission.job_name,
+            job_id=beat.job_id,
+            order=order,
+            told=[self._told(order)],
+        )
+        self.deliver(parcel)
 
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
         """Pushes the order to drain at once. One that is there already changes only if it becomes due earlier."""
@@ -211,6 +253,7 @@ class Desk:
         waiting = self._waiting.get(uid)
         if waiting is not None:
             waiting.event.set()
+        self._send(uid)
 
     def clock_stepped(self, seconds: float) -> None:
         """Somebody has set the wall clock (forward, when positive): what was heard keeps its age."""

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import json
-import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -17,135 +15,20 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llmop.channel import desk, gate
+from llmop.channel import desk, gate, messages
 from llmop.clock import Clock
-from llmop.domain import endings, errors, replica
+from llmop.domain import errors
 
 HEAD_LIMIT = 16 * 1024
-BODY_LIMIT = 256 * 1024
 REQUEST_S = 10.0  # for a whole message to come in
 WAIT_MAX_S = 60.0
 KEEP_ALIVE_S = 75
 FAREWELL_S = 0.2  # for what was written last to go out
-NUMBER_MAX = 2**31 - 1
-JOB_ID_LENGTH = 64
-HOST_LENGTH = 255
-DETAIL_LENGTH = 500
 LISTEN_BACKLOG = 1024
-
-_WORD = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
-
-
-class _BadField(Exception):
-    """A message that cannot be understood; names the field."""
 
 
 class _TooSlow(Exception):
     """The message did not come in time, or its sender has left."""
-
-
-def _text(body: Mapping[str, Any], name: str, limit: int = 300, *, within: str = "") -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value or len(value) > limit or not value.isprintable():
-        raise _BadField(f"{within}{name}: must be text of 1 to {limit} printable characters")
-    return value
-
-
-def _word(body: Mapping[str, Any], name: str, limit: int, *, within: str = "") -> str:
-    """Text that may become an argument of a command or part of an address."""
-    value = _text(body, name, limit, within=within)
-    if _WORD.fullmatch(value) is None:
-        raise _BadField(f"{within}{name}: must be letters, digits and . _ : % -, the first no sign")
-    return value
-
-
-def _line(body: Mapping[str, Any], name: str, limit: int) -> str:
-    """Text for people; it may be missing, and is cut."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise _BadField(f"{name}: must be text")
-    return endings.line(value or "", limit)
-
-
-def _number(body: Mapping[str, Any], name: str, *, within: str = "") -> int:
-    value = body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= NUMBER_MAX:
-        raise _BadField(f"{within}{name}: must be a whole number from 0 to {NUMBER_MAX}")
-    return value
-
-
-def _decimal(body: Mapping[str, Any], name: str, high: float, expected: str) -> float | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
-        raise _BadField(f"{name}: must be {expected}")
-    return float(value)
-
-
-def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise _BadField(f"{name}: must be an object or null")
-    return value
-
-
-def claim_of(body: Mapping[str, Any]) -> desk.Claim:
-    """Raises _BadField."""
-    holder = _object(body, "holder")
-    return desk.Claim(
-        replica_uid=_text(body, "replica"),
-        job_name=_text(body, "jobName"),
-        job_id=_word(body, "jobId", JOB_ID_LENGTH),
-        restart_count=_number(body, "restartCount"),
-        holder=(
-            _word(holder, "jobId", JOB_ID_LENGTH, within="holder."),
-            _number(holder, "restartCount", within="holder."),
-        )
-        if holder is not None
-        else None,
-    )
-
-
-def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
-    """Raises _BadField."""
-    try:
-        phase = replica.AgentPhase(_text(body, "phase"))
-    except ValueError:
-        raise _BadField(f"phase: must be one of {', '.join(replica.AgentPhase)}") from None
-    endpoint = _object(body, "endpoint")
-    port = _number(endpoint, "port", within="endpoint.") if endpoint is not None else 0
-    if endpoint is not None and not 1 <= port <= 65535:
-        raise _BadField("endpoint.port: must be from 1 to 65535")
-    end = _object(body, "exit")
-    if end is not None and phase is not replica.AgentPhase.ENDED:
-        raise _BadField("exit: comes with the phase ended only")
-    _text(body, "jobName")
-    return replica.Heartbeat(
-        replica_uid=_text(body, "replica"),
-        job_id=_word(body, "jobId", JOB_ID_LENGTH),
-        restart_count=_number(body, "restartCount"),
-        phase=phase,
-        received_at=now,
-        seq=_number(body, "seq"),
-        node=_line(body, "node", endings.NODE_LENGTH),
-        host=_word(endpoint, "host", HOST_LENGTH, within="endpoint.") if endpoint is not None else "",
-        port=port,
-        engine_restarts=_number(body, "engineRestarts") if body.get("engineRestarts") is not None else 0,
-        connections=_number(body, "connections") if body.get("connections") is not None else 0,
-        progress=_decimal(body, "progress", 1.0, "a number from 0 to 1, or null"),
-        detail=_line(body, "detail", DETAIL_LENGTH),
-        end=_end_of(end) if end is not None else None,
-    )
-
-
-def _end_of(data: Mapping[str, Any]) -> replica.End:
-    try:
-        return endings.end_of(data)
-    except KeyError as error:
-        raise _BadField(f"exit.{error.args[0]}: is missing") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _BadField(f"exit: cannot be used: {error}") from error
 
 
 def make_app(at: desk.Desk, clock: Clock) -> Starlette:
@@ -155,7 +38,7 @@ def make_app(at: desk.Desk, clock: Clock) -> Starlette:
         return await _answer(request, _claim)
 
     async def _claim(body: Mapping[str, Any], token: str, guest: gate.Guest) -> dict[str, Any]:
-        reply = await at.claim(claim_of(body), token)
+        reply = await at.claim(messages.claim_of(body), token)
         guest.known()
         return reply
 
@@ -163,8 +46,8 @@ def make_app(at: desk.Desk, clock: Clock) -> Starlette:
         return await _answer(request, _heartbeat)
 
     async def _heartbeat(body: Mapping[str, Any], token: str, guest: gate.Guest) -> dict[str, Any]:
-        beat = heartbeat_of(body, clock.now())
-        wait_s = _decimal(body, "wait", NUMBER_MAX, "seconds, not negative") or 0.0
+        beat = messages.heartbeat_of(body, clock.now())
+        wait_s = messages.wait_s(body)
         await at.heartbeat(beat, token)
         guest.known()  # before the reply, which may be held back
         orders = await at.orders(beat.replica_uid, min(wait_s, WAIT_MAX_S))
@@ -185,7 +68,7 @@ async def _answer(request: Request, handle: Any) -> JSONResponse:
         return JSONResponse({"error": "a bearer token is needed"}, 401)
     try:
         return JSONResponse(await handle(await _body(request), token, request.state.guest))
-    except _BadField as error:
+    except messages.BadField as error:
         return JSONResponse({"error": str(error)}, 400)
     except _TooSlow:
         return JSONResponse({"error": f"the message did not come within {REQUEST_S:g} s"}, 408)
@@ -203,17 +86,11 @@ async def _body(request: Request) -> Mapping[str, Any]:
     try:
         async for piece in request.stream():
             content += piece
-            if len(content) > BODY_LIMIT:
-                raise _BadField(f"body: must be at most {BODY_LIMIT} bytes")
+            if len(content) > messages.BODY_LIMIT:
+                raise messages.BadField(f"body: must be at most {messages.BODY_LIMIT} bytes")
     except ClientDisconnect as error:
         raise _TooSlow from error
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        raise _BadField("body: must be JSON") from None
-    if not isinstance(body, dict):
-        raise _BadField("body: must be a JSON object")
-    return body
+    return messages.object_of(content)
 
 
 class _Protocol(HttpToolsProtocol):

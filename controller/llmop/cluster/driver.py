@@ -33,6 +33,10 @@ class Cluster(Protocol):
         """Cancels jobs by id; those that are over already are no error. "" or what went wrong, for people."""
         ...
 
+    async def signal(self, job_id: str) -> str:
+        """Sends USR1 to the batch process of a running job, and to nothing else in it. "" or what went wrong, for people."""
+        ...
+
     async def capabilities(self) -> job.Capabilities | str:
         """What the cluster says about itself, or the problem as a sentence."""
         ...

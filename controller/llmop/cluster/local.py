@@ -128,6 +128,12 @@ class LocalCluster:
             return self._unread(error)
         return ""
 
+    async def signal(self, job_id: str) -> str:
+        try:
+            return await self._files.run(self._announce, job_id)
+        except (OSError, ValueError) as error:
+            return self._unread(error)
+
     async def capabilities(self) -> Capabilities | str:
         return Capabilities(
             version="local",
@@ -217,6 +223,13 @@ class LocalCluster:
                 state = local_runner.read(self._directory / job_id / "state.json")
                 if state is not None and state["state"] in local_runner.LIVE:
                     local_runner.send(state["runner"], signal.SIGTERM)
+
+    def _announce(self, job_id: str) -> str:
+        state = local_runner.read(self._directory / job_id / "state.json") if job_id.isdecimal() else None
+        if state is None or state["state"] != "RUNNING" or "batch" not in state:
+            return f"job {job_id} does not run"
+        local_runner.send(state["batch"], signal.SIGUSR1)
+        return ""
 
 
 def _observed(job_id: str, job: Mapping[str, Any], state: Mapping[str, Any]) -> ObservedJob:

@@ -148,9 +148,15 @@ class AgentPhase(enum.StrEnum):
     ENDED = "ended"
 
 
+FILE_LATE_S = 60.0  # network file systems may show a new file so late (nfs(5), acdirmax)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Heartbeat:
-    """The last message of an agent. Lives in memory; only transitions reach the store."""
+    """The last message of an agent. Lives in memory; only transitions reach the store.
+
+    `by_file`: it came through the shared directory's inbox, because the agent does not reach the controller's listener.
+    """
 
     replica_uid: str
     job_id: str
@@ -166,6 +172,12 @@ class Heartbeat:
     progress: float | None = None
     detail: str = ""
     end: End | None = None  # with phase ENDED
+    by_file: bool = False
+
+    @property
+    def due_from(self) -> float:
+        """The time from which its agent counts as silent: a file may be on its way for long before it is seen."""
+        return self.received_at + (FILE_LATE_S if self.by_file else 0.0)
 
 
 class Phase(enum.StrEnum):

@@ -146,8 +146,11 @@ _SILENT = (job.JobState.PENDING, job.JobState.SUSPENDED)
 def _since_started(
     own_job: job.ObservedJob, heartbeat: replica.Heartbeat, view: values.ClusterView
 ) -> job.ObservedJob:
-    """A job that the snapshot shows waiting, or frozen, runs when its agent was heard after that snapshot began."""
-    if own_job.state not in _SILENT or heartbeat.phase is replica.AgentPhase.ENDED:
+    """A job that the snapshot shows waiting, or frozen, runs when its agent was heard after that snapshot began.
+
+    When a file was written nobody knows: before the job was frozen, maybe.
+    """
+    if own_job.state not in _SILENT or heartbeat.phase is replica.AgentPhase.ENDED or heartbeat.by_file:
         return own_job
     if view.snapshot_started_at is None or heartbeat.received_at <= view.snapshot_started_at:
         return own_job
@@ -266,7 +269,7 @@ def _waiting_for_truth(
 
 
 def _is_fresh(heartbeat: replica.Heartbeat | None, seen: values.Observed) -> bool:
-    return heartbeat is not None and seen.now - heartbeat.received_at <= seen.timing.unreachable_s
+    return heartbeat is not None and seen.now - heartbeat.due_from <= seen.timing.unreachable_s
 
 
 def _alive(
@@ -388,7 +391,7 @@ def _is_too_young_to_be_seen(each: replica.Replica, seen: values.Observed) -> bo
 
 def _row_of_heartbeat(heartbeat: replica.Heartbeat | None, seen: values.Observed) -> _Row:
     assert heartbeat is not None, "_row_of_silence answers without one"
-    silent_s = seen.now - heartbeat.received_at
+    silent_s = seen.now - heartbeat.due_from
     if silent_s > seen.timing.replaced_s:
         return _Row(
             _Phase.UNREACHABLE,

@@ -48,11 +48,7 @@ def unexplained(
         if each.ends_at is not None and each.ends_at <= snapshot.taken_at:
             continue
         heartbeat = heartbeats.get(each.uid)
-        if (
-            heartbeat is None
-            or heartbeat.end is not None
-            or snapshot.taken_at - heartbeat.received_at > fresh_s
-        ):
+        if heartbeat is None or heartbeat.end is not None or snapshot.taken_at - heartbeat.due_from > fresh_s:
             continue
         result.add(each.uid)
     return frozenset(result)
@@ -67,7 +63,7 @@ def _runs(each: replica.Replica) -> bool:
 def is_blind(heartbeats: Mapping[str, replica.Heartbeat], now: float, silent_s: float) -> bool:
     """Agents fall silent one by one; when max(3, 30 %) of them are silent at once it is our listener, our clock or the network."""
     talking = [beat for beat in heartbeats.values() if beat.phase is not replica.AgentPhase.ENDED]
-    silent = sum(1 for beat in talking if now - beat.received_at > silent_s)
+    silent = sum(1 for beat in talking if now - beat.due_from > silent_s)
     return silent >= max(AT_LEAST, math.ceil(SHARE * len(talking)))
 
 

@@ -84,9 +84,28 @@ class Row:
     substitute: str = ""
 
 
-def table(seen: Canary | None, capabilities: job.Capabilities | None) -> tuple[Row, ...]:
-    """What works here, for people; a substitute only where something does not."""
-    return (*(_of_jobs(seen) if seen is not None else ()), *(_of_site(capabilities) if capabilities else ()))
+def table(
+    seen: Canary | None, capabilities: job.Capabilities | None, *, writes_files: bool | None = None
+) -> tuple[Row, ...]:
+    """What works here, for people; a substitute only where something does not.
+
+    `writes_files`: agents report through the inbox, because they do not reach the controller; None = none was heard.
+    """
+    return (
+        *(_of_jobs(seen) if seen is not None else ()),
+        *(_of_site(capabilities) if capabilities else ()),
+        *((_of_channel(writes_files=writes_files),) if writes_files is not None else ()),
+    )
+
+
+def _of_channel(*, writes_files: bool) -> Row:
+    files = "files in the shared directory's inbox; news and orders take seconds, on a network file system up to a minute"
+    return Row(
+        name="AgentChannel",
+        works=not writes_files,
+        found="some agents do not reach the controller" if writes_files else "agents reach the controller",
+        substitute=files if writes_files else "",
+    )
 
 
 def _of_jobs(seen: Canary) -> tuple[Row, ...]:

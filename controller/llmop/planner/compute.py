@@ -442,7 +442,7 @@ def _look_again(replicas: Sequence[assess.Assessment], seen: values.Observed, dr
         if heartbeat is None or each.is_over:
             continue
         for limit in (timing.suspect_s, timing.unreachable_s, timing.replaced_s):
-            at = heartbeat.received_at + limit
+            at = heartbeat.due_from + limit
             if at >= seen.now:
                 # A millisecond past the limit: the comparison is "older than".
                 draft.recheck(at + 0.001)

@@ -187,9 +187,12 @@ def write(known: fences.Canary) -> dict[str, Any]:
     }
 
 
-def rows(known: fences.Canary | None, capabilities: job.Capabilities | None) -> list[dict[str, Any]]:
+def rows(
+    known: fences.Canary | None, capabilities: job.Capabilities | None, *, writes_files: bool | None
+) -> list[dict[str, Any]]:
     """The capability table as JSON, for status.fences."""
     words = {True: "True", False: "False", None: "Unknown"}
     return [
-        {**dataclasses.asdict(row), "works": words[row.works]} for row in canary.table(known, capabilities)
+        {**dataclasses.asdict(row), "works": words[row.works]}
+        for row in canary.table(known, capabilities, writes_files=writes_files)
     ]

@@ -11,9 +11,17 @@ from llmop.store import interface
 
 
 def status(
-    owner: resources.Resource, watch: observe.ClusterWatch, orphans: Sequence[str], now: float
+    owner: resources.Resource,
+    watch: observe.ClusterWatch,
+    orphans: Sequence[str],
+    now: float,
+    *,
+    writes_files: bool | None,
 ) -> dict[str, Any]:
-    """The status of a Cluster: Reachable, SharedDirectory, what Slurm says about itself, and jobs of ours that nobody owns."""
+    """The status of a Cluster: Reachable, SharedDirectory, what Slurm says about itself, and jobs of ours that nobody owns.
+
+    `writes_files`: agents there report through the inbox; None = none was heard.
+    """
     before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
     now_true = tuple(
         dataclasses.replace(each, observed_generation=owner.generation, changed_at=now)
@@ -32,7 +40,7 @@ def status(
         "settings": dict(learned.values) if learned is not None else {},
         "orphans": list(orphans),
         "canary": canary.write(watch.canary.known) if watch.canary.known is not None else {},
-        "fences": canary.rows(watch.canary.known, learned),
+        "fences": canary.rows(watch.canary.known, learned, writes_files=writes_files),
     }
 
 

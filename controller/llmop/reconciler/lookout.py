@@ -56,7 +56,7 @@ class Lookout:
 
         Nor does it for a while after that, until each had time to be heard again.
         """
-        if brake.is_blind(self.agents.heartbeats, now, self.timing.replaced_s):
+        if self.agents.is_deaf or brake.is_blind(self.agents.heartbeats, now, self.timing.replaced_s):
             self._blind_for_a_while()
         return self._clock.monotonic() < self._blind_until
 
@@ -67,6 +67,17 @@ class Lookout:
         """None when there is no such cluster (any more)."""
         where = self._sites().get(name)
         return None if where is None else self._fleet.ensure(where)
+
+    def places(self) -> Mapping[str, str]:
+        """The shared directory of each cluster."""
+        return {name: where.shared_dir for name, where in self._sites().items()}
+
+    async def signal(self, cluster: str, job_name: str, job_id: str) -> str:
+        """Tells the agent of a job to read its orders. "" or why it was not told: an id may be somebody else's job by now."""
+        watch = self._fleet.watches.get(cluster)
+        if watch is None or not watch.is_running(job_name, job_id):
+            return "the last look at the queue does not show the job running"
+        return await watch.cluster.signal(job_id)
 
     def fences(self, name: str) -> fences.Fences:
         """Those that hold on a cluster, as far as it is known."""
@@ -191,9 +202,20 @@ class Lookout:
         found = await self._find_orphans(watch)
         if found.cancel:
             self._canceller.cancel(watch, found.cancel, key)
-        status = clusters.status(owner, watch, found.report, self._clock.now())
+        status = clusters.status(
+            owner, watch, found.report, self._clock.now(), writes_files=self._writes_files(key.name)
+        )
         if status != owner.status:
             await self._store.commit([clusters.write(owner, status)], epoch=self._epoch)
+
+    def _writes_files(self, cluster: str) -> bool | None:
+        """Whether agents of this cluster report through its inbox; None when none was heard."""
+        beats = [
+            self.agents.heartbeats[each.uid]
+            for each in self._mirror.all(resources.REPLICA)
+            if each.spec.get("cluster") == cluster and each.uid in self.agents.heartbeats
+        ]
+        return any(beat.by_file for beat in beats) if beats else None
 
     async def _find_orphans(self, watch: observe.ClusterWatch) -> orphans.Orphans:
         """Jobs of ours without a replica. The first look after a start only adopts: rows may be read before jobs."""

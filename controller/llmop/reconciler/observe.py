@@ -125,6 +125,13 @@ class ClusterWatch:
         has_names = self.canary.holding.identity is fences.Identity.NAME
         return has_names and self.capabilities is not None and self.capabilities.accounting
 
+    def is_running(self, job_name: str, job_id: str) -> bool:
+        """The last look shows this job running, under this name."""
+        return self.is_current and any(
+            seen.job_id == job_id and seen.state is job.JobState.RUNNING
+            for seen in self._jobs.get(job_name, ())
+        )
+
     def is_over(self, job_name: str, job_id: str) -> bool:
         """A complete snapshot says that this job has ended. Absence says nothing: it may have begun after the snapshot."""
         if not self.is_current or self.braked:

@@ -26,6 +26,11 @@ class Agents(Protocol):
         """Seconds between the heartbeats of one agent."""
         ...
 
+    @property
+    def is_deaf(self) -> bool:
+        """Agents that write files could not be heard for a while: their silence is ours."""
+        ...
+
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
         """Gives the order to drain; the same order twice is one."""
         ...
@@ -44,6 +49,7 @@ class NoAgents:
 
     heartbeats: Mapping[str, replica.Heartbeat] = types.MappingProxyType({})
     period_s = 5.0
+    is_deaf = False
 
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
         raise AssertionError("orders need a channel")

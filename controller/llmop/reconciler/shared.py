@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmop.cluster import file_threads
+from llmop.cluster import file_threads, whole_files
 from llmop.domain import endings, ids, replica
 
-PARTS = ("agent", "replicas", "claims", "images", "models")
+PARTS = ("agent", "replicas", "claims", "inbox", "images", "models")
 GUARDED = (
     "agent",
     "replicas",
     "claims",
+    "inbox",
     "simulator",
 )  # jobs run what lies here; models and images may be a team's
 END_LIMIT = 256 * 1024  # bytes of an exit.json; the longest that an agent writes is a tenth of it
@@ -68,7 +69,7 @@ class DiskDirectory:
         digest = hashlib.sha256(agent).hexdigest()[:16]
         path = self.root / "agent" / f"{digest}.py"
         if not path.exists():
-            _write(path, agent, 0o600)
+            whole_files.write(path, agent, 0o600)
         self._install_simulator(simulator)
         return str(path)
 
@@ -117,7 +118,7 @@ class DiskDirectory:
     def publish(self, urls: Sequence[str], ca: str) -> None:
         """Tells agents where the controller listens, and other controllers which CA the agents trust. Raises OSError."""
         content = {"version": 1, "urls": list(urls), "authority": fingerprint(ca)}
-        _write(self.root / "controllers.json", json.dumps(content).encode(), 0o600)
+        whole_files.write(self.root / "controllers.json", json.dumps(content).encode(), 0o600)
 
     def authority(self) -> str:
         """The fingerprint of the CA that agents here trust, "" when nobody has said."""
@@ -132,7 +133,7 @@ class DiskDirectory:
     def _prepare(self, name: str, config: Mapping[str, Any]) -> None:
         directory = self.root / "replicas" / name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
+        whole_files.write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
 
     async def read_end(self, name: str) -> replica.End | None:
         return await self._threads.run(self._read_end, name)
@@ -201,18 +202,3 @@ def _entries(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except OSError:
         return []
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Atomic and durable: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -236,6 +236,9 @@ class TappedCluster:
         await self._leader.gate("after scancel", _EFFECT)
         return problem
 
+    async def signal(self, job_id: str) -> str:
+        return await self._inner.signal(job_id)
+
     async def capabilities(self) -> job.Capabilities | str:
         return await self._inner.capabilities()
 

@@ -258,6 +258,16 @@ class VirtualSlurm:
                 self._stop(job, "CANCELLED")
         return ""
 
+    async def signal(self, job_id: str) -> str:
+        self.calls["signal"] += 1
+        if self._down or self._frozen is not None:
+            return "Unable to contact slurm controller (connect failure)"
+        job = self._jobs.get(int(job_id))
+        if job is None or job.phase is not Phase.RUNNING:
+            return f"Kill job error on job id {job_id}: Invalid job id specified"
+        self._signal(job, Signal.USR1)
+        return ""
+
     async def capabilities(self) -> Capabilities | str:
         self.calls["capabilities"] += 1
         if self._down or self._frozen is not None:

@@ -107,6 +107,7 @@ class FakeController:
         self.verdict: Json = {"verdict": "run", "takeOver": False}
         self.orders: list[Json] = []
         self.superseded = False
+        self.is_away = False
         self.period = 0.3
         self.claims: list[Json] = []
         self.beats: list[Json] = []
@@ -124,6 +125,8 @@ class FakeController:
 
     def answer(self, path: str, authorization: str, body: Json) -> tuple[int, Json]:
         with self.changed:
+            if self.is_away:
+                return 503, {}
             if authorization != f"Bearer {self.token}":
                 return 401, {}
             if path == "/agent/v1/claim":

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.channel.conftest import Agent, Door
 from tests.unit.channel.desk_rig import job_name_of, token_of, uid_of
 
-from llmop.channel import certificates, gate, listener
+from llmop.channel import certificates, gate, listener, messages
 from llmop.domain import errors
 from llmop.domain.replica import AgentPhase, EndReason
 
@@ -136,8 +136,8 @@ async def test_a_body_that_is_no_object_is_refused(door: Door, content: bytes) -
 
 
 async def test_a_body_that_is_too_long_is_refused(door: Door) -> None:
-    reply = await (await door.agent()).post("heartbeat", b" " * (listener.BODY_LIMIT + 1))
-    assert (400, f"body: must be at most {listener.BODY_LIMIT} bytes") == (reply.status, reply.body["error"])
+    reply = await (await door.agent()).post("heartbeat", b" " * (messages.BODY_LIMIT + 1))
+    assert (400, f"body: must be at most {messages.BODY_LIMIT} bytes") == (reply.status, reply.body["error"])
 
 
 async def test_text_for_people_is_cut_and_made_harmless(door: Door) -> None:
@@ -155,7 +155,7 @@ async def test_text_for_people_is_cut_and_made_harmless(door: Door) -> None:
     assert beat.end is not None
     assert ("red", "nul\ufffd", "half \ufffd", "x" * 500) == beat.end.log_tail
     assert beat.detail.startswith("a b\ufffd]0;title\ufffdx")
-    assert listener.DETAIL_LENGTH == len(beat.detail)
+    assert messages.DETAIL_LENGTH == len(beat.detail)
 
 
 @pytest.mark.parametrize("message", ["claim", "heartbeat"])

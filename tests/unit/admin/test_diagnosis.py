@@ -48,6 +48,7 @@ def test_a_healthy_installation_passes_everywhere() -> None:
         ({"epoch": "epoch 3 is over"}, ("controller", "Epoch"), Result.FAIL),
         ({"clusters": ()}, ("controller", "Clusters"), Result.WARN),
         ({"agents": {"chat-1": 31.0}}, ("agents", "Reports"), Result.WARN),
+        ({"writing": frozenset({"chat-1"})}, ("agents", "Channel"), Result.WARN),
         ({"gateways": {}}, ("gateways", "Alive"), Result.WARN),
         ({"gateways": {"gw": (11.0, 7)}}, ("gateway gw", "Alive"), Result.WARN),
         ({"gateways": {"gw": (0.5, 6)}}, ("gateway gw", "Table"), Result.WARN),

@@ -56,10 +56,6 @@ def test_a_good_node_passes() -> None:
         ({"gpus": {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}}, {"GPUs"}),
         ({"gpus": {}}, {"GPUs"}),
         ({"controllers": []}, {"NodeToController"}),
-        (
-            {"controllers": [{"url": "https://login:7443", "problem": "timed out", "source": ""}]},
-            {"NodeToController"},
-        ),
     ],
 )
 def test_each_finding_fails_its_own_check_with_what_to_do(changes: dict[str, Any], names: set[str]) -> None:
@@ -83,6 +79,15 @@ def test_refused_namespaces_matter_only_where_the_image_did_not_start() -> None:
 def test_one_controller_that_is_reached_is_enough() -> None:
     away = {"url": "https://old:1", "problem": "refused", "source": ""}
     assert look(controllers=[away, *GOOD["controllers"]])["NodeToController"].result is Result.OK
+
+
+def test_a_node_that_does_not_reach_the_controller_has_a_substitute() -> None:
+    found = look(controllers=[{"url": "https://login:7443", "problem": "timed out", "source": ""}])
+    each = found["NodeToController"]
+    assert (failing(found), each.result) == (set(), Result.WARN)
+    assert "files in sharedDir" in each.message
+    assert "https://login:7443: timed out" in each.message
+    assert "--agent-advertise" in each.fix
 
 
 def test_gpus_that_nobody_asked_for_are_a_warning() -> None:

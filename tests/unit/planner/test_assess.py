@@ -66,6 +66,28 @@ def test_silent_past_t3_it_is_replaced() -> None:
     assert [False, True] == [_assessed(_Job.RUNNING, _Agent.READY, s).is_replaced for s in (299, 301)]
 
 
+def test_a_file_may_be_on_its_way_for_a_minute_before_its_agent_counts_as_silent() -> None:
+    phases = {}
+    for silent_s in (61, 76, 91, 361):
+        beat = make.a_heartbeat(EACH, received_at=make.NOW - silent_s, by_file=True)
+        shown = assess.assess(EACH, make.observed([make.a_job(EACH)], [beat]), asked=False)
+        phases[silent_s] = (shown.phase, shown.is_routed, shown.is_replaced)
+    assert phases == {
+        61: (_Phase.READY, True, False),
+        76: (_Phase.SUSPECT, True, False),
+        91: (_Phase.UNREACHABLE, False, False),
+        361: (_Phase.UNREACHABLE, False, True),
+    }
+
+
+def test_a_file_does_not_say_that_a_frozen_job_runs_again() -> None:
+    """It may have been written before the job was frozen."""
+    for by_file, phase in ((False, _Phase.READY), (True, _Phase.SUSPENDED)):
+        beat = make.a_heartbeat(EACH, received_at=make.NOW, by_file=by_file)
+        seen = make.observed([make.a_job(EACH, _Job.SUSPENDED)], [beat])
+        assert phase is assess.assess(EACH, seen, asked=False).phase
+
+
 def test_after_a_restart_of_the_controller_the_stored_readiness_counts_for_a_while() -> None:
     for since, routed in ((10, True), (40, False)):
         seen = make.observed([make.a_job(EACH)], controller_since=make.NOW - since)

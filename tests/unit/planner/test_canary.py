@@ -112,6 +112,16 @@ def test_the_site_itself_has_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
+    ("writes_files", "rows"), [(None, []), (False, [(True, False)]), (True, [(False, True)])]
+)
+def test_files_stand_in_where_agents_do_not_reach_the_controller(
+    writes_files: bool | None, rows: list[tuple[bool, bool]]
+) -> None:
+    found = canary.table(None, None, writes_files=writes_files)
+    assert [(row.works, bool(row.substitute)) for row in found] == rows
+
+
+@pytest.mark.parametrize(
     ("version", "generation", "later_s", "due"),
     [
         ("22.05.8", 1, 0.0, False),

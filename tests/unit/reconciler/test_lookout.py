@@ -226,3 +226,61 @@ async def test_a_cluster_that_fails_is_looked_at_less_and_less_often() -> None:
         waits.append(watch.due_at - rig.clock.monotonic())
     shortest = make.where().poll_min_s
     assert [min(observe.FAILURE_MAX_S, shortest * 2**power) for power in range(6)] == waits
+
+
+async def test_while_an_inbox_cannot_be_read_silence_means_nothing() -> None:
+    rig = Rig()
+    await rig.start()
+    looking = rig.reconciler.lookout
+    assert not looking.is_blind(rig.clock.now())
+    rig.desk.is_deaf = True
+    assert looking.is_blind(rig.clock.now())
+    rig.desk.is_deaf = False
+    assert looking.is_blind(rig.clock.now()), "the agents need a while to be heard again"
+    rig.clock.advance(looking.timing.unreachable_s)
+    assert not looking.is_blind(rig.clock.now())
+
+
+async def _running(rig: Rig) -> tuple[str, str]:
+    """Name and id of the job of a replica that runs; nobody has looked since it began to."""
+    await rig.start(replicas=1)
+    await rig.poll()
+    await rig.settle()
+    rig.slurm.advance(rig.clock.now() + 1)
+    (job,) = rig.slurm.running_jobs()
+    return job.name, str(job.id)
+
+
+async def test_only_a_job_that_the_last_look_shows_running_gets_a_signal() -> None:
+    rig = Rig()
+    job_name, job_id = await _running(rig)
+    looking = rig.reconciler.lookout
+    assert "" != await looking.signal(make.CLUSTER, job_name, job_id)
+    await rig.poll()
+    assert "" != await looking.signal(make.CLUSTER, job_name, "999"), "an id that is not this replica's"
+    assert "" != await looking.signal(make.CLUSTER, "llmop-abc123-other-0123abcd", job_id)
+    assert "" != await looking.signal("elsewhere", job_name, job_id)
+    assert 0 == rig.slurm.calls["signal"]
+    assert "" == await looking.signal(make.CLUSTER, job_name, job_id)
+    assert 1 == rig.slurm.calls["signal"]
+
+
+async def test_the_table_says_that_agents_write_files_as_long_as_some_do() -> None:
+    rig = Rig()
+    await _running(rig)
+    await rig.poll()
+    await rig.settle()
+    (stored,) = await rig.replicas()
+
+    async def row() -> list[str]:
+        await rig.poll()
+        await rig.settle()
+        shown = (await rig.store.get(resources.CLUSTER, "", make.CLUSTER)).status["fences"]
+        return [each["works"] for each in shown if each["name"] == "AgentChannel"]
+
+    assert [] == await row()
+    for by_file, works in ((True, "False"), (False, "True")):
+        rig.desk.heartbeats[stored.uid] = make.a_heartbeat(
+            make.a_replica(1, uid=stored.uid), received_at=rig.clock.now(), by_file=by_file
+        )
+        assert [works] == await row()

@@ -184,6 +184,10 @@ class SlurmCommands:
         ]
         return "; ".join(dict.fromkeys(problem for problem in problems if problem))
 
+    async def signal(self, job_id: str) -> str:
+        # --batch: the batch shell alone, which the agent has replaced (scancel(1)).
+        return await self._scancel("--signal=USR1", "--batch", job_id)
+
     async def capabilities(self) -> Capabilities | str:
         asked_at = self._clock.now()
         shown = await self._run(["scontrol", "show", "config"])
