@@ -31,6 +31,7 @@ T = TypeVar("T")
 POLL = 0.2
 LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "STOPPED", "RESIZING"})
 MODEL = "sim"
+UNREACHED = "127.0.0.2"  # controllers here listen on 127.0.0.1 alone
 # Short times: what is waited for here is the protocol, not a busy cluster.
 CLUSTER: dict[str, Any] = {
     "driver": "slurm",
@@ -59,7 +60,8 @@ class Installation:
 
     `store` is SQLAlchemy's address ("" = SQLite in the state directory). `path_first` is put before PATH of the controller. `name` tells
     installations on one rig apart; `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes
-    fields of the Cluster's spec; `bare` has no Cluster yet.
+    fields of the Cluster's spec; `bare` has no Cluster yet. `advertised` is the address of controllers that agents are told: with
+    `UNREACHED` they find nobody there.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Installation:
         shares_authority: bool = False,
         cluster: Mapping[str, Any] | None = None,
         bare: bool = False,
+        advertised: str = "",
     ) -> None:
         self.rig = rig
         self.venv = venv
@@ -90,6 +93,7 @@ class Installation:
             cluster or {}
         )
         self._bare = bare
+        self.advertised = advertised
         self._lifeline = os.pipe()
         self._clients: dict[str, Client] = {}
         self._mounts = mounts()
@@ -154,6 +158,7 @@ class Installation:
             *("--gateway-url", f"http://127.0.0.1:{self.port}"),
             *(["--store", self.store] if self.store else []),
             *(["--tls-dir", str(self.authority)] if self.authority else []),
+            *(["--agent-advertise", self.advertised] if self.advertised else []),
         ]
         kept = self.controllers[which] = self._keep(f"controller-{which}", argv)
         if wait:
@@ -468,6 +473,20 @@ def simulator(
         **spec,
     }
     return document("ModelDeployment", name, whole)
+
+
+def agent_of(site: Installation, each: Replica) -> int:
+    """The process of a replica's agent."""
+    config = str(site.shared / "replicas" / each.name / "replica.json").encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if config in words and b"--guard" not in words:
+                return int(entry.name)
+    raise AssertionError(f"no agent of {each.name} runs")
 
 
 def mounts() -> set[str]:
