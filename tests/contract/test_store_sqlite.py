@@ -220,7 +220,7 @@ def test_a_file_that_may_not_grow_leaves_nothing_half_written(tmp_path: Path) ->
     assert done.stdout.endswith("written again\n")
 
 
-_LOOP = """
+LOOP = """
     import asyncio, sys
     from llmop.domain import resources
     from llmop.store import interface
@@ -245,7 +245,7 @@ async def test_kill_9_in_the_middle_leaves_whole_transactions_and_all_that_were_
     tmp_path: Path, commits: int
 ) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
-    writer = start(_LOOP, url)
+    writer = start(LOOP, url)
     with writer:
         assert writer.stdout is not None
         for _ in range(commits):
@@ -277,7 +277,9 @@ async def test_on_a_shared_file_system_one_connection_does_all_and_leaves_no_sha
         *(store.list("ModelDeployment") for _ in range(20)),
     )
     assert 20 == len(await store.changes(0))
-    assert {"store.db", "store.db.lock", "store.db-journal"} == {file.name for file in tmp_path.iterdir()}
+    assert {"store.db", "store.db.lock", "store.db.lease", "store.db-journal"} == {
+        file.name for file in tmp_path.iterdir()
+    }
     other = sqlite3.connect(path, timeout=0)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         other.execute("SELECT * FROM counter")

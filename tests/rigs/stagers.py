@@ -20,7 +20,8 @@ TIMEOUT = 60.0
 _PROGRAM = ["-m", "llmop.artifacts.worker"]
 _HASTY = """
 import sys
-from llmop.artifacts import lock, worker
+from llmop.artifacts import worker
+from llmop.files import lock
 lock.VANISHED_S, worker.POLL_S = 1.0, 0.1
 sys.exit(worker.main(sys.argv[1:]))
 """

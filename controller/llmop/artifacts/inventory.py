@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from llmop.artifacts import layout, lock
+from llmop.artifacts import layout
 from llmop.domain import artifact, staging
+from llmop.files import lock
 
 _ASIDE = ".aside."
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from llmop.artifacts import container, hub, layout, lock, order, registry, secret, selection
+from llmop.artifacts import container, hub, layout, order, registry, secret, selection
 from llmop.clock import Clock, SystemClock
 from llmop.domain import artifact, staging
 from llmop.domain.errors import LlmopError, NeedsUser, Unavailable
+from llmop.files import lock
 
 POLL_S = 1.0
 ENDED = 75  # sysexits.h: EX_TEMPFAIL

@@ -21,8 +21,9 @@ import structlog
 
 from llmop.channel import desk, letters, messages
 from llmop.clock import Clock
-from llmop.cluster import file_threads, whole_files
+from llmop.cluster import file_threads
 from llmop.domain import errors
+from llmop.files import whole
 
 _log = structlog.get_logger()
 
@@ -134,7 +135,7 @@ class Inbox:
 
     async def _write(self, replica_name: str, name: str, content: object) -> None:
         path = self._root / "replicas" / replica_name / name
-        await self._writing.run(whole_files.write, path, json.dumps(content).encode(), 0o600)
+        await self._writing.run(whole.write, path, json.dumps(content).encode(), 0o600)
 
 
 class Inboxes:

@@ -86,8 +86,10 @@ class Expired(LlmopError):
 
 
 class Deposed(LlmopError):
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"epoch {epoch} is over: another controller has taken over")
+    """`why` where it was not seen by the epoch."""
+
+    def __init__(self, epoch: int, why: str = "") -> None:
+        super().__init__(why or f"epoch {epoch} is over: another controller has taken over")
         self.epoch = epoch
 
 

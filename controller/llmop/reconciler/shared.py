@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmop.cluster import file_threads, whole_files
+from llmop.cluster import file_threads
 from llmop.domain import endings, ids, replica
+from llmop.files import whole
 
 PARTS = ("agent", "replicas", "claims", "inbox", "images", "models")
 GUARDED = (
@@ -69,7 +70,7 @@ class DiskDirectory:
         digest = hashlib.sha256(agent).hexdigest()[:16]
         path = self.root / "agent" / f"{digest}.py"
         if not path.exists():
-            whole_files.write(path, agent, 0o600)
+            whole.write(path, agent, 0o600)
         self._install_simulator(simulator)
         return str(path)
 
@@ -118,7 +119,7 @@ class DiskDirectory:
     def publish(self, urls: Sequence[str], ca: str) -> None:
         """Tells agents where the controller listens, and other controllers which CA the agents trust. Raises OSError."""
         content = {"version": 1, "urls": list(urls), "authority": fingerprint(ca)}
-        whole_files.write(self.root / "controllers.json", json.dumps(content).encode(), 0o600)
+        whole.write(self.root / "controllers.json", json.dumps(content).encode(), 0o600)
 
     def authority(self) -> str:
         """The fingerprint of the CA that agents here trust, "" when nobody has said."""
@@ -133,7 +134,7 @@ class DiskDirectory:
     def _prepare(self, name: str, config: Mapping[str, Any]) -> None:
         directory = self.root / "replicas" / name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole_files.write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
+        whole.write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
 
     async def read_end(self, name: str) -> replica.End | None:
         return await self._threads.run(self._read_end, name)

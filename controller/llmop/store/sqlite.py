@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from llmop.domain import errors, os_errors
-from llmop.store import database, filesystem, migrate
+from llmop.store import database, filesystem, lease, migrate
 
 _PATIENCE = 10.0
 _READERS = 4
@@ -36,7 +36,8 @@ class Sqlite:
     every commit (`FULL`), because that setting can't change inside a transaction.
 
     On a shared file system WAL can't work (its index is memory shared through a file; https://sqlite.org/wal.html): there is one
-    connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it.
+    connection with `locking_mode=EXCLUSIVE`, `journal_mode=DELETE`, `synchronous=FULL`, and everybody waits for it. `right` is the
+    lease that keeps other machines out; without one the file system is local.
 
     Without `threads` a transaction runs where it is asked for and the event loop stands still meanwhile: for simulations, whose
     order of events must follow from their seed.
@@ -52,7 +53,7 @@ class Sqlite:
         installation: str,
         lock: "ProcessLock",
         *,
-        shared: bool,
+        right: lease.Lease | None,
         patience: float,
         threads: bool,
     ) -> None:
@@ -60,10 +61,11 @@ class Sqlite:
         self._path = path
         self._identity = identity
         self._lock = lock
+        self._right = right
         waiting = {"busy_timeout": str(int(patience * 1000))}
         self._threads = threads
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        if shared:
+        if right is not None:
             self._reader = self._writer
             only = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _SHARED | {"synchronous": "FULL"})
             self._durable = self._write = self._read = only
@@ -86,6 +88,8 @@ class Sqlite:
             await asyncio.to_thread(executor.shutdown)
         for engine in (self._read, self._write, self._durable):
             engine.dispose()
+        if self._right is not None:
+            await asyncio.to_thread(self._right.release)
         self._lock.release()
 
     async def _run(
@@ -95,6 +99,8 @@ class Sqlite:
         work: Callable[[sa.Connection], database.Result],
     ) -> database.Result:
         def run() -> database.Result:
+            if self._right is not None:
+                self._right.check()
             self._require_file()
             with database.in_words(self._explain), engine.connect() as connection:
                 result = work(connection)
@@ -129,7 +135,7 @@ async def open_sqlite(
 
     `shared` says whether it lies on a shared file system; None = look. A lock that others hold (a backup) is waited for
     `patience` seconds. Without `threads` transactions block the event loop. Raises Unavailable, and NeedsUser when another process
-    has it open.
+    has it open, on a shared file system also one of another machine.
     """
     path = path.absolute()
     try:
@@ -140,16 +146,18 @@ async def open_sqlite(
         raise errors.Unavailable(
             f"the store at {path} can't be opened: {os_errors.sentence(error, path)}"
         ) from error
+    right: lease.Lease | None = None
     try:
         if shared is None:
             shared = filesystem.is_shared(kind)
         if shared:
             _log.warning(
-                "the store %s lies on a shared file system (%s): it is slower there, and only one controller on one"
-                " host may use it; a local disk or Postgres is better",
+                "the store %s lies on a shared file system (%s): it is slower there, and one controller at a"
+                " time may use it; a local disk or Postgres is better",
                 path,
                 kind or "unknown",
             )
+            right = await _lease(path)
         with database.in_words(lambda error: explain(path, error)):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             path.chmod(0o600)  # files that SQLite lays beside it get the same mode
@@ -157,9 +165,11 @@ async def open_sqlite(
             pragmas = _SHARED if shared else _LOCAL
             installation = await asyncio.to_thread(migrate.upgrade, address, pragmas)
         opened = Sqlite(
-            path, identity_of(path), installation, lock, shared=shared, patience=patience, threads=threads
+            path, identity_of(path), installation, lock, right=right, patience=patience, threads=threads
         )
     except BaseException:
+        if right is not None:
+            await asyncio.to_thread(right.release)
         lock.release()
         raise
     return opened
@@ -172,6 +182,15 @@ def identity_of(path: Path) -> Identity | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino)
+
+
+async def _lease(path: Path) -> lease.Lease:
+    try:
+        return await lease.Lease.take(path)
+    except OSError as error:
+        raise errors.Unavailable(
+            f"the store at {path} can't be opened: {os_errors.sentence(error, path)}"
+        ) from error
 
 
 class ProcessLock:

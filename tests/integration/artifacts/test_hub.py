@@ -16,9 +16,10 @@ from tests.rigs.loopback import Fault
 from tests.rigs.processes import wait_for
 from tests.rigs.stagers import StagerProcess, run, small_disk
 
-from llmop.artifacts import layout, lock
+from llmop.artifacts import layout
 from llmop.artifacts.order import Order
 from llmop.domain import artifact
+from llmop.files import lock
 
 MB = 1024 * 1024
 # The library hands over what it reads in pieces of 10 MB: a part of a file is on the disk from then on.

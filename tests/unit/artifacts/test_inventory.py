@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llmop.artifacts import inventory, layout, lock
+from llmop.artifacts import inventory, layout
 from llmop.domain import artifact, staging
+from llmop.files import lock
 
 IMAGE = staging.Pin(reference="docker://ghcr.io/team/engine:1.0", digest=f"sha256:{'a' * 64}")
 MODEL = staging.Pin(reference="hf://team/model@main", digest="b" * 40)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmop.artifacts import lock
+from llmop.files import lock
 
 ME = lock.Owner(token="me", host="login1", machine="boot-1 pid:[1]", pid=100, started=5000)
 FAR = dataclasses.replace(ME, token="far", host="login2", machine="boot-2 pid:[1]")
@@ -36,7 +36,7 @@ def test_a_holder_is_gone_when_it_can_be_known(
 ) -> None:
     seen = lock.Seen(owner=owner, touched_ns=1)
 
-    assert is_gone == lock.has_vanished(seen, ME, running, unchanged_s)
+    assert is_gone == lock.has_vanished(seen, ME, running, unchanged_s, lock.VANISHED_S)
 
 
 def test_one_holds_it_until_it_lets_go(tmp_path: Path) -> None:

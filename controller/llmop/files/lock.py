@@ -1,20 +1,21 @@
-"""Whose turn it is to stage an artifact: a directory, because making a name for one is atomic on every shared file system.
+"""Whose turn it is: a directory, because making a name for one is atomic on every shared file system.
 
 The directory comes into place with who holds it written inside (rename(2) refuses a directory that is not empty as target), and the
 holder touches that file as long as it lives. Another one takes over when the holder is seen to be gone: at
 once when both are on one machine, else when nothing was touched for a while by the other's own clock; no clocks of two machines are
-ever compared. A lock only saves work: what two would write at the same time is told apart by its digest, and a name appears by rename.
+ever compared. A holder that stands still for so long may still believe that it holds it: who must not be two asks before each step.
 """
 
 import dataclasses
 import errno
+import json
 import os
 import secrets
 import shutil
 import socket
 from pathlib import Path
 
-from llmop.artifacts import layout
+from llmop.files import whole
 
 HEARTBEAT_S = 5.0
 VANISHED_S = (
@@ -57,12 +58,12 @@ def myself() -> Owner:
     )
 
 
-def has_vanished(seen: Seen, me: Owner, running: int, unchanged_s: float) -> bool:
+def has_vanished(seen: Seen, me: Owner, running: int, unchanged_s: float, silent_s: float) -> bool:
     """Whether the holder is gone. `running` is when its process started according to /proc here (0 = no such process),
-    `unchanged_s` how long `seen` has been the same, on our clock."""
+    `unchanged_s` how long `seen` has been the same, on our clock; `silent_s` is how long a living one may be silent."""
     if seen.owner is not None and seen.owner.machine == me.machine:
         return running != seen.owner.started
-    return unchanged_s >= VANISHED_S
+    return unchanged_s >= silent_s
 
 
 class Lock:
@@ -80,7 +81,7 @@ class Lock:
         fresh = self.path.with_name(f"{self.path.name}.{self._me.token}")
         try:
             fresh.mkdir(mode=0o700)
-            layout.write_json(fresh / _OWNER, dataclasses.asdict(self._me), self._me.token)
+            whole.write(fresh / _OWNER, json.dumps(dataclasses.asdict(self._me)).encode(), 0o666)
             fresh.rename(self.path)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -103,9 +104,16 @@ class Lock:
         except FileNotFoundError:
             return None
 
-    def is_gone(self, seen: Seen, unchanged_s: float) -> bool:
+    def is_gone(self, seen: Seen, unchanged_s: float, silent_s: float | None = None) -> bool:
+        """`silent_s` None = `VANISHED_S`."""
         running = _started(seen.owner.pid) if seen.owner is not None else 0
-        return has_vanished(seen, self._me, running, unchanged_s)
+        return has_vanished(
+            seen, self._me, running, unchanged_s, VANISHED_S if silent_s is None else silent_s
+        )
+
+    def is_here(self, seen: Seen) -> bool:
+        """Whether the holder is a process of this machine."""
+        return seen.owner is not None and seen.owner.machine == self._me.machine
 
     def bury(self, seen: Seen) -> None:
         """Removes the lock of a vanished holder; of several that try, one succeeds."""
@@ -143,8 +151,8 @@ class Lock:
 
 
 def _owner(path: Path) -> Owner | None:
-    data = layout.read_json(path / _OWNER)
     try:
+        data = json.loads((path / _OWNER).read_bytes())
         return Owner(
             token=str(data["token"]),
             host=str(data["host"]),
@@ -152,7 +160,7 @@ def _owner(path: Path) -> Owner | None:
             pid=int(data["pid"]),
             started=int(data["started"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
-    """Atomic and durable. Raises OSError; then nothing has changed."""
+    """Atomic and durable; `mode` before the umask. Raises OSError; then nothing has changed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
