@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import yaml
 from tests.e2e.traffic import Traffic
+from tests.rigs.bindfs import Bindfs
 from tests.rigs.errors import RigError
 from tests.rigs.processes import Identity, Kept, keep, tail, wait_for
 from tests.rigs.slurm import QueuedJob, SlurmRig
@@ -61,7 +62,7 @@ class Installation:
     `store` is SQLAlchemy's address ("" = SQLite in the state directory). `path_first` is put before PATH of the controller. `name` tells
     installations on one rig apart; `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes
     fields of the Cluster's spec; `bare` has no Cluster yet. `advertised` is the address of controllers that agents are told: with
-    `UNREACHED` they find nobody there.
+    `UNREACHED` they find nobody there. With `fuse` everything of it, state and shared directory, lies on a FUSE file system.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Installation:
         cluster: Mapping[str, Any] | None = None,
         bare: bool = False,
         advertised: str = "",
+        fuse: bool = False,
     ) -> None:
         self.rig = rig
         self.venv = venv
@@ -94,6 +96,7 @@ class Installation:
         )
         self._bare = bare
         self.advertised = advertised
+        self._fuse = Bindfs(rig.shared / f".{name}", self.directory) if fuse else None
         self._lifeline = os.pipe()
         self._clients: dict[str, Client] = {}
         self._mounts = mounts()
@@ -102,6 +105,9 @@ class Installation:
 
     def start(self) -> Installation:
         self.directory.mkdir()
+        if self._fuse is not None:
+            self._fuse.start()
+            self._mounts = mounts()
         os.chown(self.directory, self.rig.uid, self.rig.gid)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
@@ -135,6 +141,9 @@ class Installation:
             self._lifeline = ()
         if self.directory.exists():
             self._cancel_all()
+            if self._fuse is not None:
+                self._fuse.stop()
+                shutil.rmtree(self._fuse.source, ignore_errors=True)
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _cancel_all(self) -> None:
