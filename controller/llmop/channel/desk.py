@@ -89,6 +89,7 @@ class Desk:
         self._waiting: dict[str, _Waiting] = {}
         self._is_closed = False
         self.heartbeats: dict[str, replica.Heartbeat] = {}
+        self.writers: set[str] = set()  # replicas whose agents write files, as far as they were heard last
         self.deliver: Callable[[Parcel], None] = lambda _parcel: None
         self.is_deaf = False
 
@@ -200,6 +201,7 @@ class Desk:
             if before.restart_count == beat.restart_count and beat.seq < before.seq:
                 return
         self.heartbeats[beat.replica_uid] = beat
+        (self.writers.add if beat.by_file else self.writers.discard)(beat.replica_uid)
         order = self._orders.get(beat.replica_uid)
         if order is not None and beat.phase in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):
             self._acknowledged[beat.replica_uid] = order
@@ -210,6 +212,13 @@ class Desk:
             or beat.received_at - before.received_at > 2 * self.period_s
         ):
             self._heard(ledger.namespace, ledger.replica_name)
+
+    async def wrote(self, beat: replica.Heartbeat, token: str) -> None:
+        """A file of unknown age: it tells which way the agent goes, and nothing else. Raises Refused."""
+        ledger = await self._known(beat.replica_uid, token)
+        if beat.replica_uid not in self.heartbeats and ledger.submission.job_id == beat.job_id:
+            self.writers.add(beat.replica_uid)
+            self._send(beat.replica_uid)
 
     async def orders(self, uid: str, wait_s: float) -> list[dict[str, Any]]:
         """The orders of a replica; the reply is held back for up to `wait_s` seconds while there is none that it does not know."""
@@ -229,16 +238,15 @@ class Desk:
 
     def _send(self, uid: str) -> None:
         """The open order of a replica whose agent writes files, on its way."""
-        order, beat, ledger = self._orders.get(uid), self.heartbeats.get(uid), self._ledgers.get(uid)
-        if order is None or beat is None or ledger is None or not beat.by_file:
+        order, ledger = self._orders.get(uid), self._ledgers.get(uid)
+        if order is None or ledger is None or uid not in self.writers or self._acknowledged.get(uid) == order:
             return
-        if self._acknowledged.get(uid) == order:
-            return
+        beat = self.heartbeats.get(uid)
         parcel = Parcel(
             cluster=ledger.cluster,
             replica_name=ledger.replica_name,
             job_name=ledger.submission.job_name,
-            job_id=beat.job_id,
+            job_id=beat.job_id if beat is not None else ledger.submission.job_id or "",
             order=order,
             told=[self._told(order)],
         )
@@ -266,6 +274,7 @@ class Desk:
         self._orders.pop(uid, None)
         self._acknowledged.pop(uid, None)
         self.heartbeats.pop(uid, None)
+        self.writers.discard(uid)
         waiting = self._waiting.pop(uid, None)
         if waiting is not None:
             # Its held reply goes out: nothing would wake it any more.

@@ -126,6 +126,7 @@ class Inbox:
         age_s = self._clock.monotonic() - self._seen[letter.name]
         beat = messages.heartbeat_of(read.body, self._clock.now() - age_s)
         if letter.name in self._old and beat.end is None:
+            await self._desk.wrote(beat, read.token)
             return
         await self._desk.heartbeat(dataclasses.replace(beat, by_file=True), read.token)
 
@@ -186,9 +187,7 @@ class Inboxes:
             task = asyncio.create_task(_look(where, self._inboxes[where]), name="inbox")
             self._looking[where] = task
         # Where nobody writes files, nobody is missed.
-        self._desk.is_deaf = any(each.is_deaf for each in self._inboxes.values()) and any(
-            beat.by_file for beat in self._desk.heartbeats.values()
-        )
+        self._desk.is_deaf = bool(self._desk.writers) and any(each.is_deaf for each in self._inboxes.values())
 
     def _at(self, where: str) -> Inbox:
         known = self._inboxes.get(where)

@@ -114,6 +114,7 @@ def _heartbeat_of(each: replica.Replica, seen: values.Observed) -> replica.Heart
         host=each.host,
         port=each.port,
         engine_restarts=each.engine_restarts,
+        by_file=each.uid in seen.writers,
     )
 
 

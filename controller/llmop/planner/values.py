@@ -111,6 +111,7 @@ class Observed:
     """What was seen of the world for one deployment.
 
     `exits` are the agents' own death records. `in_flight` are replicas whose sbatch runs in this process right now.
+    `writers` are replicas whose agents report through files.
     `drained_by_gateways` are draining replicas that no live gateway chooses any more, `routed_by_gateways` those that every live
     gateway chooses from; None where there is no gateway to wait for. `artifacts` holds what is known of the
     references of the newest revision, by their text.
@@ -123,6 +124,7 @@ class Observed:
     heartbeats: Mapping[str, Heartbeat]
     exits: Mapping[str, End]
     in_flight: frozenset[str] = frozenset()
+    writers: frozenset[str] = frozenset()
     drained_by_gateways: frozenset[str] = frozenset()
     routed_by_gateways: frozenset[str] | None = None
     api_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)

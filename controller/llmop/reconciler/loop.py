@@ -335,6 +335,7 @@ class Reconciler:
             },
             exits={each.uid: ends[each.uid] for each in desired.replicas if each.uid in ends},
             in_flight=self.submitter.in_flight,
+            writers=frozenset(each.uid for each in desired.replicas if each.uid in self._agents.writers),
             drained_by_gateways=self.book.drained(),
             routed_by_gateways=self.book.routed(),
             api_keys={uid: ledger.secrets.api_key for uid, ledger in ledgers.items()},

@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 from llmop.clock import Clock
@@ -24,6 +24,11 @@ class Agents(Protocol):
     @property
     def period_s(self) -> float:
         """Seconds between the heartbeats of one agent."""
+        ...
+
+    @property
+    def writers(self) -> Collection[str]:
+        """Uids of replicas whose agents write files."""
         ...
 
     @property
@@ -50,6 +55,7 @@ class NoAgents:
     heartbeats: Mapping[str, replica.Heartbeat] = types.MappingProxyType({})
     period_s = 5.0
     is_deaf = False
+    writers: Collection[str] = frozenset()
 
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
         raise AssertionError("orders need a channel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,21 @@ def test_it_turns_to_files_when_its_controller_is_away_for_long(rig: Rig, contro
     after = len(controller.beats)
     controller.is_away = False
     assert controller.wait_for_phase("ready", after=after)["seq"] > ready["body"]["seq"]
+
+
+def test_a_listener_that_hangs_holds_up_neither_the_claim_nor_the_reports(lonely: Rig, inbox: Inbox) -> None:
+    """As behind a firewall that drops packets: what is tried there takes its time, and the files do not wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        lonely.point_to(f"https://127.0.0.1:{hung.getsockname()[1]}")
+        agent = lonely.start()
+        inbox.answer(verdict="run")
+        inbox.wait_for_phase("ready")
+        begun = len(inbox.taken)
+        eventually(lambda: inbox.take() and len(inbox.taken) >= begun + 3, what="three more reports")
+        inbox.order(id="o1", type="drain", reason="ScaledDown", deadline=5)
+        agent.send_signal(signal.SIGUSR1)
+        assert 0 == lonely.end(agent)
+        inbox.wait_for_phase("ended")
 
 
 def test_an_inbox_that_cannot_be_written_does_not_stop_the_engine(lonely: Rig, inbox: Inbox) -> None:

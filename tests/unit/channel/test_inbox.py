@@ -463,6 +463,29 @@ async def test_an_order_that_was_given_before_anything_was_heard_goes_with_the_f
     await told.until(lambda: told.signals == [JOB])
 
 
+async def test_a_file_of_unknown_age_tells_where_orders_go_and_nothing_else(post: Post) -> None:
+    """A new controller finds it; its order need not wait for the next one."""
+    told = Told(post)
+    drain(told)
+    post.put(3)
+    post.reopen()
+    told.inboxes.look()
+    await told.until(lambda: told.signals == [JOB])
+    assert post.rig.known() is None
+    assert {uid_of(1)} == post.rig.desk.writers
+
+
+@pytest.mark.parametrize("fields", [{"token": "token-2"}, {"jobId": "6"}])
+async def test_a_file_of_unknown_age_by_somebody_else_tells_nothing(
+    post: Post, fields: dict[str, Any]
+) -> None:
+    post.put(3, **fields)
+    post.reopen()
+    await post.look()
+    assert set() == post.rig.desk.writers
+    assert [] == post.left
+
+
 async def test_it_is_announced_again_until_it_is_acknowledged(told: Told) -> None:
     await told.beat(1)
     drain(told)
@@ -491,6 +514,7 @@ async def test_a_shorter_deadline_is_delivered_at_once(told: Told) -> None:
 
 
 async def test_an_agent_that_is_heard_by_https_gets_no_files(told: Told) -> None:
+    await told.beat(0)
     await told.post.rig.say(seq=1)
     drain(told)
     await told.post.rig.say(seq=2)

@@ -94,6 +94,14 @@ def test_after_a_restart_of_the_controller_the_stored_readiness_counts_for_a_whi
         assert routed == assess.assess(EACH, seen, asked=False).is_routed
 
 
+def test_stored_readiness_counts_longer_where_the_agent_writes_files() -> None:
+    for since, routed in ((40, True), (100, False)):
+        seen = make.observed(
+            [make.a_job(EACH)], controller_since=make.NOW - since, writers=frozenset({EACH.uid})
+        )
+        assert routed == assess.assess(EACH, seen, asked=False).is_routed
+
+
 def test_a_missing_job_is_believed_gone_only_when_two_looks_agree() -> None:
     first = assess.assess(EACH, make.observed(), asked=False)
     assert (None, make.NOW) == (first.end, first.facts.missing_since)
