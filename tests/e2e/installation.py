@@ -484,20 +484,6 @@ def simulator(
     return document("ModelDeployment", name, whole)
 
 
-def agent_of(site: Installation, each: Replica) -> int:
-    """The process of a replica's agent."""
-    config = str(site.shared / "replicas" / each.name / "replica.json").encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if config in words and b"--guard" not in words:
-                return int(entry.name)
-    raise AssertionError(f"no agent of {each.name} runs")
-
-
 def mounts() -> set[str]:
     """Mounts of containers that this host can see: of Apptainer, or of a FUSE file system."""
     lines = Path("/proc/mounts").read_text().splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.e2e.installation import UNREACHED, Installation, agent_of, simulator
+from tests.e2e.installation import UNREACHED, Installation, simulator
 
 
 def channel(site: Installation) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_a_replica_whose_node_never_reaches_the_controller_lives_a_whole_life(
     record = json.loads((site.shared / "replicas" / gone / "exit.json").read_text())
     assert ("Drained", "ScaledDown") == (record["reason"], record["message"])
 
-    os.kill(agent_of(site, last), signal.SIGKILL)
+    os.kill(site.agent_of(last), signal.SIGKILL)
     site.wait(
         "another one to be ready",
         lambda: [each for each in site.ready("sim") if each.name != last.name],

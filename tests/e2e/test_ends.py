@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.installation import Installation, Replica, agent_of, document, simulator
+from tests.e2e.installation import Installation, Replica, document, simulator
 from tests.rigs.slurm import SlurmRig
 
 
