@@ -256,6 +256,7 @@ class Desk:
         """Pushes the order to drain at once. One that is there already changes only if it becomes due earlier."""
         given = self._orders.get(uid)
         if given is not None and given.deadline_at <= deadline_at:
+            self._send(uid)
             return
         self._orders[uid] = Order(id=order_id, reason=reason, deadline_at=deadline_at)
         waiting = self._waiting.get(uid)

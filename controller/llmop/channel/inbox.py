@@ -219,6 +219,7 @@ class Inboxes:
         except OSError as error:
             problem = error.strerror or str(error)
         if problem:
+            self._delivered.pop(parcel.job_name, None)  # the next pass, or the next message, tries again
             _log.warning("an order is not announced", replica=parcel.replica_name, problem=problem)
 
 

@@ -405,6 +405,7 @@ class Told:
     def __init__(self, post: Post) -> None:
         self.post = post
         self.signals: list[tuple[str, str, str]] = []
+        self.problem = ""
         self.inboxes = inbox.Inboxes(
             post.rig.desk, post.rig.clock, INSTALLATION, lambda: {"main": str(post.root)}, self._signal
         )
@@ -413,7 +414,7 @@ class Told:
     async def _signal(self, *job: str) -> str:
         assert self.orders(), "the file comes first"
         self.signals.append(job)  # type: ignore[arg-type]
-        return ""
+        return self.problem
 
     def orders(self) -> list[dict[str, Any]]:
         path = self.post.replica / "orders.json"
@@ -502,6 +503,20 @@ async def test_it_is_announced_again_until_it_is_acknowledged(told: Told) -> Non
     told.post.rig.clock.advance(inbox.AGAIN_S + 1)
     await told.beat(5, "draining")
     assert [JOB, JOB] == told.signals
+
+
+async def test_an_order_that_could_not_be_announced_is_tried_again_at_the_next_occasion(told: Told) -> None:
+    await told.beat(1)
+    told.problem = "the last look at the queue does not show the job running"
+    drain(told)
+    await told.until(lambda: told.signals == [JOB])
+    await told.until(lambda: not told.inboxes._delivering)
+    told.problem = ""
+    drain(told)  # the next pass
+    await told.until(lambda: told.signals == [JOB, JOB])
+    await told.until(lambda: not told.inboxes._delivering)
+    drain(told)
+    assert set() == told.inboxes._delivering
 
 
 async def test_a_shorter_deadline_is_delivered_at_once(told: Told) -> None:
