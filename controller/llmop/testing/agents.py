@@ -47,8 +47,14 @@ class Engine:
     gone_at: float | None = None
     is_draining: bool = False
     heard_at: float | None = None  # when a controller took in the last heartbeat, if that said "ready"
+    writes_files: bool = False  # at least once it did not reach the controller
     frozen_since: float | None = None
     woken_at: float = float("-inf")
+
+
+Letter = Callable[
+    [desk.Desk, bool], Awaitable[None]
+]  # what a file does to a desk; True: it may be of any age
 
 
 class Surroundings(Protocol):
@@ -69,6 +75,14 @@ class Surroundings(Protocol):
 
     def reach(self, node: str) -> desk.Desk | None:
         """The controller's desk as seen from a node; None when nobody answers."""
+        ...
+
+    def is_walled(self, node: str) -> bool:
+        """Nothing of this node reaches the controller but files."""
+        ...
+
+    def post(self, letter: Letter) -> None:
+        """Writes a file, which a controller finds some time later."""
         ...
 
     def config_of(self, job: VirtualJob) -> dict[str, object]:
@@ -112,6 +126,8 @@ class Agent:
         self._end_reason = replica.EndReason.DRAINED
         self._beat_number = 0
         self._seq = 0
+        self._has_asked = False
+        self._answer: tuple[str, bool] | None = None  # to the claim, by file
         self._later(source.uniform(0.1, 3.0), self._begin)
 
     def _later(self, delay_s: float, action: Callable[[], Awaitable[None] | None]) -> None:
@@ -135,7 +151,7 @@ class Agent:
         return self._ask(self._around.clock.now() + CONTROLLER_WAIT_S, 0.1)
 
     async def _ask(self, deadline_at: float, pause_s: float) -> None:
-        verdict = await self._verdict()
+        verdict = await self._verdict() or self._answer
         if not self.is_alive:
             return
         if verdict is None and self._around.clock.now() + pause_s < deadline_at:
@@ -154,8 +170,18 @@ class Agent:
 
     async def _verdict(self) -> tuple[str, bool] | None:
         at = self._around.reach(self.node)
+        if at is None and self._around.is_walled(self.node) and not self._has_asked:
+            self._has_asked = True
+            self._around.post(self._ask_by_file)
         if at is None or self._around.loses_message():
             return None
+        return await self._claim(at)
+
+    async def _ask_by_file(self, at: desk.Desk, _is_old: bool) -> None:
+        """A claim is true at any age; the answer is a file, and read as long as somebody waits for it."""
+        self._answer = await self._claim(at)
+
+    async def _claim(self, at: desk.Desk) -> tuple[str, bool] | None:
         asked = desk.Claim(
             replica_uid=self.uid,
             job_name=self.job.name,
@@ -241,14 +267,16 @@ class Agent:
             period_s = at.period_s
             if not self._around.loses_message():
                 await self._report(at)
+        elif self._around.is_walled(self.node):
+            self._write()
         if self.is_alive and number == self._beat_number:
             self._later(period_s, lambda: self._beat(number))
 
-    async def _report(self, at: desk.Desk, end: replica.End | None = None) -> None:
+    def _message(self, end: replica.End | None) -> replica.Heartbeat:
         engine = self.engine
         has_endpoint = engine is not None and engine.proven_at is not None
         self._seq += 1
-        beat = replica.Heartbeat(
+        return replica.Heartbeat(
             replica_uid=self.uid,
             seq=self._seq,
             job_id=self.job_id,
@@ -260,6 +288,31 @@ class Agent:
             port=engine.port if engine is not None and has_endpoint else 0,
             end=end,
         )
+
+    def _write(self, end: replica.End | None = None) -> None:
+        """A heartbeat as a file."""
+        message, engine = self._message(end), self.engine
+        if engine is not None:
+            engine.writes_files = True
+
+        async def arrive(at: desk.Desk, is_old: bool) -> None:
+            beat = dataclasses.replace(message, received_at=self._around.clock.now(), by_file=True)
+            try:
+                if is_old and end is None:
+                    await at.wrote(beat, self._token)
+                    return
+                await at.heartbeat(beat, self._token)
+            except errors.LlmopError:
+                return
+            except desk.Refused:
+                return
+            if engine is not None and at.heartbeats.get(self.uid) is beat:
+                engine.heard_at = self._around.clock.now() if beat.phase is _Phase.READY else None
+
+        self._around.post(arrive)
+
+    async def _report(self, at: desk.Desk, end: replica.End | None = None) -> None:
+        engine, beat = self.engine, self._message(end)
         try:
             await at.heartbeat(beat, self._token)
             if engine is not None:
@@ -273,6 +326,16 @@ class Agent:
             return
         for order in orders:
             self._drain(replica.EndReason.DRAINED, float(order["deadline"]), str(order["reason"]))
+
+    def read_orders(self, told: list[dict[str, object]]) -> None:
+        """The orders file is there, and USR1 came."""
+        for order in told:
+            self._later(
+                0.0,
+                lambda order=order: self._drain(  # type: ignore[misc]
+                    replica.EndReason.DRAINED, float(str(order["deadline"])), str(order["reason"])
+                ),
+            )
 
     def hear(self) -> None:
         """An order was given: the open heartbeat is answered at once."""
@@ -313,6 +376,8 @@ class Agent:
         at = self._around.reach(self.node)
         if at is not None and not self._around.loses_message():
             await self._report(at, end)
+        elif at is None and self._around.is_walled(self.node):
+            self._write(end)
         self._exit(0)
 
     def _exit(self, code: int) -> None:

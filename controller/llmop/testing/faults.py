@@ -127,6 +127,12 @@ def _cut_node(world: World, source: random.Random) -> None:
     world.after(source.choice((10.0, 60.0, 400.0, 1500.0)), lambda: _restore(world, name))
 
 
+def _wall_node(world: World, source: random.Random) -> None:
+    name = source.choice(sorted(world.slurm.shape.nodes))
+    world.walled_nodes.add(name)
+    world.after(source.choice((60.0, 400.0, 4000.0)), lambda: world.walled_nodes.discard(name))
+
+
 def _restore(world: World, name: str) -> None:
     if name in world.cut_nodes:
         world.cut_nodes.discard(name)
@@ -336,6 +342,7 @@ FAULTS: tuple[tuple[str, int, Fault], ...] = (
     ("requeue", 4, _requeue),
     ("node dies", 2, _kill_node),
     ("node cut off", 3, _cut_node),
+    ("firewall closes", 3, _wall_node),
     ("node drained", 1, _drain_node),
     ("suspension", 4, _suspend),
     ("hold", 4, _hold),
@@ -399,6 +406,7 @@ class Chaos:
         world.slurm.close_partition("gpu", closed=False)
         world.slow.clear()
         world.message_loss = 0.0
+        world.walled_nodes.clear()
         world.files.is_writable = True
         if world.leader is not None:
             world.leader.aims.clear()

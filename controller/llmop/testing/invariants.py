@@ -250,6 +250,10 @@ class Judge:
         if world.leader_since is None:
             return
         limit_s = 6 * world.period_s + SLACK_S
+        if (
+            engine.writes_files
+        ):  # the last file may be on its way for long, and the next one is waited for longer
+            limit_s += 2 * replica.FILE_LATE_S
         now = world.clock.now()
         gone = min(at for at in (engine.gone_at, engine.frozen_since, now) if at is not None)
         if now - max(gone, world.leader_since) > limit_s:

@@ -90,6 +90,7 @@ class World:
         self.paused: list[leaders.Leader] = []
         self.leader_since: float | None = None
         self.cut_nodes: set[str] = set()
+        self.walled_nodes: set[str] = set()  # only files come from there
         self.message_loss = 0.0
         self.slow: dict[str, float] = {}  # seconds that calls of the cluster take
         self.has_quota = False
@@ -99,6 +100,7 @@ class World:
         self.acting = 0
         self.actions: collections.Counter[str] = collections.Counter()
         self.blows: collections.Counter[str] = collections.Counter()
+        self.letters: collections.Counter[str] = collections.Counter()
         self.transitions: collections.Counter[tuple[str, str]] = collections.Counter()
         self.reasons: collections.Counter[str] = collections.Counter()
         self.interlopers: list[Callable[[], Awaitable[None]]] = []  # users who write between read and write
@@ -136,7 +138,38 @@ class World:
         self.film.append((self.clock.now(), text))
 
     def reach(self, node: str) -> desk.Desk | None:
-        return self.leader.desk if self.leader is not None and node not in self.cut_nodes else None
+        if self.leader is None or node in self.cut_nodes or node in self.walled_nodes:
+            return None
+        return self.leader.desk
+
+    def is_walled(self, node: str) -> bool:
+        return node in self.walled_nodes and node not in self.cut_nodes
+
+    def post(self, letter: agents.Letter) -> None:
+        if not self.files.is_writable:
+            return
+        posted_at = self.clock.now()
+
+        def arrive() -> Awaitable[None] | None:
+            if self.leader is None or self.leader.is_paused:
+                self.after(2.0, arrive)
+                return None
+            is_old = self.leader_since is None or posted_at < self.leader_since
+            self.letters["of unknown age" if is_old else "in time"] += 1
+            return letter(self.leader.desk, is_old)
+
+        # The controller looks every two seconds; a network file system may take a minute to show what is there.
+        seconds = self._agents_random.choice((2.0, 2.0, 2.0, replica.FILE_LATE_S))
+        self.after(self._agents_random.uniform(0.1, seconds), arrive)
+
+    def _deliver(self, leader: leaders.Leader, parcel: desk.Parcel) -> None:
+        """Orders as a file, and the signal."""
+        if leader is not self.leader or not self.files.is_writable:
+            return
+        for job, agent in self.agents.items():
+            if (job.name, str(job.id)) == (parcel.job_name, parcel.job_id) and job.node not in self.cut_nodes:
+                self.letters["orders"] += 1
+                agent.read_orders(parcel.told)
 
     def config_of(self, job: VirtualJob) -> dict[str, object]:
         return dict(self.files.configs[job.request.directory.rpartition("/")[2]])
@@ -252,6 +285,7 @@ class World:
             given=lambda uid: self._order_given(leader, uid),
             period_s=self.period_s,
         )
+        leader.desk.deliver = lambda parcel: self._deliver(leader, parcel)
         leader.reconciler.fatal.add_done_callback(
             lambda fatal: None if fatal.cancelled() else fatal.exception() and None
         )
@@ -297,7 +331,7 @@ class World:
     def _order_given(self, leader: leaders.Leader, uid: str) -> None:
         self.judge.orders_drain(leader, uid)
         for agent in self.agents.values():
-            if agent.uid == uid and leader is self.leader and agent.node not in self.cut_nodes:
+            if agent.uid == uid and leader is self.leader and self.reach(agent.node) is not None:
                 agent.hear()
 
     # Time
