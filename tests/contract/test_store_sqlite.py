@@ -151,7 +151,7 @@ async def test_an_address_that_is_none_is_explained(url: str) -> None:
 
 async def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(errors.Unavailable, match=r"can't be opened: (File exists|Not a directory)"):
+    with pytest.raises(errors.Unavailable, match=r"can't be opened: \S+/file: (File exists|Not a directory)"):
         await open_store(f"sqlite:///{tmp_path}/file/store.db")
 
 

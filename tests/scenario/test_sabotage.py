@@ -10,6 +10,8 @@ from llmop.planner import assess, compute, drain, orphans, rollout, routes, valu
 from llmop.testing import simulation
 
 SEEDS = 40
+# Where little goes wrong the planner's own decisions are what is seen; what others do needs a wilder world.
+CALM = simulation.Setting(hours=2.0, fault_every_s=200, user_every_s=60)
 WILD = simulation.Setting(hours=2.0, fault_every_s=12, user_every_s=40)
 
 Patch = pytest.MonkeyPatch
@@ -96,27 +98,30 @@ def forgets_replicas_of_the_deleted(patch: Patch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "rule"),
+    ("spoil", "rule", "setting"),
     [
-        (tells_agents_before_gateways, "an agent is told to drain when no gateway chooses it any more"),
-        (cancels_what_serves, "a replica that serves has time to finish"),
-        (waits_for_ever, "what drains is gone after its deadline"),
+        (tells_agents_before_gateways, "an agent is told to drain when no gateway chooses it any more", CALM),
+        (cancels_what_serves, "a replica that serves has time to finish", CALM),
+        (waits_for_ever, "what drains is gone after its deadline", CALM),
         (
             drains_below_the_floor,
             "available replicas never fall below desired - maxUnavailable because of us",
+            CALM,
         ),
-        (makes_one_too_many, "never more jobs than desired + surge"),
-        (takes_all_jobs_for_its_own, "other people's jobs are never touched"),
-        (routes_to_the_silent, "no request is routed to a replica that is dead"),
-        (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time"),
+        (makes_one_too_many, "never more jobs than desired + surge", CALM),
+        (takes_all_jobs_for_its_own, "other people's jobs are never touched", WILD),
+        (routes_to_the_silent, "no request is routed to a replica that is dead", CALM),
+        (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time", CALM),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
-def test_a_spoiled_decision_is_seen(spoil: Callable[[Patch], None], rule: str, monkeypatch: Patch) -> None:
+def test_a_spoiled_decision_is_seen(
+    spoil: Callable[[Patch], None], rule: str, setting: simulation.Setting, monkeypatch: Patch
+) -> None:
     spoil(monkeypatch)
     broken: list[str] = []
     for seed in range(SEEDS):
-        found = simulation.simulate(seed, WILD).violations
+        found = simulation.simulate(seed, setting).violations
         broken += [words.partition(":")[0] for _, words, _ in found]
         if rule in broken:
             print(f"       seen at seed {seed}: {broken}")
