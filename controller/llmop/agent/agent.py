@@ -551,11 +551,28 @@ def descendants(root: int) -> List[int]:
 def stat_fields(pid: int) -> List[str]:
     """The fields of /proc/<pid>/stat from the state on; none when the process is gone."""
     try:
-        with open("/proc/{}/stat".format(pid), "rb") as file:
-            # The second field is the name in brackets; it may hold blanks and brackets itself.
-            return file.read().decode("utf-8", "replace").rpartition(")")[2].split()
+        # A node may have thousands of processes: this is read without the calls that a file object makes beside it.
+        descriptor = os.open("/proc/{}/stat".format(pid), os.O_RDONLY)
+        try:
+            text = os.read(descriptor, 4096).decode("utf-8", "replace")
+        finally:
+            os.close(descriptor)
     except OSError:
         return []
+    # The second field is the name in brackets; it may hold blanks and brackets itself.
+    return text.rpartition(")")[2].split()
+
+
+def is_below(pid: int, root: int) -> bool:
+    """Whether `root` is among the parents of the process, which is there."""
+    while pid > 1:
+        fields = stat_fields(pid)
+        if not fields:
+            return False
+        pid = int(fields[1])
+        if pid == root:
+            return True
+    return False
 
 
 def cpu_ticks(pids: Iterable[int]) -> int:
@@ -615,19 +632,25 @@ ESTABLISHED, LISTEN = 1, 10
 ANY_ADDRESS = ("0.0.0.0", "::")
 
 
-def tcp_table() -> List[Connection]:
+def tcp_table(listeners_only: bool = False) -> List[Connection]:
+    """Listeners and established connections. The kernel walks a table of hundreds of thousands of places for the latter, which takes
+    milliseconds; the former come first (Documentation/networking/proc_net_tcp.rst of the kernel).
+    """
     found = []
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(path) as file:
-                lines = file.readlines()[1:]
+                next(file, None)
+                for line in file:
+                    fields = line.split()
+                    state = int(fields[3], 16)
+                    if listeners_only and state != LISTEN:
+                        break
+                    if state in (ESTABLISHED, LISTEN):
+                        local, remote = endpoint(fields[1]), endpoint(fields[2])
+                        found.append(Connection(local, remote, state, int(fields[9])))
         except OSError:
             continue
-        for line in lines:
-            fields = line.split()
-            if int(fields[3], 16) in (ESTABLISHED, LISTEN):
-                local, remote = endpoint(fields[1]), endpoint(fields[2])
-                found.append(Connection(local, remote, int(fields[3], 16), int(fields[9])))
     return found
 
 
@@ -645,30 +668,43 @@ def endpoint(field: str) -> Tuple[str, int]:
 OURS, NOBODY, FOREIGN = "ours", "nobody", "foreign"
 
 
-def listener(port: int, addresses: Sequence[str], root: int) -> str:
-    """Who listens on the port at the addresses that clients reach: only processes below `root`, nobody, or a stranger."""
-    reach = set(addresses) | set(ANY_ADDRESS)
-    inodes = {
-        entry.inode
-        for entry in tcp_table()
-        if entry.state == LISTEN and entry.local[1] == port and entry.local[0] in reach
-    }
-    if not inodes:
-        return NOBODY
-    return OURS if inodes <= socket_inodes(descendants(root)) else FOREIGN
+class Family:
+    """The process `root` and those below it, and which sockets of `tcp_table` are theirs. Those that had the engine's port at the last
+    look are asked first: only where they have not got what is asked for all processes of the node are looked at.
+    """
 
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.listening = []  # type: List[int]
 
-def outside_connections(port: int, root: int) -> int:
-    """Established connections to the port, without those that come from `root` or the processes below it."""
-    table = tcp_table()
-    incoming = [entry for entry in table if entry.state == ESTABLISHED and entry.local[1] == port]
-    # A client on this machine has a line of its own, with the two ends exchanged.
-    clients = {(entry.local, entry.remote): entry.inode for entry in table if entry.remote[1] == port}
-    inodes = [clients.get((entry.remote, entry.local)) for entry in incoming]
-    if all(inode is None for inode in inodes):
-        return len(incoming)
-    own = socket_inodes([root, *descendants(root)])
-    return sum(1 for inode in inodes if inode not in own)
+    def listener(self, table: Sequence[Connection], port: int, addresses: Sequence[str]) -> str:
+        """Who listens on the port at the addresses that clients reach: only processes below `root`, nobody, or a stranger."""
+        reach = set(addresses) | set(ANY_ADDRESS)
+        inodes = {
+            entry.inode
+            for entry in table
+            if entry.state == LISTEN and entry.local[1] == port and entry.local[0] in reach
+        }
+        if not inodes:
+            return NOBODY
+        if inodes <= socket_inodes(self._still_listening()):
+            return OURS
+        self.listening = [pid for pid in descendants(self.root) if inodes & socket_inodes([pid])]
+        return OURS if inodes <= socket_inodes(self.listening) else FOREIGN
+
+    def _still_listening(self) -> List[int]:
+        return [pid for pid in self.listening if is_below(pid, self.root)]
+
+    def outside_connections(self, table: Sequence[Connection], port: int) -> int:
+        """Established connections to the port, without those that come from `root` or the processes below it."""
+        incoming = [entry for entry in table if entry.state == ESTABLISHED and entry.local[1] == port]
+        # A client on this machine has a line of its own, with the two ends exchanged.
+        clients = {(entry.local, entry.remote): entry.inode for entry in table if entry.remote[1] == port}
+        inodes = [clients.get((entry.remote, entry.local)) for entry in incoming]
+        near = {inode for inode in inodes if inode is not None}
+        if near and not near <= socket_inodes([self.root, *self._still_listening()]):
+            near &= socket_inodes([self.root, *descendants(self.root)])
+        return sum(1 for inode in inodes if inode not in near)
 
 
 # --- Ports ------------------------------------------------------------------------------------------------------------
@@ -1527,6 +1563,7 @@ class Agent:
         self.job = job
         self.environment = environment
         self.wakeup = Wakeup()
+        self.family = Family(os.getpid())
         self.signals = set()  # type: Set[int]
         self.log = LogKeeper(os.path.join(config.directory, "engine.log"), LOG_LIMIT)
         self.channel = Channel(config, self.report, self.receive, self.fetch_orders)
@@ -1828,13 +1865,13 @@ class Agent:
 
     def is_listening(self) -> bool:
         """Whether the engine, and nobody else, listens on its port. Raises PortTaken for anybody else: it must not see our key."""
-        who = self.prove()
+        who = self.prove(tcp_table(listeners_only=True))
         if who == FOREIGN:
             raise PortTaken("somebody else listens on port {}".format(self.port))
         return who == OURS
 
-    def prove(self) -> str:
-        return listener(self.port, self.addresses.reach(), os.getpid())
+    def prove(self, table: Sequence[Connection]) -> str:
+        return self.family.listener(table, self.port, self.addresses.reach())
 
     def ask(self, method: str, path: str, body: Optional[bytes], timeout: float) -> Answer:
         port, key = self.port, self.config.api_key
@@ -1888,7 +1925,7 @@ class Agent:
 
     def problem(self) -> str:
         """What is wrong with the engine; nothing when it answers."""
-        if self.prove() == FOREIGN:
+        if self.prove(tcp_table(listeners_only=True)) == FOREIGN:
             raise EngineEnded("somebody else listens on port {}".format(self.port))
         config = self.config.engine
         answer = self.ask("GET", config.health_path, None, config.health_timeout)
@@ -1993,7 +2030,7 @@ class Agent:
         quiet = time.monotonic()
         while self.engine is not None and not self.engine.ended():
             now = time.monotonic()
-            count = outside_connections(self.port, os.getpid()) if self.was_ready else 0
+            count = self.family.outside_connections(tcp_table(), self.port) if self.was_ready else 0
             if count:
                 quiet = now
             elif not self.was_ready or (now >= quiet + QUIET and now >= min(plan.settle, plan.deadline)):
@@ -2059,8 +2096,9 @@ class Agent:
                 proven = self.proven
             connections, ours = 0, False
             if proven:
-                connections = outside_connections(self.port, os.getpid())
-                ours = self.prove() == OURS
+                table = tcp_table()
+                connections = self.family.outside_connections(table, self.port)
+                ours = self.prove(table) == OURS
             with self.lock:
                 if proven != self.proven:
                     continue  # the engine came or went in between

@@ -13,17 +13,20 @@ import pytest
 
 from llmop.agent import agent
 from llmop.agent.agent import (
+    ESTABLISHED,
     FOREIGN,
+    LISTEN,
     NOBODY,
     OURS,
     End,
+    Family,
     Ports,
     candidates,
     descendants,
     endpoint,
     hold,
-    listener,
-    outside_connections,
+    is_below,
+    tcp_table,
 )
 
 ONE_CHILD = """
@@ -82,24 +85,70 @@ def test_the_kernels_addresses_are_read(field: str, address: tuple[str, int]) ->
     assert address == endpoint(field)
 
 
+def test_listeners_alone_are_those_of_the_whole_table() -> None:
+    child = Child("127.0.0.1", "inside")
+    ports = {entry.local[1]: entry.state for entry in tcp_table(listeners_only=True)}
+    assert LISTEN == ports[child.port]
+    assert {LISTEN} == set(ports.values())
+    of_child = {entry.state for entry in tcp_table() if child.port == entry.local[1]}
+    assert {LISTEN, ESTABLISHED} == of_child
+    child.close()
+
+
 def test_a_listener_below_us_is_ours(child: Child, host: str) -> None:
-    assert OURS == listener(child.port, [host], os.getpid())
+    assert OURS == Family(os.getpid()).listener(tcp_table(), child.port, [host])
     assert child.process.pid in descendants(os.getpid())
 
 
 def test_a_listener_elsewhere_is_foreign(child: Child, host: str) -> None:
-    assert FOREIGN == listener(child.port, [host], child.process.pid)
+    assert FOREIGN == Family(child.process.pid).listener(tcp_table(), child.port, [host])
+
+
+def test_a_known_listener_is_proven_without_a_look_at_all_processes(
+    child: Child, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(os.getpid())
+    assert OURS == family.listener(tcp_table(), child.port, [host])
+    monkeypatch.setattr(agent, "descendants", lambda root: [])
+    assert OURS == family.listener(tcp_table(), child.port, [host])
+
+
+def test_a_listener_that_another_one_has_followed_is_found() -> None:
+    family = Family(os.getpid())
+    for _ in range(2):
+        child = Child("127.0.0.1")
+        assert OURS == family.listener(tcp_table(), child.port, ["127.0.0.1"])
+        child.close()
+        assert NOBODY == family.listener(tcp_table(), child.port, ["127.0.0.1"])
+
+
+def test_a_listener_that_is_no_longer_below_us_is_foreign() -> None:
+    child = Child("127.0.0.1")
+    family = Family(os.getpid())
+    assert OURS == family.listener(tcp_table(), child.port, ["127.0.0.1"])
+    family.root = child.process.pid
+    assert FOREIGN == family.listener(tcp_table(), child.port, ["127.0.0.1"])
+    child.close()
+
+
+def test_a_process_is_below_its_parents_and_not_below_others() -> None:
+    child = Child("127.0.0.1")
+    assert is_below(child.process.pid, os.getpid())
+    assert is_below(child.process.pid, os.getppid())
+    assert not is_below(os.getpid(), child.process.pid)
+    child.close()
+    assert not is_below(child.process.pid, os.getpid())
 
 
 def test_an_address_that_clients_do_not_reach_does_not_count() -> None:
     child = Child("127.0.0.2")
-    assert NOBODY == listener(child.port, ["127.0.0.1"], os.getpid())
+    assert NOBODY == Family(os.getpid()).listener(tcp_table(), child.port, ["127.0.0.1"])
     child.close()
 
 
 def test_a_port_without_a_listener_is_nobodys() -> None:
     with hold("127.0.0.1", 0) as held:
-        assert NOBODY == listener(held.getsockname()[1], ["127.0.0.1"], os.getpid())
+        assert NOBODY == Family(os.getpid()).listener(tcp_table(), held.getsockname()[1], ["127.0.0.1"])
 
 
 def test_connections_from_outside_are_counted_and_those_from_inside_are_not() -> None:
@@ -107,10 +156,10 @@ def test_connections_from_outside_are_counted_and_those_from_inside_are_not() ->
     pid = child.process.pid
     with socket.create_connection(("127.0.0.1", child.port)):
         # Seen from the child, this process is outside; seen from this process, both ends belong to us.
-        assert 1 == outside_connections(child.port, pid)
-        assert 0 == outside_connections(child.port, os.getpid())
+        assert 1 == Family(pid).outside_connections(tcp_table(), child.port)
+        assert 0 == Family(os.getpid()).outside_connections(tcp_table(), child.port)
     child.close()
-    assert 0 == outside_connections(child.port, pid)
+    assert 0 == Family(pid).outside_connections(tcp_table(), child.port)
 
 
 def test_a_held_port_refuses_clients_and_cannot_be_bound_by_anybody() -> None:
