@@ -1,5 +1,6 @@
 """Writes to desired state, each repeated on a fresh read when somebody else was quicker."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +11,7 @@ from llmop.domain import resources
 from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
 from llmop.manifest import admit, convert, exported, merge, references
 from llmop.rpc import audit, deletion, moving
+from llmop.rpc.converted import Converted
 from llmop.rpc.errors import BadRequest
 from llmop.store import interface
 
@@ -44,6 +46,9 @@ class Writer:
         self._store = store
         self._clock = clock
         self._hint = hint
+        self._runtimes = Converted(resources.SERVING_RUNTIME, convert.runtime)
+        self._profiles = Converted(resources.RESOURCE_PROFILE, convert.profile)
+        self._sites = Converted(resources.CLUSTER, convert.site)
 
     async def apply(
         self, manifest: str, *, namespace: str, manager: str, force: bool, dry_run: bool
@@ -179,15 +184,10 @@ class Writer:
         """Raises Invalid when a deployment names what does not exist or does not fit."""
         if resource.kind != resources.MODEL_DEPLOYMENT:
             return
-        runtimes = (await self._store.list(resources.SERVING_RUNTIME)).items
-        profiles = (await self._store.list(resources.RESOURCE_PROFILE)).items
-        sites = (await self._store.list(resources.CLUSTER)).items
-        violations = references.check(
-            convert.deployment(resource),
-            runtimes={each.name: convert.runtime(each) for each in runtimes},
-            profiles={each.name: convert.profile(each) for each in profiles},
-            sites={each.name: convert.site(each) for each in sites},
+        runtimes, profiles, sites = await asyncio.gather(
+            self._runtimes.read(self._store), self._profiles.read(self._store), self._sites.read(self._store)
         )
+        violations = references.check(convert.deployment(resource), runtimes, profiles, sites)
         if violations:
             raise Invalid(resource.kind, resource.name, violations)
 
