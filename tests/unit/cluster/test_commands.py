@@ -170,7 +170,7 @@ async def test_a_snapshot_is_what_squeue_printed(install: Install) -> None:
 async def test_squeue_is_asked_for_the_own_jobs_only(install: Install, tmp_path: Path) -> None:
     await install(squeue=f'printf "%s\\n" "$@" > {tmp_path}/argv').snapshot()
     argv = (tmp_path / "argv").read_text().splitlines()
-    assert ["--noheader", "--array", "--states=all", f"--user={os.geteuid()}"] == argv[:4]
+    assert ["--noheader", "--array", "--states=all", f"--user={os.geteuid()}", "--local"] == argv[:5]
 
 
 @pytest.mark.parametrize(
