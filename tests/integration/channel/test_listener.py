@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,19 @@ async def test_strangers_are_bounded_and_shut_nobody_out(door: Door) -> None:
     assert ["a"] == [order["id"] for order in (await waiting).body["orders"]]
     for _, writer in silent:
         writer.close()
+
+
+async def test_a_connection_takes_little_memory(door: Door) -> None:
+    """Of both ends, which are in this process: without a buffer of asyncio's own size, 256 KiB."""
+    first = await door.agent()  # what is made once is there
+    tracemalloc.start()
+    try:
+        agents = [await door.agent() for _ in range(20)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < len(agents) * 2 * 96 * 1024
+    assert 401 == (await first.post("claim", agents[0].message(), token="x")).status
 
 
 async def test_three_hundred_held_heartbeats_get_their_orders(door: Door) -> None:
