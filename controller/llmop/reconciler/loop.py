@@ -296,7 +296,9 @@ class Reconciler:
                 namespace=key.namespace,
                 name=key.name,
                 generation=owner.generation,
-                actions=sorted(type(action).__name__ for action in plan.actions),
+                actions=dict(
+                    sorted(collections.Counter(type(each).__name__ for each in plan.actions).items())
+                ),
             )
 
     def _fresh_name(self) -> values.FreshName:
