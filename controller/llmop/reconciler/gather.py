@@ -55,6 +55,15 @@ class _Converted:
     problems: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """A replica, and what it was made of."""
+
+    stored: resources.Resource
+    ledger: interface.Ledger
+    replica: replica.Replica
+
+
 class Gatherer:
     """What is converted is kept as long as the objects that it comes from do not change: most passes change nothing."""
 
@@ -66,6 +75,7 @@ class Gatherer:
         ) = None
         self._converted: dict[tuple[str, str], _Converted] = {}
         self._revisions: dict[tuple[str, str], dict[tuple[str, int], values.Revision]] = {}
+        self._replicas: dict[tuple[str, str], dict[str, _Known]] = {}
 
     def forget(self) -> None:
         """Runtimes, profiles or clusters have changed."""
@@ -77,6 +87,7 @@ class Gatherer:
         """The deployment is gone."""
         self._converted.pop((namespace, name), None)
         self._revisions.pop((namespace, name), None)
+        self._replicas.pop((namespace, name), None)
 
     def known(
         self,
@@ -139,8 +150,19 @@ class Gatherer:
     def replicas(
         self, owner: resources.Resource, ledgers: Mapping[str, interface.Ledger]
     ) -> tuple[replica.Replica, ...]:
-        children = self._stored.children(owner.uid, resources.REPLICA)
-        return tuple(codec.replica_of(each, ledgers[each.uid]) for each in children if each.uid in ledgers)
+        key = (owner.namespace, owner.name)
+        before = self._replicas.get(key, {})
+        now: dict[str, _Known] = {}
+        for each in self._stored.children(owner.uid, resources.REPLICA):
+            ledger = ledgers.get(each.uid)
+            if ledger is None:
+                continue
+            known = before.get(each.uid)
+            if known is None or known.stored is not each or known.ledger != ledger:
+                known = _Known(stored=each, ledger=ledger, replica=codec.replica_of(each, ledger))
+            now[each.uid] = known
+        self._replicas[key] = now
+        return tuple(known.replica for known in now.values())
 
     def _name_conflict(self, owner: resources.Resource, model: str) -> str:
         """Public model names are unique in an installation: the oldest deployment holds the name."""

@@ -1,6 +1,7 @@
 """Objects as canonical JSON text: the same on every database, and what "nothing has changed" is decided by."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,9 +99,14 @@ def submission_text(submission: replica.Submission) -> str:
     ).decode()
 
 
+_SUBMISSION_FIELDS = frozenset(field.name for field in dataclasses.fields(replica.Submission))
+
+
+@functools.lru_cache(
+    maxsize=20_000
+)  # every pass reads those of all its replicas again, and hardly any has changed
 def submission_from_text(text: str) -> replica.Submission:
     """Fields that a later version wrote and this one does not know are left out."""
-    known = {field.name for field in dataclasses.fields(replica.Submission)}
-    fields = {name: value for name, value in decode(text).items() if name in known}
+    fields = {name: value for name, value in decode(text).items() if name in _SUBMISSION_FIELDS}
     fields["state"] = replica.SubmissionState(fields["state"])
     return replica.Submission(**fields)
