@@ -13,6 +13,7 @@ from llmop.domain import errors, resources
 from llmop.reconciler import queue
 from llmop.store import interface
 
+PAGE = 1000  # changes that are read at once
 _MIRRORED = (
     resources.MODEL_DEPLOYMENT,
     resources.REPLICA,
@@ -53,20 +54,19 @@ class Mirror:
             touched: list[resources.Resource] = []
             while True:
                 try:
-                    page = await self._store.changes(self.revision)
+                    page = await self._store.changes(self.revision, PAGE)
                 except errors.Expired:
                     return await self._reload()
                 except errors.Unavailable:
                     self._is_doubtful = True
                     raise
-                if not page:
-                    break
                 for change in page:
                     if change.resource.kind in self._of_kind:
                         self._apply(change)
                         touched.append(change.resource)
-                self.revision = page[-1].revision
-            return _concerned(touched)
+                    self.revision = change.revision
+                if len(page) < PAGE:
+                    return _concerned(touched)
 
     async def _reload(self) -> Refreshed:
         # Listed one kind after the other: the oldest revision is where the change log has to go on.

@@ -212,7 +212,7 @@ class Store(Protocol):
         """Changes with revision > `after`, in order. Raises Expired when some of them are gone, or when this store has never
         reached `after` (it is another one, or was restored from a backup).
 
-        About `limit` of them at most: a revision is never cut apart.
+        About `limit` of them at most: a revision is never cut apart. Fewer are all that there are.
         """
         ...
 

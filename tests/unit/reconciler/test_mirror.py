@@ -35,6 +35,37 @@ async def test_it_begins_with_everything_and_goes_on_with_changes() -> None:
     assert frozenset() == (await copy.refresh()).keys
 
 
+class Counted(MemoryStore):
+    """Remembers after which revisions it was asked for changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    async def changes(self, after: int, limit: int = 1000) -> tuple[interface.Change, ...]:
+        self.asked.append(after)
+        return await super().changes(after, limit)
+
+
+async def test_one_read_is_enough_unless_there_is_more_than_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PAGE", 3)
+    store = Counted()
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    for number in (1, 2):
+        await store.commit([interface.Create(resource=_revision(number))])
+    await copy.refresh()
+    assert [0] == store.asked
+    await copy.refresh()
+    assert [0, 2] == store.asked
+    for number in range(3, 7):
+        await store.commit([interface.Create(resource=_revision(number))])
+    await copy.refresh()
+    assert [0, 2, 2, 5] == store.asked
+    names = [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+    assert [f"a-{number}" for number in range(1, 7)] == names
+
+
 async def test_what_is_removed_is_gone_and_what_takes_its_name_is_another() -> None:
     store = MemoryStore()
     await store.commit([interface.Create(resource=OWNER), interface.Create(resource=_revision(1))])
