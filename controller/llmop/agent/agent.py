@@ -739,14 +739,28 @@ def candidates(ephemeral: Tuple[int, int]) -> List[int]:
     return [port for port in range(10000, 65536) if not ephemeral[0] <= port <= ephemeral[1]] or [0]
 
 
+def admit(holder: socket.socket, others: bool) -> None:
+    """Whether others may bind the held port beside us and listen there (socket(7)): Linux asks both sides for SO_REUSEADDR, or for
+    SO_REUSEPORT and the same account. Servers set one or the other."""
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        holder.setsockopt(socket.SOL_SOCKET, option, int(others))
+
+
 class Ports:
-    """The engine's ports by name. They are held whenever no engine runs, so that nobody else can receive prompts."""
+    """The engine's ports by name; every start of an engine has new ones.
+
+    `http` is bound here without a break: an engine binds it beside us (`lend`), and from `shut` on nobody else can, while the engine
+    runs and when it has ended. Clients were told that port, and may come with a prompt and the key as long as this process lives, so
+    until then it is never given back. The other ports are held until the engine starts.
+    """
 
     def __init__(self, names: Sequence[str], host: str) -> None:
         self.names = names
         self.host = host
         self.numbers = {}  # type: Dict[str, int]
-        self.held = []  # type: List[socket.socket]
+        self.held = {}  # type: Dict[str, socket.socket]
+        self.told = False  # clients know the current port `http`
+        self.closed = []  # type: List[socket.socket]
 
     def choose(self) -> None:
         """Hold a free port for each name, none of those that were just given up. Raises End(Temporary)."""
@@ -762,27 +776,45 @@ class Ports:
                 holder = hold(self.host, port)
             except OSError:
                 continue
-            self.held.append(holder)
-            self.numbers[self.names[len(self.numbers)]] = holder.getsockname()[1]
+            name = self.names[len(self.numbers)]
+            self.held[name] = holder
+            self.numbers[name] = holder.getsockname()[1]
             if len(self.numbers) == len(self.names):
                 return
         self.release()
         raise End("Temporary", "no free port for {}".format(", ".join(self.names)))
 
+    def lend(self) -> None:
+        """An engine is about to bind them."""
+        for name in list(self.held):
+            if name == "http":
+                admit(self.held[name], True)
+            else:
+                self.held.pop(name).close()
+
+    def shut(self) -> None:
+        """The engine listens on `http`, and clients are about to be told."""
+        admit(self.held["http"], False)
+        self.told = True
+
     def hold_again(self) -> bool:
-        """Hold the same ports once more; false when somebody has one of them."""
+        """The engine has ended: hold all ports once more; false when somebody has one of them."""
+        admit(self.held["http"], False)
         try:
-            for port in self.numbers.values():
-                self.held.append(hold(self.host, port))
+            for name, port in self.numbers.items():
+                if name not in self.held:
+                    self.held[name] = hold(self.host, port)
         except OSError:
-            self.release()
             return False
         return True
 
     def release(self) -> None:
-        for holder in self.held:
+        if self.told:
+            self.closed.append(self.held.pop("http"))
+            self.told = False
+        for holder in self.held.values():
             holder.close()
-        self.held = []
+        self.held = {}
 
 
 # --- The guard: the engine's parent, which ends with the agent and leaves nothing -----------------------------------------
@@ -1185,13 +1217,28 @@ class Answer(NamedTuple):
     text: str
 
 
-def ask_engine(port: int, method: str, path: str, body: Optional[bytes], key: str, timeout: float) -> Answer:
-    """One request to the engine on this machine, on a connection of its own, with the replica's key."""
+def ask_engine(
+    port: int,
+    method: str,
+    path: str,
+    body: Optional[bytes],
+    key: str,
+    timeout: float,
+    is_engine: Callable[[], bool],
+) -> Answer:
+    """One request to the engine on this machine, on a connection of its own, with the replica's key.
+
+    `is_engine` says whether the engine listens on the port. It is asked between the connection and the request: whoever took the port
+    after the last look gets nothing.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     headers = {"Authorization": "Bearer " + key, "Connection": "close"}
     if body is not None:
         headers["Content-Type"] = "application/json"
     try:
+        connection.connect()
+        if not is_engine():
+            return Answer(0, "the engine does not listen on port {} any more".format(port))
         connection.request(method, path, body=body, headers=headers)
         response = connection.getresponse()
         text = response.read(1 << 20).decode("utf-8", "replace")
@@ -1716,8 +1763,7 @@ class Agent:
             except EngineEnded as ended:
                 self.end_engine()
                 self.count_restart(str(ended))
-                if not self.ports.held:
-                    self.ports.choose()
+                self.ports.choose()
                 self.begin_startup()
 
     def begin_startup(self) -> None:
@@ -1732,7 +1778,7 @@ class Agent:
             os.close(self.log.open())
         except OSError as error:
             raise storage_end(error, self.config.directory) from error
-        self.ports.release()
+        self.ports.lend()
         try:
             self.engine = Engine(launch, self.log.path)
         except (End, OSError):
@@ -1760,14 +1806,14 @@ class Agent:
         self.rest(seconds)
 
     def end_engine(self) -> None:
-        """Be sure that nothing of the engine runs, and hold its port."""
+        """Be sure that nothing of the engine runs, and hold its ports."""
         with self.lock:
             self.proven = False
         if self.engine is not None:
             if not self.engine.ended():
                 self.engine.stop(self.config.engine.stop_signal, after(self.config.engine.stop_timeout))
-        if not self.ports.held and not self.ports.hold_again():
-            say("port {} was taken at once by somebody else: it is given up".format(self.port))
+        if not self.ports.hold_again():
+            say("one of the ports {} was taken at once by somebody else".format(self.ports.numbers))
         if self.engine is not None:
             self.last_status = self.engine.status
             self.engine.launch.remove()
@@ -1810,7 +1856,7 @@ class Agent:
         """The engine is over: because its port was taken, or for reasons of its own. Holds the port at once."""
         with self.lock:
             self.proven = False
-        held = self.ports.hold_again()
+        held = self.ports.hold_again() and self.prove(tcp_table()) != FOREIGN
         status = engine.status or 0
         how = "signal {}".format(-status) if status < 0 else "status {}".format(status)
         if not held and self.phase == "loading":
@@ -1853,6 +1899,7 @@ class Agent:
             self.set_detail("warm-up: {} answers {}: {}".format(path, answer.status, self.shown(answer.text)))
             if refusals >= REFUSED_WARMUPS:
                 raise EngineEnded("the engine refuses its warm-up: {}".format(self.detail))
+        self.ports.shut()
         if not self.is_listening():
             raise EngineEnded("the engine closed its port after the warm-up")
         self.was_ready = True
@@ -1875,7 +1922,11 @@ class Agent:
 
     def ask(self, method: str, path: str, body: Optional[bytes], timeout: float) -> Answer:
         port, key = self.port, self.config.api_key
-        return self.offload(lambda: ask_engine(port, method, path, body, key, timeout))
+        return self.offload(
+            lambda: ask_engine(
+                port, method, path, body, key, timeout, lambda: self.prove(tcp_table()) == OURS
+            )
+        )
 
     def shown(self, text: str) -> str:
         """The beginning of an engine's answer, for people; without our secrets."""

@@ -51,17 +51,25 @@ def test_killing_the_guard_as_well_ends_everything(rig: Rig, controller: FakeCon
     assert [] == rig.engines()
 
 
-def test_a_crashed_engine_is_started_again_on_its_port_and_then_given_up(
+def test_a_crashed_engine_is_started_again_on_a_new_port_and_then_given_up(
     rig: Rig, controller: FakeController
 ) -> None:
+    """Whoever was told the old port may still come there: it stays closed, for clients and for strangers."""
     agent = rig.start()
-    port = controller.wait_for_phase("ready")["endpoint"]["port"]
-    crash(rig, port)
+    old = controller.wait_for_phase("ready")["endpoint"]["port"]
+    crash(rig, old)
     after = controller.wait_for_beat(lambda beat: beat["engineRestarts"] == 1 and beat["phase"] == "ready")
-    assert port == after["endpoint"]["port"]
+    new = after["endpoint"]["port"]
+    assert old != new
+    with pytest.raises(ConnectionRefusedError):
+        rig.ask(old, "/health")
+    for port in (old, new):
+        with pytest.raises(OSError) as taken:
+            listen(port)
+        assert errno.EADDRINUSE == taken.value.errno
 
     rig.fault("crash")
-    crash(rig, port)
+    crash(rig, new)
     assert 70 == rig.end(agent)
     record = rig.record()
     assert ("EngineCrashed", 3) == (record["reason"], record["engineExitCode"])

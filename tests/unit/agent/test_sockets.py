@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -167,15 +167,21 @@ def test_a_held_port_refuses_clients_and_cannot_be_bound_by_anybody() -> None:
         port = held.getsockname()[1]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-        for option in (None, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-            for address in ("127.0.0.1", "0.0.0.0"):
-                with socket.socket() as stranger:
-                    if option is not None:
-                        stranger.setsockopt(socket.SOL_SOCKET, option, 1)
-                    with pytest.raises(OSError) as taken:
-                        stranger.bind((address, port))
-                        stranger.listen()
-                    assert errno.EADDRINUSE == taken.value.errno
+        assert_closed(port)
+
+
+def assert_closed(port: int, *, but: int | None = None) -> None:
+    """Nobody can listen on the port, whatever options they set. The kernel lets the account of an engine with SO_REUSEPORT (`but`) do
+    so with that option; tests/e2e tries it as another account."""
+    for option in {0, socket.SO_REUSEADDR, socket.SO_REUSEPORT} - {but}:
+        for address in ("127.0.0.1", "0.0.0.0"):
+            with socket.socket() as stranger:
+                if option:
+                    stranger.setsockopt(socket.SOL_SOCKET, option, 1)
+                with pytest.raises(OSError) as taken:
+                    stranger.bind((address, port))
+                    stranger.listen()
+                assert errno.EADDRINUSE == taken.value.errno
 
 
 def test_ports_come_from_outside_the_kernels_range() -> None:
@@ -197,12 +203,66 @@ def test_every_name_gets_a_port_of_its_own_that_is_held() -> None:
 
     ports.choose()
     assert not set(first.values()) & set(ports.numbers.values())
-    ports.release()
-    with hold("127.0.0.1", ports.numbers["http"]):
+    ports.lend()
+    with hold("127.0.0.1", ports.numbers["prometheus"]):
         assert not ports.hold_again()
-        assert [] == ports.held
     assert ports.hold_again()
     ports.release()
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[str], Ports]]:
+    """Ports on a host that wait for an engine to bind them."""
+    made: list[Ports] = []
+
+    def open_at(host: str) -> Ports:
+        ports = Ports(["http"], host)
+        made.append(ports)
+        ports.choose()
+        ports.lend()
+        return ports
+
+    yield open_at
+    for ports in made:
+        for holder in [*ports.held.values(), *ports.closed]:
+            holder.close()
+
+
+@pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_was_told_is_nobody_elses_while_the_engine_runs_and_after_it(
+    opened: Callable[[str], Ports], host: str, option: int
+) -> None:
+    ports = opened(host)
+    port = ports.numbers["http"]
+    but = option if option == socket.SO_REUSEPORT else None
+    with socket.socket() as engine:
+        engine.setsockopt(socket.SOL_SOCKET, option, 1)
+        engine.bind((host, port))
+        engine.listen()
+        ports.shut()
+        with socket.create_connection(("127.0.0.1", port)):
+            assert_closed(port, but=but)
+    assert_closed(port, but=but)
+    ports.choose()
+    assert port != ports.numbers["http"]
+    assert_closed(port, but=but)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_who_bound_a_lent_port_early_cannot_listen_there_later(opened: Callable[[str], Ports]) -> None:
+    ports = opened("127.0.0.1")
+    with socket.socket() as stranger, socket.socket() as engine:
+        for each in (stranger, engine):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(("127.0.0.1", ports.numbers["http"]))
+        engine.listen()
+        ports.shut()
+        engine.close()
+        with pytest.raises(OSError) as taken:
+            stranger.listen()
+    assert errno.EADDRINUSE == taken.value.errno
 
 
 def test_a_port_that_is_in_use_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
