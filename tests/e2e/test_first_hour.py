@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +15,17 @@ from typing import Any
 import pytest
 import yaml
 from tests.e2e.installation import Installation, document, simulator
+from tests.pages.terminals import Terminals, processes
 from tests.rigs import plugins
 from tests.rigs.errors import RigError
 from tests.rigs.fixtures import engine_sif, llmop_venv
-from tests.rigs.site import add_accounts, site_rig
+from tests.rigs.processes import need_account
+from tests.rigs.site import add_accounts, add_member, site_rig
 from tests.rigs.slurm import SlurmRig
 
 __all__ = ["engine_sif", "llmop_venv"]  # fixtures
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/howto/first-hour.md"
 Checks = dict[tuple[str, str], dict[str, str]]
 
 
@@ -80,6 +88,53 @@ def preflight(stranger: Installation, *arguments: str, text: str = "", code: int
 
 def failures(checks: Checks) -> list[tuple[str, str]]:
     return [key for key, each in checks.items() if each["result"] == "FAIL"]
+
+
+@pytest.fixture
+def newcomer(site: SlurmRig, llmop_venv: Path, engine_sif: Path) -> Iterator[Terminals]:
+    """The terminals of a Unix account that was made a moment ago: an empty home, its first look at this Slurm."""
+    name = f"llmopnew{os.getpid()}"
+    account = need_account(name)
+    home = Path(account.pw_dir)
+    options = site.as_user(user=name)
+    project = site.shared / name
+    project.mkdir()
+    os.chown(project, account.pw_uid, account.pw_gid)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    words = {
+        "/project/nlp/images/python.sif": str(engine_sif),
+        "/project/nlp": str(project),
+        "/home/me": str(home),
+        "seen as me": f"seen as {name}",
+        "8080": port,
+    }
+    terminals = None
+    try:
+        add_member(site, name)
+        environment = options.pop("env")
+        environment["PATH"] = f"{llmop_venv / 'bin'}:{environment['PATH']}"
+        terminals = Terminals(home, home, environment=environment, words=words, process=options)
+        yield terminals
+    finally:
+        if terminals is not None:
+            terminals.close()
+        site.cancel_all()
+        for line in [*processes(home), *processes(project)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True, timeout=60)
+
+
+def test_a_newcomer_who_does_what_the_page_says_gets_an_answer(newcomer: Terminals, site: SlurmRig) -> None:
+    newcomer.follow(PAGE)
+    newcomer.close()
+    assert [] == processes(newcomer.home)
+    assert [] == list(Path(newcomer.words["/project/nlp"]).iterdir())
+    assert [] == [*newcomer.home.glob(".local/share/*"), *newcomer.home.glob(".config/*")]
+    left = {path.name for path in newcomer.home.glob("[!.]*")}
+    assert {"site.yaml", "chat.yaml", "terminal-2.log", "terminal-3.log"} == left
+    assert {"COMPLETED", "CANCELLED"} >= {job.state for job in site.squeue()}
 
 
 def test_discover_review_preflight_apply_answer(stranger: Installation, engine_sif: Path) -> None:

@@ -48,10 +48,16 @@ def site_rig(*, job_submit: str = "") -> SlurmRig:
 
 
 def add_accounts(rig: SlurmRig) -> None:
-    """The rig's ordinary account may use two of the accounts and two QOS."""
+    """The rig's ordinary account is a member (see `add_member`)."""
+    limits = "MaxWall=7-00:00:00 MaxJobsPU=4 MaxSubmitJobsPU=8 MaxTRESPU=gres/gpu=8"
+    rig.run_as_root(["sacctmgr", "--immediate", *f"modify qos long set {limits}".split()])
+    add_member(rig, rig.user)
+
+
+def add_member(rig: SlurmRig, user: str) -> None:
+    """The Unix account `user` may use two of the accounts and two QOS."""
     for command in (
-        "modify qos long set MaxWall=7-00:00:00 MaxJobsPU=4 MaxSubmitJobsPU=8 MaxTRESPU=gres/gpu=8",
-        f"add user {rig.user} account=nlp DefaultAccount=nlp qos=normal,long DefaultQOS=normal",
-        f"add user {rig.user} account=cv partition=gpu MaxJobs=3 MaxSubmit=5 MaxWall=1-00:00:00 GrpTRES=gres/gpu=4",
+        f"add user {user} account=nlp DefaultAccount=nlp qos=normal,long DefaultQOS=normal",
+        f"add user {user} account=cv partition=gpu MaxJobs=3 MaxSubmit=5 MaxWall=1-00:00:00 GrpTRES=gres/gpu=4",
     ):
         rig.run_as_root(["sacctmgr", "--immediate", *command.split()])

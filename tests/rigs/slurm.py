@@ -13,6 +13,7 @@ Facts used here come from slurm.conf(5), gres.conf(5), munged(8) and from trials
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -275,9 +276,9 @@ class SlurmRig:
 
         def none_left() -> bool:
             left = [str(job.id) for job in self.squeue() if job.state in live]
-            if left:
-                self.run_as_root(["scancel", "--signal=KILL", "--full", *left])
-                self.run_as_root(["scancel", *left])
+            for argv in (["scancel", "--signal=KILL", "--full"], ["scancel"]) if left else ():
+                with contextlib.suppress(RigError):  # a job that has ended meanwhile is an error to scancel
+                    self.run_as_root([*argv, *left])
             return not left and self._node_states() <= {"idle", "down", "drained"}
 
         wait_for("all jobs to end", none_left, timeout=60)

@@ -58,7 +58,7 @@ def look(config: Document, agent: Any, environment: Dict[str, str]) -> Document:
     runtime = container_runtime(environment)
     return {
         "python": platform.python_version(),
-        "host": socket.gethostname(),
+        "host": environment.get("SLURMD_NODENAME") or socket.gethostname(),  # as Slurm and Replicas name it
         "path": environment.get("PATH", ""),
         "shared": shared(config["sharedDir"]),
         "missing": [path for path in config["requires"] if not os.path.exists(path)],

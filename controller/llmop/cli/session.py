@@ -52,7 +52,7 @@ class Session:
         found = self.find_context()
         if found is None:
             raise ConfigError(
-                'no controller is known: start one with "llmop up", or give --controller unix:///path'
+                'no controller is known: start one with "llmop up", or name yours, by "llmctl config set-context" or --controller'
             )
         return found.controller
 
