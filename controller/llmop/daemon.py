@@ -181,7 +181,7 @@ class Places:
         if where.shared_dir not in self._threads:
             self._threads[where.shared_dir] = file_threads.FileThreads("install")
         threads = self._threads[where.shared_dir]
-        if known is None or not await threads.run(directory.is_complete, known.agent):
+        if known is None or not await threads.run(directory.is_complete, known.agent, self._ca):
             agent = await threads.run(self._install, directory)
             known = self._known[where.shared_dir] = render.Installation(
                 id=self._installation, agent=agent, ca=self._ca
@@ -204,6 +204,7 @@ class Places:
             await asyncio.to_thread(directory.sweep, found, self._installation, replicas, jobs, ended)
 
     def _install(self, directory: shared.DiskDirectory) -> str:
+        directory.reserve(self._installation)
         agent = directory.install(self._agent, self._simulator)
         directory.publish(self.urls, self._ca)
         return agent

@@ -23,7 +23,7 @@ import yaml
 from tests.e2e.traffic import Traffic
 from tests.rigs.bindfs import Bindfs
 from tests.rigs.errors import RigError
-from tests.rigs.processes import Identity, Kept, keep, tail, wait_for
+from tests.rigs.processes import Identity, Kept, keep, need_account, tail, wait_for
 from tests.rigs.slurm import QueuedJob, SlurmRig
 
 from llmop.cli.client import Client, ServerError
@@ -60,9 +60,10 @@ class Installation:
     """Start with `start`; `stop` ends every process and every job of it, and removes its directory.
 
     `store` is SQLAlchemy's address ("" = SQLite in the state directory). `path_first` is put before PATH of the controller. `name` tells
-    installations on one rig apart; `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes
-    fields of the Cluster's spec; `bare` has no Cluster yet. `advertised` is the address of controllers that agents are told: with
-    `UNREACHED` they find nobody there. With `fuse` everything of it, state and shared directory, lies on a FUSE file system.
+    installations on one rig apart; `user` is the account that has it ("" = the rig's); `namespace` is where its deployments are;
+    `shares_authority` keeps the agents' CA in one place for all controllers; `cluster` changes fields of the Cluster's spec; `bare` has no
+    Cluster yet. `advertised` is the address of controllers that agents are told: with `UNREACHED` they find nobody there. With `fuse`
+    everything of it, state and shared directory, lies on a FUSE file system.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Installation:
         venv: Path,
         *,
         name: str,
+        user: str = "",
+        namespace: str = "default",
         store: str = "",
         path_first: Path | None = None,
         shares_authority: bool = False,
@@ -81,6 +84,8 @@ class Installation:
     ) -> None:
         self.rig = rig
         self.venv = venv
+        self.user = user or rig.user
+        self.namespace = namespace
         self.directory = rig.shared / name
         self.shared = self.directory / "shared"
         self.store = store
@@ -108,24 +113,28 @@ class Installation:
         if self._fuse is not None:
             self._fuse.start()
             self._mounts = mounts()
-        os.chown(self.directory, self.rig.uid, self.rig.gid)
+        os.chown(self.directory, self.uid, need_account(self.user).pw_gid)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         try:
-            self.start_controller()
-            made = self.run(["llmop", "key", "create", "--state-dir", str(self.state()), "tests"])
-            self.key = made.strip()
-            self.start_gateway()
-            if not self._bare:
-                self.apply(document("Cluster", "default", self._cluster))
+            self.start_processes()
         except BaseException:
             print(self.report())
             self.stop()
             raise
         return self
 
-    def stop(self) -> None:
-        """May be called twice. The rig's other users keep their jobs."""
+    def start_processes(self) -> None:
+        """A controller, a gateway with a key, and the Cluster."""
+        self.start_controller()
+        made = self.run(["llmop", "key", "create", "--state-dir", str(self.state()), "tests"])
+        self.key = made.strip()
+        self.start_gateway()
+        if not self._bare:
+            self.apply(document("Cluster", "default", self._cluster))
+
+    def stop_processes(self) -> None:
+        """kill -9 of controllers and gateway; its jobs go on."""
         for client in self._clients.values():
             client.close()
         self._clients.clear()
@@ -135,6 +144,10 @@ class Installation:
         self._kept.clear()
         self.controllers.clear()
         self._gateway = None
+
+    def stop(self) -> None:
+        """May be called twice. Ends every job of the rig."""
+        self.stop_processes()
         if self._lifeline is not None:
             for descriptor in self._lifeline:
                 os.close(descriptor)
@@ -155,6 +168,10 @@ class Installation:
             return not left
 
         wait_for("all jobs to end", none_left, timeout=60)
+
+    @property
+    def uid(self) -> int:
+        return need_account(self.user).pw_uid
 
     def state(self, which: str = "first") -> Path:
         """The state directory of a controller."""
@@ -211,7 +228,7 @@ class Installation:
             env={**self.environment, "PATH": self._path},
             log=self.directory / f"{name}.log",
             run=self.directory,
-            user=self.rig.user,
+            user=self.user,
             lifeline=self._lifeline[0],
         )
         self._kept.append(kept)
@@ -219,23 +236,26 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        options: dict[str, str] = self.rig.as_user()["env"]
+        options: dict[str, str] = self.rig.as_user(user=self.user)["env"]
         return {**options, "XDG_CONFIG_HOME": str(self.directory / "config")}
 
     # What people do
 
     def run(self, argv: Sequence[str], *, text: str = "", code: int = 0) -> str:
         """The output of one of llmop's programs, run by the account; fails when it ends with another code."""
-        done = self.rig.run_as_user(
-            [str(self.venv / "bin" / argv[0]), *argv[1:]], input=text, env=self.environment, timeout=60
-        )
+        return self.as_account([str(self.venv / "bin" / argv[0]), *argv[1:]], text=text, code=code)
+
+    def as_account(self, argv: Sequence[str], *, text: str = "", code: int = 0) -> str:
+        """The same of any command."""
+        done = self.rig.run_as_user(argv, user=self.user, input=text, env=self.environment, timeout=60)
         assert code == done.returncode, (
             f"{' '.join(argv)} ended with {done.returncode}: {done.stdout}{done.stderr}"
         )
         return str(done.stdout) if code == 0 else f"{done.stdout}{done.stderr}"
 
     def llmctl(self, *argv: str, text: str = "", code: int = 0, which: str = "first") -> str:
-        return self.run(["llmctl", "--controller", self.address(which), *argv], text=text, code=code)
+        where = ["--controller", self.address(which), "--namespace", self.namespace]
+        return self.run(["llmctl", *where, *argv], text=text, code=code)
 
     def apply(
         self, *documents: Mapping[str, Any], force: bool = False, code: int = 0, which: str = "first"
@@ -264,7 +284,7 @@ class Installation:
 
     def status(self, kind: str, name: str, which: str = "first") -> dict[str, Any]:
         """Status of an object; {} when it is not there or nobody answers."""
-        namespace = "default" if kind == "ModelDeployment" else ""
+        namespace = self.namespace if kind == "ModelDeployment" else ""
         try:
             found = self.client(which).get(kind, namespace, name)
         except ServerError:
@@ -274,7 +294,7 @@ class Installation:
 
     def exists(self, name: str) -> bool:
         try:
-            return bool(self.client().get("ModelDeployment", "default", name))
+            return bool(self.client().get("ModelDeployment", self.namespace, name))
         except ServerError as error:
             return error.reason != "NotFound"
 
@@ -303,6 +323,14 @@ class Installation:
     def jobs(self) -> list[QueuedJob]:
         """The jobs of any llmop that Slurm holds resources for, or will."""
         return [job for job in self.rig.squeue() if job.state in LIVE and job.name.startswith("llmop-")]
+
+    def own_jobs(self) -> list[QueuedJob]:
+        """Those of `jobs` that carry the mark of this installation: replica.json has it, and it stands in the names of its jobs."""
+        marks = {
+            json.loads(path.read_text())["installation"]
+            for path in self.shared.glob("replicas/*/replica.json")
+        }
+        return [job for job in self.jobs() if job.name.split("-")[1] in marks]
 
     def owners(self, jobs: Sequence[QueuedJob]) -> set[str]:
         """The accounts that `jobs` run under."""
@@ -351,7 +379,7 @@ class Installation:
 
     def client_object(self, name: str) -> Any:
         try:
-            return self.client().get("ModelDeployment", "default", name).object
+            return self.client().get("ModelDeployment", self.namespace, name).object
         except ServerError:
             return None
 
@@ -379,7 +407,7 @@ class Installation:
             if not entry.name.isdigit() or int(entry.name) in own or Identity.of(int(entry.name)) is None:
                 continue
             with contextlib.suppress(OSError):
-                if entry.stat().st_uid != self.rig.uid:
+                if entry.stat().st_uid != self.uid:
                     continue
                 command = (entry / "cmdline").read_bytes()
                 words = command + b"\0" + (entry / "environ").read_bytes()

@@ -70,6 +70,25 @@ async def test_nothing_is_run_from_where_others_can_write(
     await places.install(where)
 
 
+async def test_two_installations_do_not_share_a_directory_in_which_one_has_a_replica(
+    where: site.Site, places: daemon.Places
+) -> None:
+    """The agents would look for their controller where the other one has written."""
+    others = daemon.Places("zzzzzz", "another CA")
+    others.urls = ("https://10.0.0.2:7443",)
+    root = Path(where.shared_dir)
+    await places.install(where)
+    await others.install(where)
+    await places.install(where)  # nobody lives here yet: the one that comes last has it
+    await shared.DiskDirectory(root).prepare("chat-x7k2p", {"installation": "k3v9qd"})
+    with pytest.raises(FileExistsError, match=r"installation k3v9qd has the replica chat-x7k2p here"):
+        await others.install(where)
+    assert [URL] == json.loads((root / "controllers.json").read_text())["urls"]
+    await places.install(where)
+    (root / "replicas/chat-x7k2p/exit.json").write_text(json.dumps(END))
+    await others.install(where)
+
+
 async def test_a_team_may_write_models_and_images(where: site.Site, places: daemon.Places) -> None:
     await places.install(where)
     for part in ("models", "images"):
@@ -114,7 +133,7 @@ async def test_a_directory_that_hangs_is_an_os_error_in_time(
     await places.install(where)
     hangs = threading.Event()
     monkeypatch.setattr(file_threads, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(shared.DiskDirectory, "is_complete", lambda _, __: hangs.wait())
+    monkeypatch.setattr(shared.DiskDirectory, "is_complete", lambda *_: hangs.wait())
     try:
         with pytest.raises(OSError, match="does not answer within"):
             await places.install(where)

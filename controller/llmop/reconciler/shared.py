@@ -93,10 +93,27 @@ class DiskDirectory:
         fresh.rename(target)
         shutil.rmtree(old, ignore_errors=True)
 
-    def is_complete(self, agent: str) -> bool:
-        """Whether what `install` and `publish` have put there is there: sites delete files that nobody has changed for weeks."""
+    def is_complete(self, agent: str, ca: str) -> bool:
+        """Whether what `install` and `publish` have put there is there: sites delete files that nobody has changed for weeks, and another
+        installation may have been told of the same directory."""
         parts = (Path(agent), self.root / "controllers.json", *(self.root / part for part in PARTS))
-        return all(path.exists() for path in parts) and not self._danger()
+        return (
+            all(path.exists() for path in parts)
+            and self.authority() == fingerprint(ca)
+            and not self._danger()
+        )
+
+    def reserve(self, installation: str) -> None:
+        """Raises OSError while replicas of another installation here may be alive: their agents read in this directory where their
+        controller is, and have no other place to look."""
+        for directory in _entries(self.root / "replicas"):
+            other = _installation_of(directory)
+            if other not in ("", installation) and not (directory / "exit.json").exists():
+                words = (
+                    f"installation {other} has the replica {directory.name} here; give every installation a directory of its own,"
+                    f" or remove {directory} when its job is over and that installation is gone"
+                )
+                raise FileExistsError(errno.EEXIST, words, str(self.root))
 
     def _danger(self) -> str:
         """Who else could change what jobs run, as a sentence; "" when nobody can. Raises OSError."""
