@@ -385,9 +385,9 @@ async def test_a_job_that_makes_no_log_has_failed(jobs: Jobs) -> None:
     outcome = await jobs.world.cluster.submit(request)
     assert isinstance(outcome, Submitted)
     job = await jobs.until(outcome.job_id, lambda job: job.state.is_terminal)
-    if request.directory.exists():
+    if (directory := Path(request.directory)).exists():
         assert JobState.COMPLETED is job.state
-        assert [path.name for path in request.directory.iterdir()]
+        assert [path.name for path in directory.iterdir()]
     else:
         assert (JobState.FAILED, 53, "JobLaunchFailure") == (job.state, job.signal, job.reason)
 
