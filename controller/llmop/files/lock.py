@@ -133,12 +133,12 @@ class Lock:
         shutil.rmtree(grave, ignore_errors=True)
 
     def touch(self) -> bool:
-        """Says that we live. False when the lock is not ours any more."""
-        if not self.is_mine():
-            return False
+        """Says that we live. False when the lock is not ours any more; what cannot be read now may still be ours: an error."""
         try:
+            if _parsed((self.path / _OWNER).read_bytes()) != self._me:
+                return False
             os.utime(self.path / _OWNER)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
@@ -152,7 +152,14 @@ class Lock:
 
 def _owner(path: Path) -> Owner | None:
     try:
-        data = json.loads((path / _OWNER).read_bytes())
+        return _parsed((path / _OWNER).read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(content: bytes) -> Owner | None:
+    try:
+        data = json.loads(content)
         return Owner(
             token=str(data["token"]),
             host=str(data["host"]),
@@ -160,7 +167,7 @@ def _owner(path: Path) -> Owner | None:
             pid=int(data["pid"]),
             started=int(data["started"]),
         )
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -122,10 +122,10 @@ async def test_who_cannot_renew_it_for_long_stops_until_it_can(
     monkeypatch.setattr(lease, "TRUSTED_S", 0.0)
     with monkeypatch.context() as patch:
 
-        def fails(_self: lock.Lock) -> bool:
+        def fails(_path: Path) -> bytes:
             raise OSError(5, "Input/output error")
 
-        patch.setattr(lock.Lock, "touch", fails)
+        patch.setattr(Path, "read_bytes", fails)
         with pytest.raises(errors.Unavailable, match="cannot be renewed: Input/output error"):
             held.check()
     held.check()
