@@ -93,7 +93,9 @@ class Lock:
     def sweep(self) -> None:
         """For the holder: removes what others have left beside the lock when they were killed."""
         for each in self.path.parent.glob(f"{self.path.name}.*"):
-            shutil.rmtree(each, ignore_errors=True)
+            # One that buries too hastily has our own in its hands for a moment, and will put it back.
+            if _owner(each) != self._me:
+                shutil.rmtree(each, ignore_errors=True)
 
     def look(self) -> Seen | None:
         """Who holds it; None when nobody does."""

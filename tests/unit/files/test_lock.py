@@ -96,3 +96,18 @@ def test_a_lock_that_cannot_be_read_is_seen_as_nobodys(tmp_path: Path) -> None:
     assert mine.is_gone(seen, lock.VANISHED_S)
     mine.bury(seen)
     assert mine.take()
+
+
+def test_a_holder_that_sweeps_leaves_its_own_lock_to_one_that_buries_it_too_hastily(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    mine = lock.Lock(path, ME)
+    assert mine.take()
+    left = lock.Lock(path.with_name("x.lock.killed"), FAR)
+    assert left.take()
+    grave = path.with_name("x.lock.hasty")
+    path.rename(grave)  # for a moment, until it sees whose it is
+
+    mine.sweep()
+    grave.rename(path)
+    assert mine.is_mine()
+    assert [path] == list(tmp_path.iterdir())
