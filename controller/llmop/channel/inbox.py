@@ -72,7 +72,10 @@ class Inbox:
             self.problem = str(error)
             return
         spoiled: list[str] = []
+        unread = ""
         for letter in found.letters:
+            if letter.unread:
+                unread = unread or f"{letter.name}: {letter.unread}"
             try:
                 is_over = await self._take(letter)
             except messages.BadField as error:
@@ -86,7 +89,8 @@ class Inbox:
             )
         stale = {name for name in found.drafts if began - self._seen[name] > KEPT_S}
         doomed = sorted(self._done | stale)
-        self.problem = await self._reading.run(letters.remove, self._root / "inbox", doomed) if doomed else ""
+        stays = await self._reading.run(letters.remove, self._root / "inbox", doomed) if doomed else ""
+        self.problem = stays or unread
 
     def _remember(self, found: letters.Found, began: float, *, is_old: bool) -> None:
         there = found.names | found.drafts
@@ -99,6 +103,8 @@ class Inbox:
 
     async def _take(self, letter: letters.Letter) -> bool:
         """Whether it is over with this letter. Raises BadField."""
+        if letter.unread:
+            return False  # the next look may have more luck
         if letter.problem:
             raise messages.BadField(letter.problem)
         read = messages.letter_of(letter.content, letter.job_name)

@@ -25,15 +25,20 @@ MOST_NAMES = 50_000  # names that are kept in memory at a time
 _NAME = re.compile(r"(?P<draft>\.?)(?P<job>llmop-[a-z0-9-]{1,200})\.\d{10}\.(?P<nonce>[0-9a-f]{8})\.json")
 
 
+class _NoMessage(Exception):
+    """Whatever is in it, nobody shall look at it."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Letter:
-    """One file. `problem` says why there is no content that could be looked at; `nonce` is the random part of its name."""
+    """One file. `problem` says why it is no message, `unread` why its content could not be had; `nonce` is the random part of its name."""
 
     name: str
     job_name: str
     nonce: str
     content: bytes = b""
     problem: str = ""
+    unread: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,18 +93,29 @@ def _fairly(matches: Iterable[re.Match[str]]) -> Iterable[re.Match[str]]:
 def _read(inbox: Path, match: re.Match[str]) -> Letter | None:
     """None when it is gone: its agent has written a newer one."""
     name = match[0]
-    content, problem = b"", ""
+    content, problem, unread = b"", "", ""
     try:
         content = _content(inbox / name)
     except FileNotFoundError:
         return None
+    except _NoMessage as error:
+        problem = str(error)
     except OSError as error:
-        problem = error.strerror or str(error)
-    return Letter(name=name, job_name=match["job"], nonce=match["nonce"], content=content, problem=problem)
+        if error.errno == errno.ESTALE:  # removed on another machine after it was opened here
+            return None
+        unread = error.strerror or str(error)
+    return Letter(
+        name=name,
+        job_name=match["job"],
+        nonce=match["nonce"],
+        content=content,
+        problem=problem,
+        unread=unread,
+    )
 
 
 def _content(path: Path) -> bytes:
-    """At most one byte more than a message may have. Raises OSError for all but a file of our own that nobody else can write."""
+    """At most one byte more than a message may have. Raises _NoMessage for all but a file of our own that nobody else can write; OSError."""
     # Opening a device or a pipe would do something.
     _require(path.lstat())
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -110,11 +126,11 @@ def _content(path: Path) -> bytes:
 
 def _require(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise _NoMessage("is no regular file")
     if found.st_uid != os.geteuid():
-        raise OSError(errno.EPERM, f"belongs to user id {found.st_uid}")
+        raise _NoMessage(f"belongs to user id {found.st_uid}")
     if found.st_mode & 0o022:
-        raise OSError(errno.EPERM, "can be changed by others")
+        raise _NoMessage("can be changed by others")
 
 
 def remove(inbox: Path, names: Iterable[str]) -> str:

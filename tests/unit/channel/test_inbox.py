@@ -1,6 +1,7 @@
 """The inbox: what comes as a file is judged as if it had come by HTTPS, once, whatever lies beside it."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -253,6 +254,52 @@ async def test_a_controller_that_was_deposed_leaves_the_messages_to_the_next(rig
     await post.look()
     assert [path.name] == post.left
     assert rig.known() is None
+
+
+async def test_a_message_that_cannot_be_read_now_is_read_later(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = post.put(1)
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object) -> int:
+            raise OSError(24, "Too many open files")
+
+        patch.setattr(letters.os, "open", fails)
+        await post.look()
+    assert [path.name] == post.left
+    assert f"{path.name}: Too many open files" == post.inbox.problem
+    await post.look()
+    assert post.rig.known() is not None
+    assert ([], "") == (post.left, post.inbox.problem)
+
+
+async def test_a_message_that_its_agent_replaced_on_another_machine_is_no_problem(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.put(1)
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object) -> int:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        patch.setattr(letters.os, "open", fails)
+        await post.look()
+    assert "" == post.inbox.problem
+
+
+async def test_a_message_that_can_never_be_read_is_dropped_in_the_end(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    post.put(1)
+    monkeypatch.setattr(letters.os, "open", fails)
+    await post.look()
+    post.rig.clock.advance(inbox.KEPT_S + 1)
+    await post.look()
+    assert [] == post.left
 
 
 def _lays(content: bytes) -> Callable[[Post], object]:
