@@ -194,6 +194,8 @@ class Desk:
                 # It started by its link alone while no controller was there. It serves on until the queue shows whose the replica is.
                 raise Refused(503, "it is not known yet which job holds the replica")
             raise Refused(409, "this job does not hold the replica")
+        if beat.restart_count < (submission.claimed_restart or 0):
+            raise Refused(409, "a later start of this job holds the replica")
         before = self.heartbeats.get(beat.replica_uid)
         if before is not None and before.job_id == beat.job_id:
             if before.restart_count > beat.restart_count:

@@ -47,6 +47,9 @@ def decide(
     is_own = submission.job_id == job_id
     if not is_own and submission.job_id is not None and submission.claimed_restart is not None:
         return Decision(verdict=Verdict.SUPERSEDED)
+    if is_own and submission.claimed_restart is not None and restart_count < submission.claimed_restart:
+        # A file that an earlier start of the job left: Slurm has started the job anew since.
+        return Decision(verdict=Verdict.SUPERSEDED)
     if is_own and submission.claimed_restart == restart_count:
         return Decision(verdict=Verdict.RUN, take_over=not holds_link)
     if is_draining:

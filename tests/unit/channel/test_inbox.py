@@ -193,6 +193,20 @@ async def test_a_claim_is_recorded_and_answered_in_the_directory_of_the_replica(
     assert [] == post.left
 
 
+async def test_what_an_earlier_start_of_the_job_left_changes_nothing(rig: Rig, tmp_path: Path) -> None:
+    """No controller was there for its claim and its last words; Slurm has started the job again, and that start is the holder."""
+    await rig.add(state=SubmissionState.SUBMITTED, job_id="5", claimed_restart=1)
+    before = await rig.ledger()
+    post = Post(rig, tmp_path)
+    nonce = post.put(0, kind="claim").name.split(".")[2]
+    post.put(7, phase="ended", endpoint=None, exit=END)
+    await post.look()
+    assert "superseded" == json.loads((post.replica / f"answer-{nonce}.json").read_text())["verdict"]
+    assert before == await rig.ledger()
+    assert rig.known() is None
+    assert [] == post.left
+
+
 async def test_a_claim_of_another_job_is_answered_with_superseded(post: Post) -> None:
     nonce = post.put(0, kind="claim", jobId="6").name.split(".")[2]
     await post.look()
