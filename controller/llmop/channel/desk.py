@@ -271,6 +271,14 @@ class Desk:
         for uid, beat in self.heartbeats.items():
             self.heartbeats[uid] = dataclasses.replace(beat, received_at=beat.received_at + seconds)
 
+    def ended(self, uid: str) -> None:
+        """The end of the replica is recorded: that its agent is silent says nothing any more.
+
+        Its orders stay: an agent that was only believed to be gone may come back.
+        """
+        self.heartbeats.pop(uid, None)
+        self.writers.discard(uid)
+
     def forget(self, uid: str) -> None:
         """The replica is gone."""
         self._ledgers.pop(uid, None)

@@ -349,6 +349,7 @@ class Reconciler:
 
     def _act(self, key: queue.Key, effects: execute.Effects) -> None:
         for over in effects.ended:
+            self._agents.ended(over.uid)
             self.spawn(self._exits.clear(over))
         for gone in effects.removed:
             self._agents.forget(gone.uid)

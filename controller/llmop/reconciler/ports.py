@@ -40,6 +40,10 @@ class Agents(Protocol):
         """Gives the order to drain; the same order twice is one."""
         ...
 
+    def ended(self, uid: str) -> None:
+        """The end of the replica is recorded: that its agent is silent says nothing any more."""
+        ...
+
     def forget(self, uid: str) -> None:
         """The replica is gone."""
         ...
@@ -59,6 +63,9 @@ class NoAgents:
 
     def drain(self, uid: str, order_id: str, reason: str, deadline_at: float) -> None:
         raise AssertionError("orders need a channel")
+
+    def ended(self, uid: str) -> None:
+        """Nothing was heard."""
 
     def forget(self, uid: str) -> None:
         """Nothing was known."""

@@ -98,6 +98,24 @@ async def test_many_that_are_silent_at_once_are_not_heard_by_us(
     assert is_blind == rig.reconciler.lookout.is_blind(rig.clock.now())
 
 
+async def test_a_killed_agent_whose_end_is_recorded_is_not_counted_among_the_silent() -> None:
+    """The newest replica that has ended is kept for people: three such ones must not make us blind for ever."""
+    rig = Rig()
+    (stored,) = await _ended(rig)
+    (ledger,) = await rig.store.ledgers()
+    for number in (1, 2):
+        silent = make.a_heartbeat(make.a_replica(number), received_at=rig.clock.now())
+        rig.desk.heartbeats[silent.replica_uid] = silent
+    rig.desk.heartbeats[stored.uid] = dataclasses.replace(
+        silent, replica_uid=stored.uid, job_id=ledger.submission.job_id or ""
+    )
+    await rig.poll()
+    await rig.settle()
+    assert "end" in (await rig.store.get(resources.REPLICA, stored.namespace, stored.name)).status
+    rig.clock.advance(3600)
+    assert not rig.reconciler.lookout.is_blind(rig.clock.now())
+
+
 async def test_when_many_are_heard_again_the_others_get_a_while_too() -> None:
     rig = Rig()
     await rig.start()
