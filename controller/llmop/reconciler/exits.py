@@ -21,14 +21,21 @@ class ExitRecords:
     async def read(
         self, replicas: Sequence[replica.Replica], views: Mapping[str, values.ClusterView]
     ) -> None:
-        """Looks for those of `replicas` that are not known yet."""
+        """Looks for those of `replicas` that are not known yet. A directory that does not answer is asked once, not once for each."""
+        silent: set[str] = set()
         for each in replicas:
             view = views.get(each.cluster)
             watch = self._fleet.watches.get(each.cluster)
             if each.end is not None or each.uid in self.known or view is None or watch is None:
                 continue
-            if _is_over(each, view):
-                end = await _read(watch, each)
+            if _is_over(each, view) and each.cluster not in silent:
+                try:
+                    end = await watch.files.read_end(each.name)
+                except OSError as error:
+                    # What cannot be read is no record: Slurm's own words are used instead.
+                    _log.warning("no death record", cluster=each.cluster, replica=each.name, error=str(error))
+                    silent.add(each.cluster)
+                    continue
                 if end is not None:
                     self.known[each.uid] = end
 
@@ -61,12 +68,3 @@ def _is_over(each: replica.Replica, view: values.ClusterView) -> bool:
         seen for seen in view.jobs.get(each.submission.job_name, ()) if seen.job_id == each.submission.job_id
     ]
     return all(seen.state.is_terminal for seen in found) if found else view.is_current
-
-
-async def _read(watch: observe.ClusterWatch, each: replica.Replica) -> replica.End | None:
-    """What cannot be read is no record: Slurm's own words are used instead."""
-    try:
-        return await watch.files.read_end(each.name)
-    except OSError as error:
-        _log.warning("no death record", cluster=each.cluster, replica=each.name, error=str(error))
-        return None

@@ -24,6 +24,7 @@ class Directory:
     def __init__(self) -> None:
         self.hangs = False
         self.ends: dict[str, replica.End] = {}
+        self.asked_for_ends = 0
         self.cleared: list[str] = []
 
     async def _answer(self) -> None:
@@ -38,6 +39,7 @@ class Directory:
         await self._answer()
 
     async def read_end(self, name: str) -> replica.End | None:
+        self.asked_for_ends += 1
         await self._answer()
         return self.ends.get(name)
 

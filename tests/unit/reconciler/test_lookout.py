@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from tests.unit.reconciler.reconciler_rig import Rig
+from tests.unit.reconciler.reconciler_rig import CHAT, Rig
 
 from llmop.domain import replica, resources
 from llmop.reconciler import lookout, observe
@@ -63,6 +63,27 @@ async def test_a_directory_that_hangs_costs_the_record_of_an_end_and_not_the_pas
     (stored,) = await _ended(rig)
     rig.directory.hangs = True
     assert "Failed" == await _end_of(rig, stored)
+
+
+async def test_a_directory_that_hangs_is_waited_for_once_in_a_pass() -> None:
+    rig = Rig()
+    await rig.start(replicas=3)
+    await rig.poll()
+    await rig.settle()
+    rig.slurm.advance(rig.clock.now() + 1)
+    for job in rig.slurm.running_jobs():
+        rig.slurm.finish(job, 1)
+    rig.slurm.advance(rig.clock.now() + 1)
+    rig.directory.hangs = True
+    await rig.poll()
+    before = rig.directory.asked_for_ends
+    key = rig.reconciler.queue.take(rig.clock.monotonic())
+    while key is not None and key != CHAT:
+        await rig.reconciler.process(key)
+        key = rig.reconciler.queue.take(rig.clock.monotonic())
+    assert key == CHAT
+    await rig.reconciler.process(key)
+    assert 1 == rig.directory.asked_for_ends - before
 
 
 async def test_after_a_gap_silence_means_nothing_for_a_while() -> None:
