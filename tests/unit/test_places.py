@@ -1,5 +1,6 @@
 """The shared directory of a cluster: made usable, kept usable, cleaned, and never believed blindly."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -153,6 +154,29 @@ async def test_a_death_record_that_hangs_is_an_os_error_in_time(
             await shared.DiskDirectory(tmp_path).read_end("chat-1")
     finally:
         record.open("w").close()  # its reader goes on
+
+
+async def test_working_directories_that_take_long_to_remove_keep_nobody_from_a_replica_of_his_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shared.DiskDirectory(tmp_path)
+    removed, begun = threading.Event(), threading.Event()
+
+    def removes(_path: Path) -> None:
+        begun.set()
+        removed.wait()
+
+    for number in range(3):
+        (tmp_path / f"replicas/chat-{number}/scratch").mkdir(parents=True)
+    monkeypatch.setattr(shared.shutil, "rmtree", removes)
+    clearing = [asyncio.create_task(directory.clear(f"chat-{number}")) for number in range(3)]
+    await asyncio.to_thread(begun.wait)
+    monkeypatch.setattr(file_threads, "PATIENCE_S", 5.0)
+    try:
+        await directory.prepare("chat-new", {})
+    finally:
+        removed.set()
+    assert [0, 0, 0] == await asyncio.gather(*clearing)
 
 
 async def read(root: Path, content: bytes) -> replica.End | None:

@@ -56,6 +56,9 @@ class DiskDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._threads = file_threads.FileThreads("shared-directory", 2)
+        self._clearing = file_threads.FileThreads(
+            "clear"
+        )  # minutes, for many small files: nobody waits behind it
 
     def install(self, agent: bytes, simulator: Path) -> str:
         """Makes the layout and puts the agent there by its content hash; returns the agent's path.
@@ -166,7 +169,7 @@ class DiskDirectory:
             return None
 
     async def clear(self, name: str) -> int:
-        return await self._threads.run(self._clear, name)
+        return await self._clearing.run(self._clear, name)
 
     def _clear(self, name: str) -> int:
         scratch = self.root / "replicas" / name / "scratch"
