@@ -1652,6 +1652,8 @@ class Agent:
     def run(self) -> None:
         """From the claim to the end, which is always an End."""
         self.claim()
+        # An earlier start of this job has left it: should this one be killed, that is not how it ended.
+        remove(os.path.join(self.config.directory, "exit.json"))
         self.runtime = check_node(self.config, self.environment)
         urls = addresses(self.config)
         self.addresses = Addresses(urls[0] if urls else "")

@@ -70,6 +70,17 @@ def test_a_job_that_loses_the_replica_ends_and_leaves_no_record(rig: Rig, contro
     assert [] == rig.engines()
 
 
+def test_the_record_of_an_earlier_start_is_not_that_of_one_that_is_killed(
+    rig: Rig, controller: FakeController
+) -> None:
+    (rig.directory / "exit.json").write_text('{"reason": "Terminated"}')
+    agent = rig.start(SLURM_RESTART_COUNT="1")
+    controller.wait_for_phase("ready")
+    agent.kill()
+    agent.wait()
+    assert not (rig.directory / "exit.json").exists()
+
+
 def test_a_controller_that_comes_up_later_is_found(lonely: Rig, controller: FakeController) -> None:
     lonely.start()
     eventually(lambda: "ready at" in lonely.log(), what="a ready engine")
