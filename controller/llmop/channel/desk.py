@@ -122,6 +122,12 @@ class Desk:
         self._ledgers[uid] = found[0]
         return found[0]
 
+    @property
+    def clusters_of_writers(self) -> frozenset[str]:
+        return frozenset(
+            known.cluster for uid in self.writers if (known := self._ledgers.get(uid)) is not None
+        )
+
     async def is_current(self) -> bool:
         """Whether no other controller has taken over. Raises Unavailable."""
         return await self._store.epoch() == self._epoch
@@ -218,7 +224,9 @@ class Desk:
     async def wrote(self, beat: replica.Heartbeat, token: str) -> None:
         """A file of unknown age: it tells which way the agent goes, and nothing else. Raises Refused."""
         ledger = await self._known(beat.replica_uid, token)
-        if beat.replica_uid not in self.heartbeats and ledger.submission.job_id == beat.job_id:
+        if ledger.tombstoned_at is not None or ledger.submission.job_id != beat.job_id:
+            return
+        if beat.replica_uid not in self.heartbeats:
             self.writers.add(beat.replica_uid)
             self._send(beat.replica_uid)
 

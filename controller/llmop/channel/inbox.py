@@ -186,14 +186,16 @@ class Inboxes:
 
     def look(self) -> None:
         """Starts a look into every inbox where none is under way."""
-        wanted = set(self._places().values())
+        places = self._places()
+        wanted = set(places.values())
         self._inboxes = {where: self._at(where) for where in wanted}
         self._looking = {where: task for where, task in self._looking.items() if not task.done()}
         for where in wanted - self._looking.keys():
             task = asyncio.create_task(_look(where, self._inboxes[where]), name="inbox")
             self._looking[where] = task
         # Where nobody writes files, nobody is missed.
-        self._desk.is_deaf = bool(self._desk.writers) and any(each.is_deaf for each in self._inboxes.values())
+        written = {places[cluster] for cluster in self._desk.clusters_of_writers if cluster in places}
+        self._desk.is_deaf = any(self._inboxes[where].is_deaf for where in written)
 
     def _at(self, where: str) -> Inbox:
         known = self._inboxes.get(where)

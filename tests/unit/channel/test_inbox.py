@@ -616,3 +616,41 @@ async def test_a_directory_that_hangs_makes_deaf_only_where_agents_write(
     await told.post.rig.say(seq=2)
     told.inboxes.look()
     assert not desk.is_deaf
+
+
+async def test_a_directory_that_hangs_where_nobody_writes_makes_nobody_deaf(
+    post: Post, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = Told(post)
+    elsewhere = tmp_path / "elsewhere"
+    told.inboxes = inbox.Inboxes(
+        post.rig.desk,
+        post.rig.clock,
+        INSTALLATION,
+        lambda: {"main": str(post.root), "idle": str(elsewhere)},
+        told._signal,
+    )
+    find = letters.find
+
+    def hangs(directory: Path, *given: Any) -> letters.Found:
+        if directory.is_relative_to(elsewhere):
+            raise TimeoutError("does not answer within 10 s")
+        return find(directory, *given)
+
+    monkeypatch.setattr(letters, "find", hangs)
+    await told.beat(1)
+    for _ in range(3):
+        post.rig.clock.advance(inbox.GAP_S / 2)
+        told.inboxes.look()
+        await asyncio.gather(*told.inboxes._looking.values())
+    told.inboxes.look()
+    assert not post.rig.desk.is_deaf
+
+
+async def test_a_file_of_a_replica_that_is_gone_is_not_waited_for(post: Post) -> None:
+    await post.rig.bury()
+    post.put(3)
+    post.reopen()
+    await post.look()
+    assert set() == post.rig.desk.writers
+    assert [] == post.left
