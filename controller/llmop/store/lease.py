@@ -42,7 +42,9 @@ class Lease:
             seen = await asyncio.to_thread(held.look)
             if seen is None:
                 continue
-            if await asyncio.to_thread(held.is_gone, seen, _now() - since, SILENT_S):
+            # Another one that waited too may have been quicker: it gets the whole time to show that it lives.
+            unchanged_s = _now() - since if seen == first else 0.0
+            if await asyncio.to_thread(held.is_gone, seen, unchanged_s, SILENT_S):
                 await asyncio.to_thread(held.bury, seen)
                 first = None
                 continue

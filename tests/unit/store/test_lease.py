@@ -130,3 +130,27 @@ async def test_who_cannot_renew_it_for_long_stops_until_it_can(
             held.check()
     held.check()
     held.release()
+
+
+async def test_of_two_that_wait_for_a_silent_holder_the_slower_one_leaves_it_to_the_other(
+    tmp_path: Path, far: lock.Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = lock.Lock(far.path, dataclasses.replace(FAR, token="other", host="login3"))
+    bury, look = lock.Lock.bury, lock.Lock.look
+
+    def is_late(mine: lock.Lock, seen: lock.Seen) -> None:
+        monkeypatch.setattr(lock.Lock, "bury", bury)
+        monkeypatch.setattr(lock.Lock, "look", sees_it_alive)
+        other.bury(seen)
+        assert other.take()
+        mine.bury(seen)
+
+    def sees_it_alive(mine: lock.Lock) -> lock.Seen | None:
+        seen = look(mine)
+        other.touch()
+        return seen
+
+    monkeypatch.setattr(lock.Lock, "bury", is_late)
+    with pytest.raises(errors.NeedsUser, match="on login3"):
+        await lease.Lease.take(tmp_path / "store.db")
+    assert other.is_mine()
