@@ -87,10 +87,8 @@ class Lease:
         while not self._over.wait(lock.HEARTBEAT_S):
             try:
                 self._touch()
-            except OSError:
-                continue  # `check` says so when it lasts
-            except errors.Deposed:
-                return
+            except (OSError, errors.Deposed):
+                continue  # `check` says so when it lasts; a hasty follower puts back what it has moved away
 
     def _touch(self) -> None:
         if not self._held.touch():
