@@ -107,7 +107,10 @@ class Mirror:
         self._objects.pop(resource.key, None)
         self._of_kind[resource.kind].pop((resource.namespace, resource.name), None)
         if resource.owner is not None:
-            self._children[(resource.owner.uid, resource.kind)].pop(resource.name, None)
+            siblings = self._children[(resource.owner.uid, resource.kind)]
+            siblings.pop(resource.name, None)
+            if not siblings:  # owners come and go for months
+                del self._children[(resource.owner.uid, resource.kind)]
 
     def get(self, kind: str, namespace: str, name: str) -> resources.Resource | None:
         return self._of_kind[kind].get((namespace, name))

@@ -79,6 +79,19 @@ async def test_what_is_removed_is_gone_and_what_takes_its_name_is_another() -> N
     assert "u-b" == found.uid
 
 
+async def test_nothing_is_kept_of_owners_that_are_gone() -> None:
+    store = MemoryStore()
+    copy = mirror.Mirror(store)
+    await store.commit([interface.Create(resource=_revision(1))])
+    await copy.refresh()
+    await store.commit(
+        [interface.Remove(kind=resources.REVISION, namespace="default", name="a-1", uid="u-a-1")]
+    )
+    await copy.refresh()
+    assert [] == copy.children(OWNER.uid, resources.REVISION)
+    assert {} == copy._children
+
+
 async def test_a_change_of_a_runtime_concerns_everybody() -> None:
     store = MemoryStore()
     copy = mirror.Mirror(store)
