@@ -27,6 +27,7 @@ from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway import keys
 from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
+from llmop.store import lease
 
 KEY_NAME = "up"
 START_S = 30.0
@@ -266,12 +267,21 @@ def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child])
     for one. Raises NeedsUser when a process cannot start.
     """
     path = Path(settings.socket.removeprefix("unix://"))
-    deadline = time.monotonic() + START_S
-    if not _came(children, lambda: path.exists() and _answers(path), deadline):
-        raise NeedsUser(
-            "StartFailed", f"the controller did not answer within {START_S:.0f} s{children[0].last_words()}"
+
+    def answers() -> bool:
+        return path.exists() and _answers(path)
+
+    has_come = _came(children, answers, time.monotonic() + START_S)
+    if not has_come and lease.path_of(Path(settings.store_url.removeprefix("sqlite:///"))).exists():
+        click.echo(
+            "the store may have been in use on another machine, or before this one was started anew: the controller looks for"
+            f" {lease.SILENT_S:.0f} s whether it still is",
+            err=True,
         )
-    if not _came(children, lambda: _has_table(listen), deadline):
+        has_come = _came(children, answers, time.monotonic() + lease.SILENT_S)
+    if not has_come:
+        raise NeedsUser("StartFailed", f"the controller did not answer in time{children[0].last_words()}")
+    if not _came(children, lambda: _has_table(listen), time.monotonic() + START_S):
         click.echo(
             f"the gateway knows no models after {START_S:.0f} s: it answers 503 until the controller tells it",
             err=True,

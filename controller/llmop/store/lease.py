@@ -34,7 +34,7 @@ class Lease:
     @classmethod
     async def take(cls, database_path: Path) -> "Lease":
         """Waits `SILENT_S` at most for a holder on another machine to show that it lives. Raises NeedsUser when it does; OSError."""
-        path = database_path.with_name(database_path.name + ".lease")
+        path = path_of(database_path)
         held = lock.Lock(path, await asyncio.to_thread(lock.myself))
         first: lock.Seen | None = None
         since = _now()
@@ -95,6 +95,11 @@ class Lease:
             self._renewed_at = -TRUSTED_S
             raise errors.Deposed(0, f"the lease {self._path} was taken by another controller")
         self._renewed_at = _now()
+
+
+def path_of(database_path: Path) -> Path:
+    """Where the lease of a database lies while somebody has it, or has died with it."""
+    return database_path.with_name(database_path.name + ".lease")
 
 
 def _now() -> float:
