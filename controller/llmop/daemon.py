@@ -66,11 +66,26 @@ async def run(
         ca, certificate, key = certificates.ensure(settings.authority, settings.own_certificates, clock.now())
         door = stack.enter_context(listener.bind(settings.agent_host, settings.agent_port))
         control_socket.parse(settings.socket)
-        store = await sql.open_store(settings.store_url)
+        store = await _opened(settings.store_url, stop)
+        if store is None:
+            return
         stack.push_async_callback(store.close)
         await trust.require(store, settings.authority, ca)
         await bootstrap(store, clock, settings)
         await _serve(settings, store, clock, stop, ready, ca, (certificate, key), door)
+
+
+async def _opened(url: str, stop: asyncio.Event) -> sql.SqlStore | None:
+    """None when `stop` was set first: a lease of another machine may be waited for for minutes, a database for as long as it hangs."""
+    opening = asyncio.create_task(sql.open_store(url), name="store")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([opening, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return opening.result() if opening.done() else None
+    finally:
+        for task in (opening, stopped):
+            task.cancel()
+        await asyncio.gather(opening, stopped, return_exceptions=True)
 
 
 async def _serve(

@@ -1,5 +1,6 @@
 """What a controller puts into an empty store, and what it leaves alone in one that people have used."""
 
+import asyncio
 import copy
 import dataclasses
 from pathlib import Path
@@ -145,3 +146,24 @@ async def test_this_machine_becomes_the_cluster_only_when_asked_and_only_where_t
     )
     await start(store, local=True)
     assert ["main"] == [item.name for item in (await store.list(resources.CLUSTER)).items]
+
+
+async def test_a_controller_that_waits_for_its_store_ends_when_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for the lease of another one, two minutes."""
+    begun, given_up, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def waits(_url: str) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(daemon.sql, "open_store", waits)
+    running = asyncio.create_task(daemon.run(ControllerSettings(state_dir=tmp_path / "state"), stop=stop))
+    await asyncio.wait_for(begun.wait(), 30)
+    stop.set()
+    await asyncio.wait_for(running, 30)
+    assert given_up.is_set()
