@@ -75,7 +75,8 @@ class Inbox:
         unread = ""
         for letter in found.letters:
             if letter.unread:
-                unread = unread or f"{letter.name}: {letter.unread}"
+                # Without its name: the next look finds others, and the same problem is said once.
+                unread = unread or f"messages cannot be read: {letter.unread}"
             try:
                 is_over = await self._take(letter)
             except messages.BadField as error:

@@ -282,7 +282,7 @@ async def test_a_message_that_cannot_be_read_now_is_read_later(
         patch.setattr(letters.os, "open", fails)
         await post.look()
     assert [path.name] == post.left
-    assert f"{path.name}: Too many open files" == post.inbox.problem
+    assert "messages cannot be read: Too many open files" == post.inbox.problem
     await post.look()
     assert post.rig.known() is not None
     assert ([], "") == (post.left, post.inbox.problem)
