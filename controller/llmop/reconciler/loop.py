@@ -167,8 +167,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconciles until cancelled. Raises Deposed when another controller has taken over."""
-        await self.refresh()
-        await self.resync()
+        await self._begin()
         workers = [
             asyncio.create_task(self._follow(), name="follow"),
             asyncio.create_task(self._work(), name="work"),
@@ -182,6 +181,17 @@ class Reconciler:
             for task in [*workers, *self.tasks]:
                 task.cancel()
             await asyncio.gather(*workers, *self.tasks, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        """Reads everything. A store that is away at this very moment is no reason to end: it was there a moment ago."""
+        while True:
+            try:
+                await self.refresh()
+                await self.resync()
+                return
+            except errors.Unavailable as error:
+                _log.warning("store unavailable", error=str(error))
+            await asyncio.sleep(FOLLOW_AGAIN_S)
 
     async def _follow(self) -> None:
         """Turns changes of the store into keys."""

@@ -51,6 +51,25 @@ async def test_an_idle_controller_ends_when_another_one_has_taken_over() -> None
         assert revision == await rig.store.revision()
 
 
+async def test_a_store_that_is_away_just_when_a_controller_begins_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "FOLLOW_AGAIN_S", 0.01)
+    rig = Rig()
+    await rig.start()
+    refresh, failures = rig.reconciler.refresh, iter((errors.Unavailable("the file is gone"),) * 3)
+
+    async def at_first_away() -> None:
+        for failure in failures:
+            raise failure
+        await refresh()
+
+    monkeypatch.setattr(rig.reconciler, "refresh", at_first_away)
+    async with asyncio.timeout(SECONDS), running(rig) as work:
+        await until(lambda: work.done() or rig.slurm.calls["snapshot"] > 0)
+        assert not work.done()
+
+
 async def test_after_a_failover_that_lost_commits_a_controller_follows_the_store_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
