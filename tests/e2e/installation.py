@@ -450,7 +450,10 @@ class Installation:
         for each in replicas:
             filled = {key: value for key, value in each.status.items() if value}
             parts.append(f"replica {each.name}: {json.dumps(filled)[:600]}")
-        logs = sorted(self.shared.glob("replicas/*/job.log"), key=lambda path: path.stat().st_mtime)[-3:]
+        if self.controllers:
+            events = self._or_error(lambda: "\n".join(self.llmctl("events").splitlines()[-40:]))
+            parts.append(f"--- events\n{events}")
+        logs = sorted(self.shared.glob("replicas/*/job.log"), key=lambda path: path.stat().st_mtime)[-4:]
         parts += [
             f"--- {path.relative_to(self.directory)}\n{tail(path, 40)}"
             for path in [*sorted(self.directory.glob("*.log")), *logs]
@@ -461,7 +464,7 @@ class Installation:
     def _or_error(call: Callable[[], object]) -> object:
         try:
             return call()
-        except (RigError, subprocess.SubprocessError, ValueError) as error:
+        except (AssertionError, RigError, subprocess.SubprocessError, ValueError) as error:
             return error
 
     def traffic(self, model: str = MODEL) -> Traffic:
