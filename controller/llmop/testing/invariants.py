@@ -66,6 +66,12 @@ class Judge:
     def planned(
         self, leader: "Leader", desired: values.Desired, seen: values.Observed, plan: values.Plan
     ) -> None:
+        for each in desired.replicas:
+            if each.drain is not None:
+                self._drained_at[each.uid] = each.drain.requested_at
+                self._drains[each.uid] = (each.submission.job_id, each.drain.deadline_at)
+            else:  # what a controller planned that ended before it was written down
+                self._drains.pop(each.uid, None)
         for action in plan.actions:
             if isinstance(action, values.StartDrain):
                 self._drained_at.setdefault(action.replica.uid, action.drain.requested_at)
@@ -73,10 +79,6 @@ class Judge:
                     action.replica.submission.job_id,
                     action.drain.deadline_at,
                 )
-        for each in desired.replicas:
-            if each.drain is not None:
-                self._drained_at[each.uid] = each.drain.requested_at
-                self._drains[each.uid] = (each.submission.job_id, each.drain.deadline_at)
         self._rows(desired, seen, plan)
         self._floor(desired, seen, plan)
         self._given_up(plan)
