@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import bench
 
@@ -76,6 +77,7 @@ def controller() -> Iterator[str]:
             clock=FakeClock(seed=1),
             endpoints=_NoEndpoints(),
             hint=lambda kind, namespace, name: None,
+            administration=cast("Any", None),  # nobody asks it anything here
         )
         await control.start()
         return control
