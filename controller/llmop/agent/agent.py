@@ -1628,6 +1628,7 @@ class Agent:
         self.seq = 0
         self.phase = "starting"
         self.detail = ""
+        self.ending = None  # type: Optional[str]
         self.restarts = 0
         self.proven = False
         self.lost = False
@@ -2060,6 +2061,8 @@ class Agent:
         """Wait for the last outside connection or the deadline, end the engine, and say how it went. Raises End."""
         plan = self.plan
         assert plan is not None
+        with self.lock:
+            self.ending = plan.end
         self.set_phase("draining", "draining: {}".format(plan.reason))
         say("draining: {}, at most {:.0f} s".format(plan.reason, plan.deadline - time.monotonic()))
         open_at_end = self.wait_for_connections(plan)
@@ -2167,6 +2170,7 @@ class Agent:
                     endpoint={"host": self.addresses.host or guess, "port": self.port} if ours else None,
                     engineRestarts=self.restarts,
                     detail=self.detail,
+                    ending=self.ending if self.phase == "draining" else None,
                     connections=connections,
                     progress=None,
                 )

@@ -99,6 +99,9 @@ def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
     if end is not None and phase is not replica.AgentPhase.ENDED:
         raise BadField("exit: comes with the phase ended only")
     _text(body, "jobName")
+    ending = _ending_of(body)
+    if ending is not None and phase is not replica.AgentPhase.DRAINING:
+        raise BadField("ending: comes with the phase draining only")
     return replica.Heartbeat(
         replica_uid=_text(body, "replica"),
         job_id=_word(body, "jobId", JOB_ID_LENGTH),
@@ -113,8 +116,18 @@ def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
         connections=_number(body, "connections") if body.get("connections") is not None else 0,
         progress=_decimal(body, "progress", 1.0, "a number from 0 to 1, or null"),
         detail=_line(body, "detail", DETAIL_LENGTH),
+        ending=ending,
         end=_end_of(end) if end is not None else None,
     )
+
+
+def _ending_of(body: Mapping[str, Any]) -> replica.EndReason | None:
+    if body.get("ending") is None:
+        return None
+    try:
+        return replica.EndReason(_text(body, "ending"))
+    except ValueError:
+        raise BadField("ending: must be a reason of an exit record, or null") from None
 
 
 def _end_of(data: Mapping[str, Any]) -> replica.End:

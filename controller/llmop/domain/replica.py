@@ -155,6 +155,7 @@ FILE_LATE_S = 60.0  # network file systems may show a new file so late (nfs(5), 
 class Heartbeat:
     """The last message of an agent. Lives in memory; only transitions reach the store.
 
+    `ending`: with phase DRAINING, what its exit record will say; TERMINATED means that Slurm sent SIGTERM and only Slurm knows why.
     `by_file`: it came through the shared directory's inbox, because the agent does not reach the controller's listener.
     """
 
@@ -171,6 +172,7 @@ class Heartbeat:
     connections: int = 0
     progress: float | None = None
     detail: str = ""
+    ending: EndReason | None = None
     end: End | None = None  # with phase ENDED
     by_file: bool = False
 

@@ -342,6 +342,8 @@ def _row_of_drain(each: replica.Replica, heartbeat: replica.Heartbeat | None) ->
     if each.drain is not None:
         return _Row(_Phase.DRAINING, each.drain.reason, each.drain.message)
     if heartbeat is not None and heartbeat.phase is replica.AgentPhase.DRAINING:
+        if heartbeat.ending is replica.EndReason.TERMINATED:
+            return _Row(_Phase.DRAINING, heartbeat.ending, "the job was told to end by SIGTERM, not by llmop")
         return _Row(_Phase.DRAINING, replica.DrainReason.WALLTIME)
     return None
 

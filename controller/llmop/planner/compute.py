@@ -331,8 +331,8 @@ def _roll(
         and desired.runtime is not None
         and gate.is_open
     )
-    # One that has crashed is replaced once its end is recorded and counted, or back-off would always be one crash late.
-    uncounted = sum(1 for each in replicas if _has_failed_unrecorded(each, revision.number))
+    # A crash is replaced once its end is recorded and counted, or back-off would always be one crash late.
+    uncounted = sum(1 for each in replicas if _may_have_failed_unrecorded(each, revision.number, seen))
     create = max(0, min(step.create - uncounted, brake.allowed)) if may_create else 0
     for _ in range(create):
         made = _new_replica(desired, revision, seen, names())
@@ -353,19 +353,23 @@ def _target(replicas: Sequence[assess.Assessment], newest: int, gate: artifacts.
     return max((each.facts.revision for each in replicas if not rollout.is_leaving(each)), default=newest)
 
 
-def _has_failed_unrecorded(each: assess.Assessment, newest: int) -> bool:
-    """It was given up, or its agent has told of a crash, and Slurm has not said yet that the job is over."""
-    if each.is_over:
+def _may_have_failed_unrecorded(each: assess.Assessment, newest: int, seen: values.Observed) -> bool:
+    """It was given up, or ends by itself in a way that counts or may count, and Slurm has not said yet that the job is over.
+
+    After SIGTERM only Slurm knows whether somebody has cancelled the job (counts) or whether it was preempted (does not). An agent
+    that has said so and falls silent is not waited for: its job may hang in COMPLETING for long.
+    """
+    if each.is_over or each.facts.revision != newest:
         return False
     if classify.is_given_up(each.facts):
-        return each.facts.revision == newest
-    end = each.heartbeat.end if each.heartbeat is not None else None
-    return (
-        each.phase is replica.Phase.ENDED
-        and each.facts.drain is None
-        and end is not None
-        and classify.is_crash(end)
-    )
+        return True
+    heartbeat = each.heartbeat
+    if heartbeat is None or each.facts.drain is not None or not rollout.is_leaving(each):
+        return False
+    if seen.now - heartbeat.due_from > seen.timing.unreachable_s:
+        return False
+    ending = heartbeat.end.reason if heartbeat.end is not None else heartbeat.ending
+    return ending is not None and (ending is replica.EndReason.TERMINATED or ending in classify.CRASHES)
 
 
 def _advance_drained(each: assess.Assessment, seen: values.Observed, draft: _Draft) -> None:

@@ -286,6 +286,7 @@ class Agent:
             node=self.node,
             host=engine.host if engine is not None and has_endpoint else "",
             port=engine.port if engine is not None and has_endpoint else 0,
+            ending=self._end_reason if end is None and self.phase is _Phase.DRAINING else None,
             end=end,
         )
 

@@ -89,7 +89,7 @@ def test_a_second_order_shortens_the_deadline_and_a_longer_one_does_not(
     agent = rig.start()
     stream = rig.ask(controller.wait_for_phase("ready")["endpoint"]["port"], "/stream")
     controller.order(id="o1", type="drain", reason="RollingUpdate", deadline=600)
-    controller.wait_for_phase("draining")
+    assert "Drained" == controller.wait_for_phase("draining")["ending"]
     controller.order(id="o2", type="drain", reason="Deleted", deadline=0.2)
     controller.order(id="o3", type="drain", reason="Deleted", deadline=900)
 
@@ -123,7 +123,7 @@ def test_sigterm_ends_the_replica_as_terminated(rig: Rig, controller: FakeContro
     controller.wait_for_phase("ready")
     agent.send_signal(signal.SIGTERM)
 
-    controller.wait_for_phase("draining")
+    assert "Terminated" == controller.wait_for_phase("draining")["ending"]
     assert 0 == rig.end(agent)
     assert ("Terminated", 0) == (rig.record()["reason"], rig.record()["exitCode"])
 

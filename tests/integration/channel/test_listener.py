@@ -75,6 +75,9 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     *(("detail:", {"detail": value}) for value in (5, [])),
     ("exit:", {"exit": "Drained", "phase": "ended"}),
     ("exit:", {"exit": END}),
+    ("ending:", {"ending": "Drained"}),
+    ("ending:", {"ending": "Bored", "phase": "draining"}),
+    ("ending:", {"ending": 3, "phase": "draining"}),
     ("exit.endedAt: is missing", {"exit": {"reason": "Drained"}, "phase": "ended"}),
     ("exit.reason: is missing", {"exit": {"endedAt": 1}, "phase": "ended"}),
     *(
