@@ -76,7 +76,7 @@ def assess(each: replica.Replica, seen: values.Observed, *, asked: bool) -> Asse
         # Slurm has put the job back into the queue since: what that start said is void.
         each, heartbeat = _without_engine(each), None
     if own_job is not None and heartbeat is not None and view is not None:
-        own_job = _since_started(own_job, heartbeat, view)
+        own_job = _since_started(each, own_job, heartbeat, view)
     if own_job is not None and own_job.state.is_terminal:
         return _ended(each, own_job, seen, heartbeat, asked=asked)
     if own_job is None and view is not None and _must_show(each, view):
@@ -145,15 +145,16 @@ _SILENT = (job.JobState.PENDING, job.JobState.SUSPENDED)
 
 
 def _since_started(
-    own_job: job.ObservedJob, heartbeat: replica.Heartbeat, view: values.ClusterView
+    each: replica.Replica, own_job: job.ObservedJob, heartbeat: replica.Heartbeat, view: values.ClusterView
 ) -> job.ObservedJob:
     """A job that the snapshot shows waiting, or frozen, runs when its agent was heard after that snapshot began.
 
-    When a file was written nobody knows: before the job was frozen, maybe.
+    When a file was written nobody knows: before the job was frozen, maybe. Then it counts when the replica became ready.
     """
-    if own_job.state not in _SILENT or heartbeat.phase is replica.AgentPhase.ENDED or heartbeat.by_file:
+    if own_job.state not in _SILENT or heartbeat.phase is replica.AgentPhase.ENDED:
         return own_job
-    if view.snapshot_started_at is None or heartbeat.received_at <= view.snapshot_started_at:
+    heard_at = heartbeat.received_at if not heartbeat.by_file else each.ready_at
+    if view.snapshot_started_at is None or heard_at is None or heard_at <= view.snapshot_started_at:
         return own_job
     return dataclasses.replace(
         own_job, state=job.JobState.RUNNING, pending=None, reason="", explanation="", started_at=None

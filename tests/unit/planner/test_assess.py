@@ -88,6 +88,20 @@ def test_a_file_does_not_say_that_a_frozen_job_runs_again() -> None:
         assert phase is assess.assess(EACH, seen, asked=False).phase
 
 
+def test_a_job_that_has_served_since_an_old_look_at_the_queue_runs_though_its_agent_writes_files_now() -> (
+    None
+):
+    """The queue could not be looked at again meanwhile, and the firewall has closed."""
+    beat = make.a_heartbeat(EACH, received_at=make.NOW, by_file=True)
+    for looked_s, phase in ((-1, _Phase.PENDING), (1, _Phase.READY)):
+        ready_at = make.NOW - 60
+        view = make.a_view(
+            [make.a_job(EACH, _Job.PENDING)], snapshot_started_at=ready_at - looked_s, problem="noise"
+        )
+        each = make.a_replica(1, ready_at=ready_at)
+        assert phase is assess.assess(each, make.observed((), [beat], view=view), asked=False).phase
+
+
 def test_after_a_restart_of_the_controller_the_stored_readiness_counts_for_a_while() -> None:
     for since, routed in ((10, True), (40, False)):
         seen = make.observed([make.a_job(EACH)], controller_since=make.NOW - since)
