@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "apply": "Create or change objects from manifests",
     "artifacts": "List images and weights on the clusters, or remove what is not used",
+    "bench": "Measure models and engines under load",
     "chat": "Talk with a model",
     "completion": "Print what makes a shell complete llmctl",
     "config": "Show and choose contexts: controllers and gateways",
@@ -50,7 +51,6 @@ LATER_COMMANDS = frozenset(
     {
         "autoscale",
         "batch",
-        "bench",
         "edit",
         "key",
         "patch",

@@ -75,8 +75,10 @@ class Gateway:
         return [str(each.get("id")) for each in (answer or {}).get("data", [])]
 
 
-def gateway(session: Session, url: str | None, key_file: str | None, timeout_s: float) -> Gateway:
-    """That of the flags, else that of the context. Raises ConfigError when there is none, or its key cannot be read."""
+def gateway(
+    session: Session, url: str | None, key_file: str | None, timeout_s: float, *, flag: str = "--gateway"
+) -> Gateway:
+    """That of the flags (`flag` gave `url`), else that of the context. Raises ConfigError when there is none, or its key cannot be read."""
     found = session.find_context() if url is None or key_file is None else None
     if url is None:
         url = found.gateway if found is not None else ""
@@ -87,7 +89,7 @@ def gateway(session: Session, url: str | None, key_file: str | None, timeout_s: 
     if not url.startswith(("http://", "https://", "unix:/")) or not (
         urlsplit(url).netloc or url.startswith("unix:/")
     ):
-        raise UsageError(f'--gateway "{url}": write http://HOST:PORT, https://HOST or unix:/path')
+        raise UsageError(f'{flag} "{url}": write http://HOST:PORT, https://HOST or unix:/path')
     if key_file is None:
         # A key belongs to the gateway of its context: it is not sent anywhere else.
         key_file = found.key_file if found is not None and found.gateway == url else ""
@@ -199,8 +201,14 @@ def _refused(answer: http.client.HTTPResponse) -> GatewayError:
     body = answer.read(_ERROR_LIMIT)
     data = _json(body)
     words = _words(data) if data else body.decode("utf-8", "replace").strip()[:300] or answer.reason
-    code = _CODES.get(answer.status, ExitCode.INTERNAL if answer.status >= 500 else ExitCode.BAD_REQUEST)
-    return GatewayError(f"Error from gateway ({answer.status}): {words}", code, answer.status)
+    return GatewayError(
+        f"Error from gateway ({answer.status}): {words}", code_of(answer.status), answer.status
+    )
+
+
+def code_of(status: int) -> ExitCode:
+    """The exit code for a status of HTTP that is an error."""
+    return _CODES.get(status, ExitCode.INTERNAL if status >= 500 else ExitCode.BAD_REQUEST)
 
 
 def _words(data: Mapping[str, Any]) -> str:

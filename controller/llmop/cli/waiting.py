@@ -1,15 +1,14 @@
 """Waiting for objects: with a deadline, with progress for people, and not a moment longer than there is hope."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmop.cli import conditions, printing, targets
+from llmop.cli import conditions, progress, targets
 from llmop.cli.client import Change
 from llmop.cli.errors import CliError, ExitCode
-from llmop.cli.session import Session, out, say
+from llmop.cli.session import Session, out
 from llmop.cli.watching import Feed, Interest
 from llmop.domain import resources
 
@@ -51,7 +50,7 @@ def wait(
     round_ = _Round(goals, extra)
     feed = Feed(session.client, [*round_.open, *extra])
     deadline = time.monotonic() + (WEEK_S if timeout_s < 0 else timeout_s)
-    with _progress() as progress:
+    with progress.shown() as shown:
         while round_.open:
             left = deadline - time.monotonic()
             if left <= 0 and (timeout_s != 0 or round_.all_seen):
@@ -65,12 +64,12 @@ def wait(
             for goal, item in round_.due(found[0]):
                 if goal.met(item):
                     round_.close(goal)
-                    progress.clear()
+                    shown.clear()
                     out(goal.done)
                 elif why := goal.hopeless(item):
-                    progress.clear()
+                    shown.clear()
                     raise CliError(f"error: {goal.label}: {why}", ExitCode.UNEXPECTED)
-            progress.show(round_.lines())
+            shown.show(round_.lines())
 
 
 class _Round:
@@ -131,65 +130,6 @@ class _Round:
 
     def _item(self, interest: Interest) -> Any | None:
         return next(iter(self._items.get(interest, {}).values()), None)
-
-
-class _Lines:
-    """Progress where nobody watches: one line on stderr whenever one changes."""
-
-    def __init__(self) -> None:
-        self._shown: dict[str, str] = {}
-
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.clear()
-
-    def show(self, lines: dict[str, str]) -> None:
-        for label, text in lines.items():
-            if self._shown.get(label) != text:
-                say(f"{label}: {text}")
-        self._shown.update(lines)
-
-    def clear(self) -> None:
-        """Takes away what should not stand among the lines that follow."""
-
-
-class _Live(_Lines):
-    """Progress on a terminal: lines that are rewritten in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        self._text = Text
-        self._live = Live(
-            console=Console(stderr=True, highlight=False),
-            transient=True,
-            auto_refresh=False,
-            redirect_stdout=False,  # data stays data when only the messages go to a terminal
-            redirect_stderr=False,
-        )
-
-    def __enter__(self) -> "_Live":
-        self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.stop()
-
-    def show(self, lines: dict[str, str]) -> None:
-        text = "\n".join(f"{label}: {line}" for label, line in lines.items())
-        self._live.update(self._text(printing.multi_line(text)), refresh=True)
-
-    def clear(self) -> None:
-        self._live.update(self._text(""), refresh=True)
-
-
-def _progress() -> _Lines:
-    return _Live() if sys.stderr.isatty() else _Lines()
 
 
 def failure(item: Any | None) -> list[str]:

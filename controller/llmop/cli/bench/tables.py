@@ -1,0 +1,101 @@
+"""Results as tables: rows of text that the terminal and the page share. Pure."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from llmop.cli.bench import loads, measures, results
+from llmop.cli.bench.measures import Figures, Spread
+from llmop.cli.bench.startup import STEPS, Startup
+
+_NONE = "-"
+HEADER = ("MODEL", "LENGTHS", "LOAD", "ANSWERS", "FAILED", "TTFT-MS", "ITL-MS", "E2E-MS", "TOKENS/S", "REQ/S")
+LEGEND = "TTFT, ITL, E2E: p50/p90/p99 of the time to the first token, between tokens, and to the end"
+
+
+def of_figures(runs: Sequence[results.Run]) -> list[list[str]]:
+    """A header and a row per measurement; several runs are told apart by a first column."""
+    has_labels = any(run.label for run in runs)
+    rows = [["RUN", *HEADER] if has_labels else list(HEADER)]
+    for label, each in results.all_figures(runs):
+        row = [
+            each.cell.model,
+            str(each.cell.lengths or each.cell.trace),
+            level(each.cell),
+            str(each.answered),
+            str(each.failed),
+            milliseconds(each.ttft),
+            milliseconds(each.itl),
+            milliseconds(each.e2e),
+            f"{each.tokens_per_second:.1f}",
+            f"{each.requests_per_second:.2f}",
+        ]
+        rows.append([label or _NONE, *row] if has_labels else row)
+    return rows
+
+
+def level(cell: loads.Cell) -> str:
+    match cell.mode:
+        case loads.Mode.CLOSED:
+            return f"{cell.level:g}"
+        case loads.Mode.TRACE:
+            return f"x{cell.level:g}"
+        case _:
+            return f"{cell.level:g}/s"
+
+
+def milliseconds(spread: Spread) -> str:
+    """p50/p90/p99."""
+    if not spread.count:
+        return _NONE
+    return "/".join(_digits(value * 1000) for value in (spread.p50, spread.p90, spread.p99))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def remarks(runs: Sequence[results.Run]) -> list[str]:
+    """Errors by class, warnings, and where the throughput stops growing: a sentence each, said once where it is the same everywhere."""
+    found = []
+    for label, each in results.all_figures(runs):
+        place = f"{label + ': ' if label else ''}{each.cell.model} {each.cell.words}"
+        if each.is_interrupted:
+            found.append(f"{place}: interrupted after {each.seconds:.1f}s")
+        for kind, failures in each.errors.items():
+            said = f", such as: {failures.example}" if failures.example else ""
+            found.append(f"{place}: {failures.count} failed with {kind}{said}")
+        found += [f"{place}: {warning}" for warning in each.warnings]
+    for label, row in rows_of(runs):
+        if end := measures.saturation(row):
+            most = max(each.tokens_per_second for each in row)
+            found.append(
+                f"{label}: saturated at {level(end.cell)}: {end.tokens_per_second:.1f} of at most {most:.1f} tokens/s"
+            )
+    return found
+
+
+def rows_of(runs: Iterable[results.Run]) -> list[tuple[str, list[Figures]]]:
+    """What belongs to one line of a plot, by level, with its name: run, model, lengths, and the way of arrival where it is a rate."""
+    found: dict[str, list[Figures]] = {}
+    for label, each in results.all_figures(runs):
+        cell = each.cell
+        words = [label, cell.model, str(cell.lengths or cell.trace)]
+        if cell.mode in (loads.Mode.POISSON, loads.Mode.CONSTANT):
+            words.append(str(cell.mode))
+        found.setdefault(" ".join(word for word in words if word), []).append(each)
+    return [(name, sorted(row, key=lambda each: each.cell.level)) for name, row in found.items()]
+
+
+def of_startups(startups: Sequence[Startup]) -> list[list[str]]:
+    """A row per deployment: the median second of each step after the apply."""
+    if not startups:
+        return []
+    rows = [["DEPLOYMENT", "CONTAINER", "ROUNDS", *(step.upper() for step in STEPS)]]
+    for name in dict.fromkeys(each.deployment for each in startups):
+        mine = [each for each in startups if each.deployment == name]
+        cells = []
+        for step in STEPS:
+            values = [each.steps[step] for each in mine if step in each.steps]
+            cells.append(f"{statistics.median(values):.2f}" if values else _NONE)
+        rows.append([name, "yes" if mine[0].image else "no", str(len(mine)), *cells])
+    return rows
