@@ -206,7 +206,7 @@ def _warnings(made: Figures, late: int) -> list[str]:
             f"answers have {made.output_tokens:.0f} tokens on average, {cell.lengths.output} were asked for: the model ends sooner by itself"
         )
     if 0 < made.answered < FEW:
-        found.append(f"{made.answered} answers are too few for a 99th percentile of TTFT and end-to-end")
+        found.append(f"fewer than {FEW} answers: their 99th percentile is the longest of them")
     return found
 
 

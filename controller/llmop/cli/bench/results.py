@@ -79,7 +79,7 @@ _SPREAD = tuple(field.name for field in dataclasses.fields(Spread) if field.name
 
 
 def to_csv(runs: Sequence[Run]) -> str:
-    """Seconds, and rates per second. What a model or a server has called itself is kept from being taken for a formula."""
+    """Seconds, to the microsecond, and rates per second. What a model or a server has called itself is kept from being taken for a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = ["run", "model", "mode", "level", "promptAsked", "outputAsked", "trace", "windowSeconds"]
@@ -103,7 +103,8 @@ def to_csv(runs: Sequence[Run]) -> str:
             ]
             row += [each.client.cpu_share, each.client.lag_s, int(each.is_interrupted)]
             row += ["; ".join(f"{name}: {found.count}" for name, found in each.errors.items())]
-            writer.writerow([*row, "; ".join(each.warnings)])
+            row.append("; ".join(each.warnings))
+            writer.writerow([round(value, 6) if isinstance(value, float) else value for value in row])
     return out.getvalue()
 
 

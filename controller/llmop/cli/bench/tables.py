@@ -55,23 +55,24 @@ def _digits(value: float) -> str:
 
 
 def remarks(runs: Sequence[results.Run]) -> list[str]:
-    """Errors by class, warnings, and where the throughput stops growing: a sentence each, said once where it is the same everywhere."""
-    found = []
+    """Errors by class, warnings, and where the throughput stops growing: a sentence each, with all places where it is true."""
+    found: dict[str, list[str]] = {}
     for label, each in results.all_figures(runs):
         place = f"{label + ': ' if label else ''}{each.cell.model} {each.cell.words}"
-        if each.is_interrupted:
-            found.append(f"{place}: interrupted after {each.seconds:.1f}s")
+        sentences = [f"interrupted after {each.seconds:.1f}s"] if each.is_interrupted else []
         for kind, failures in each.errors.items():
             said = f", such as: {failures.example}" if failures.example else ""
-            found.append(f"{place}: {failures.count} failed with {kind}{said}")
-        found += [f"{place}: {warning}" for warning in each.warnings]
-    for label, row in rows_of(runs):
+            sentences.append(f"{failures.count} failed with {kind}{said}")
+        for sentence in (*sentences, *each.warnings):
+            found.setdefault(sentence, []).append(place)
+    lines = [f"{'; '.join(places)}: {sentence}" for sentence, places in found.items()]
+    for name, row in rows_of(runs):
         if end := measures.saturation(row):
             most = max(each.tokens_per_second for each in row)
-            found.append(
-                f"{label}: saturated at {level(end.cell)}: {end.tokens_per_second:.1f} of at most {most:.1f} tokens/s"
+            lines.append(
+                f"{name}: saturated at {level(end.cell)}, with {end.tokens_per_second:.1f} of at most {most:.1f} tokens/s"
             )
-    return found
+    return lines
 
 
 def rows_of(runs: Iterable[results.Run]) -> list[tuple[str, list[Figures]]]:
