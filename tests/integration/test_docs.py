@@ -21,6 +21,7 @@ from llmop.manifest import admit, load
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial" / "laptop.md"
+MEASURING = ROOT / "docs" / "howto" / "measure-models.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 WRONG_ON_PURPOSE = "name: Bad_Name"
 BIN = ROOT / ".venv" / "bin"
@@ -65,6 +66,13 @@ def test_every_command_of_the_tutorial_does_what_the_page_shows(terminals: Termi
     left = {path.name for path in terminals.home.iterdir()}
     assert set() == left - {"terminal-2.log", ".local", ".config", ".cache"}
     assert [] == [*terminals.home.glob(".local/share/*"), *terminals.home.glob(".config/*")]
+
+
+def test_every_command_of_the_page_on_measuring_does_what_it_shows(terminals: Terminals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        terminals.words = {**terminals.words, "3000": str(probe.getsockname()[1])}
+    terminals.first.stdin.write(f"cd {terminals.home}\n")  # type: ignore[union-attr]  # it writes files
+    terminals.follow(MEASURING)
 
 
 def test_every_relative_link_leads_to_a_file() -> None:

@@ -378,3 +378,42 @@ def test_logs_of_a_deployment_over_a_rollout_and_after_it(laptop: Laptop) -> Non
         process.kill()
         process.communicate()
         reader.join(20)
+
+
+def test_bench_measures_through_the_gateway_of_the_context(laptop: Laptop, tmp_path: Path) -> None:
+    for api in ("chat", "tgi"):
+        arguments = ("bench", "run", "-m", "sim", "-m", "plain")[: 4 if api == "tgi" else 6]
+        code, text, error = run(
+            laptop, *arguments, f"--api={api}", "--concurrency=1,2", "--requests=3", "--warm-up=0",
+            "--lengths=8:5", f"--out={tmp_path / api}",
+        )  # fmt: skip
+        assert 0 == code, error
+        models = ["sim", "sim"] if api == "tgi" else ["sim", "sim", "plain", "plain"]
+        rows = [line.split() for line in text.splitlines()]
+        assert [(model, "8:5", "0") for model in models] == [(row[0], row[1], row[4]) for row in rows[1:]]
+        assert {"bench.json", "bench.csv", "bench.html"} == {each.name for each in (tmp_path / api).iterdir()}
+    code, _, error = run(laptop, "bench", "run", "-m", "nobody", "--requests=3")
+    assert (209, True) == (code, "nobody does not answer, so nothing was measured: status 404" in error)
+    code, _, error = run(laptop, "bench", "run", "-m", "plain", "--api=tgi")
+    assert (207, True) == (code, "does not speak the dialect 'tgi'" in error)
+
+
+def test_bench_startup_measures_every_step_and_leaves_nothing(laptop: Laptop, tmp_path: Path) -> None:
+    before = {item["metadata"]["name"] for item in laptop.objects("md")}
+    folder = tmp_path / "starts"
+    code, text, error = run(
+        laptop, "bench", "startup", "md/sim", "md/plain", "--rounds=1", f"--out={folder}"
+    )  # fmt: skip
+    assert 0 == code, error
+    assert before == {item["metadata"]["name"] for item in laptop.objects("md")}
+    header, *rows = [line.split() for line in text.splitlines()]
+    assert [["sim", "no", "1"], ["plain", "no", "1"]] == [row[:3] for row in rows]
+    for row in rows:
+        steps = dict(zip(header[3:], map(float, row[3:]), strict=True))
+        # One clock here, but for the moment in which the watch tells of the job: a local one may begin before that.
+        inner = [steps[step] for step in ("REPLICA", "RUNNING", "STARTED", "LISTENING", "GENERATED", "READY")]
+        assert inner == sorted(inner)
+        assert 0 <= steps["REPLICA"] <= steps["SUBMITTED"] <= steps["ANSWERED"]
+        assert steps["GENERATED"] <= steps["ANSWERED"]
+    for words, wanted in (("rep/x", 202), ("md/nobody", 209), ("md", 202)):
+        assert wanted == run(laptop, "bench", "startup", words)[0]

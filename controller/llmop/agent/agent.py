@@ -101,9 +101,10 @@ class DrainRequested(Exception):
 
 
 def say(text: str) -> None:
-    """One line for the job's log."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write("{} agent: {}\n".format(stamp, text))
+    """One line for the job's log, stamped to the millisecond: `llmctl bench startup` reads from it how long each step took."""
+    now = time.time()  # noqa: TID251 - this file runs alone, without llmop.clock
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    sys.stderr.write("{}.{:03d}Z agent: {}\n".format(stamp, int(now * 1000) % 1000, text))
     sys.stderr.flush()
 
 
@@ -1876,6 +1877,7 @@ class Agent:
         """Wait until the engine is healthy, make it generate one token, and report it ready."""
         config = self.config.engine
         refusals = 0
+        was_listening = False
         while True:
             self.check_startup()
             self.rest(
@@ -1885,6 +1887,9 @@ class Agent:
             )
             if not self.is_listening():
                 continue
+            if not was_listening:
+                was_listening = True
+                say("engine listens on {}".format(self.port))
             health = self.ask("GET", config.health_path, None, config.health_timeout)
             if health.status != 200:
                 self.set_detail(
@@ -2236,6 +2241,7 @@ def run_agent(path: str) -> int:
         say("{} ({}): {}".format(end.reason, end.code, end.message))
         write_exit_record(os.path.dirname(os.path.abspath(path)), exit_record(end, job))
         return end.code
+    say("job {} begins on {}".format(job.id, job.node))
     agent = Agent(config, job, environment)
     agent.take_signals()
     try:

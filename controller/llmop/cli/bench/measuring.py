@@ -32,25 +32,14 @@ def measure(session: Session, given: asked.Given) -> None:
     seed = given.seed if given.seed is not None else _new_seed(session)
     this = results.Run(
         label=given.label,
-        conditions=results.Conditions(
-            at=times.to_rfc3339(session.clock.now()),
-            target=_shown(found.url),
-            api=given.api,
-            warm_up_s=wanted.warm_up_s,
-            seed=seed,
-            version=llmop.__version__,
-            python=platform.python_version(),
-            kernel=platform.release(),
-            cpus=len(os.sched_getaffinity(0)),
-            load_average=round(os.getloadavg()[0], 2),
-        ),
+        conditions=conditions(session, found, api=given.api, warm_up_s=wanted.warm_up_s, seed=seed),
     )
     settings = drive.Settings(
         dialect=(dialect := DIALECTS[given.api]),
         path_of=(lambda name: dialect.path)
         if given.url is not None
         else (lambda name: talking.under(name, dialect.path)),
-        warm_up_s=this.conditions.warm_up_s,
+        warm_up_s=wanted.warm_up_s,
         seconds=wanted.seconds,
         requests=given.requests or 0,
         most_open=given.most_open,
@@ -68,6 +57,24 @@ def measure(session: Session, given: asked.Given) -> None:
         raise KeyboardInterrupt
     if not any(each.answered for each in done.figures):
         raise CliError("error: no request was answered", ExitCode.UNEXPECTED)
+
+
+def conditions(
+    session: Session, found: talking.Gateway, *, api: str, warm_up_s: float, seed: int
+) -> results.Conditions:
+    """Those of now, on this machine."""
+    return results.Conditions(
+        at=times.to_rfc3339(session.clock.now()),
+        target=_shown_url(found.url),
+        api=api,
+        warm_up_s=warm_up_s,
+        seed=seed,
+        version=llmop.__version__,
+        python=platform.python_version(),
+        kernel=platform.release(),
+        cpus=len(os.sched_getaffinity(0)),
+        load_average=round(os.getloadavg()[0], 2),
+    )
 
 
 async def _cells(
@@ -169,7 +176,7 @@ def _new_seed(session: Session) -> int:
     return zlib.crc32(session.clock.uid().encode())
 
 
-def _shown(url: str) -> str:
+def _shown_url(url: str) -> str:
     """Without a password that stands in it."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url

@@ -60,7 +60,7 @@ def read(path: Path) -> Run:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:

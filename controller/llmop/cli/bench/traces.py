@@ -65,7 +65,7 @@ def read(path: Path, *, speed: float, seconds: float, start: float, most_tokens:
             data = gzip.decompress(data)
         text = data.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from error
+        raise TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     name = path.name.split(".")[0]
     rows = sorted(_rows(path, io.StringIO(text)))
     made: list[Arrival] = []

@@ -4,14 +4,16 @@ from typing import Any
 
 import click
 
-from llmop.cli.session import Duration, Session, context_option
+from llmop.cli.errors import UsageError
+from llmop.cli.session import Duration, Session, common_options, complete_deployments, context_option
 
 
 @click.group("bench")
 def command() -> None:
     """Measure models and engines under load.
 
-    `run` sends requests and says how they were answered, `report` puts the results of several runs beside each other.
+    `run` sends requests and says how they were answered, `startup` starts replicas and says how long that took, `report` puts the results
+    of several runs beside each other.
     """
 
 
@@ -126,6 +128,63 @@ def run(session: Session, /, **given: Any) -> None:
     from llmop.cli.bench import asked, measuring
 
     measuring.measure(session, asked.Given(**given))
+
+
+@command.command("startup")
+@click.argument("deployments", nargs=-1, metavar="md/NAME...", shell_complete=complete_deployments)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1, max=1000),
+    default=3,
+    metavar="N",
+    help="How often each, 3 by default.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default="15m",
+    metavar="DURATION",
+    help="How long one start may take, with its time in the queue; 15m by default.",
+)
+@click.option("--gateway", "url", metavar="URL", help="Address of the gateway; default: the context's.")
+@click.option("--key-file", metavar="FILE", help="File with the key; default: the context's.")
+@click.option("--label", default="", metavar="TEXT", help="What the run is called beside others.")
+@click.option(
+    "--out", "folder", metavar="FOLDER", help="Write bench.json, bench.csv and bench.html into this folder."
+)
+@common_options
+@click.pass_obj
+def startup(
+    session: Session,
+    deployments: tuple[str, ...],
+    rounds: int,
+    timeout: float,
+    url: str | None,
+    key_file: str | None,
+    label: str,
+    folder: str | None,
+) -> None:
+    """Start replicas and say how long each step took: submitted, running, engine started, listening, ready, first token.
+
+    Each round applies a copy of the deployment with one replica under another name (NAME-bench-...), asks it for a token through the
+    gateway, and deletes it. Name two deployments, such as with and without an image, and they take turns.
+    """
+    from pathlib import Path
+
+    from llmop.cli.bench import starting
+    from llmop.cli.talking import gateway
+
+    if timeout <= 0:
+        raise UsageError("--timeout must be more than 0")
+    starting.measure(
+        session,
+        deployments,
+        gateway(session, url, key_file, timeout),
+        rounds=rounds,
+        timeout_s=timeout,
+        label=label,
+        folder=Path(folder) if folder else None,
+    )
 
 
 @command.command("report")
