@@ -15,6 +15,7 @@ from llmop.cli.bench.loads import Cell, Mode
 
 BUSY_SHARE = 0.8  # of a core: the client is one thread
 LATE_S = 0.01
+SHORT = 5  # times the median answer: in a shorter window it depends on chance how many answers end
 FEW = 100  # samples: below, the 99th percentile is the largest or nearly
 PERCENTILES = (50, 90, 99)
 
@@ -204,6 +205,10 @@ def _warnings(made: Figures, late: int) -> list[str]:
     if cell.lengths is not None and made.answered and made.output_tokens < 0.9 * cell.lengths.output:
         found.append(
             f"answers have {made.output_tokens:.0f} tokens on average, {cell.lengths.output} were asked for: the model ends sooner by itself"
+        )
+    if cell.mode is not Mode.TRACE and made.seconds < SHORT * made.e2e.p50:
+        found.append(
+            f"the window is less than {SHORT} times as long as an answer, so REQ/S is rough; --duration makes it longer"
         )
     if 0 < made.answered < FEW:
         found.append(f"fewer than {FEW} answers: their 99th percentile is the longest of them")

@@ -52,6 +52,7 @@ def measure(session: Session, given: asked.Given) -> None:
     done, is_interrupted = uvloop.run(_cells(found, settings, wanted, models, this, folder))
     print_runs([done])
     if folder is not None:
+        results.write(folder / "bench.json", results.to_json(done))
         write_reports(folder, [done])
     if is_interrupted:
         raise KeyboardInterrupt

@@ -119,3 +119,10 @@ def test_saturation_is_the_lightest_load_that_has_nearly_everything(
 ) -> None:
     found = measures.saturation([level(2**number, rate) for number, rate in enumerate(rates)])
     assert wanted == (found.cell.level if found else None)
+
+
+def test_a_window_that_is_too_short_for_its_answers_is_told() -> None:
+    words = "the window is less than 5 times as long as an answer"
+    samples = [answered(each, 2.0, 0.1) for each in range(120)]
+    assert [True] == [warning.startswith(words) for warning in figures(samples, seconds=10).warnings]
+    assert () == figures(samples, seconds=12).warnings
