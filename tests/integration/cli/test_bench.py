@@ -97,7 +97,7 @@ def test_many_streams_have_the_times_that_the_engine_counts_itself(tmp_path: Pat
         assert found.itl.min >= 0
         apart = {name: getattr(found, name).mean - value for name, value in witness.items()}
         seen.append(apart)
-        if abs(apart["ttft"]) < 0.012 and abs(apart["itl"]) < 0.002 and abs(apart["e2e"]) < 0.04:
+        if abs(apart["ttft"]) < 0.03 and abs(apart["itl"]) < 0.002 and abs(apart["e2e"]) < 0.06:
             return
     raise AssertionError(f"seconds apart from the engine's own means: {seen}")
 
@@ -178,6 +178,22 @@ def test_a_trace_is_replayed_with_its_lengths(tmp_path: Path) -> None:
     assert (Mode.TRACE, "own", 10, 5) == (found.cell.mode, found.cell.trace, found.cell.level, found.answered)
     assert "1 of 5 requests were shortened to the context length" in found.warnings
     assert came[-1] - came[0] >= 0.35  # four seconds, ten times faster; the first one may have been late
+
+
+def test_no_prompt_is_asked_twice_in_a_run(tmp_path: Path) -> None:
+    """An engine that keeps what it has read would answer the second one sooner."""
+    asked: list[str] = []
+
+    async def listen(call: Call) -> None:
+        messages: Any = call.body["messages"]
+        asked.append(messages[0]["content"])
+        call.answer()
+
+    with talking(listen) as server:
+        arguments = ("--url", server.url, "--model=m", "--concurrency=1,2", "--requests=9", "--lengths=20:2")
+        bench(tmp_path, *arguments, "--warm-up=0", "--seed=7")
+    assert len(asked) >= 19
+    assert len(asked) == len({" ".join(text.split()[:8]) for text in asked})
 
 
 def test_a_closed_loop_has_as_many_streams_as_it_says_on_connections_that_are_used_again(

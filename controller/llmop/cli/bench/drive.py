@@ -50,7 +50,7 @@ class Progress:
 class _Run:
     """One cell under way."""
 
-    def __init__(self, pool: Pool, settings: Settings, cell: loads.Cell, most_tokens: int) -> None:
+    def __init__(self, pool: Pool, settings: Settings, cell: loads.Cell, prompts: Prompts) -> None:
         self.samples: list[measures.Sample] = []
         self.begins_at = monotonic()
         is_trace = cell.mode is loads.Mode.TRACE
@@ -64,7 +64,7 @@ class _Run:
         self._settings = settings
         self._cell = cell
         self._path = settings.path_of(cell.model)
-        self._prompts = Prompts(settings.seed, most_tokens)
+        self._prompts = prompts
         self._connections = pool.opened
         self._slots = asyncio.Semaphore(settings.most_open)
         self._loop = asyncio.get_running_loop()
@@ -193,12 +193,13 @@ async def run(
 
     `show` is called every second; it must not take long.
     """
-    longest = max((each.lengths.prompt for each in trace), default=0)
-    this = _Run(pool, settings, cell, cell.lengths.prompt if cell.lengths else longest)
     # A look for cycles among a million objects takes longer than what is measured.
     gc.collect()
     gc.freeze()
     gc.disable()
+    longest = cell.lengths.prompt if cell.lengths else max(each.lengths.prompt for each in trace)
+    # A cell of its own seed, so that no cache answers for what an earlier one has asked.
+    this = _Run(pool, settings, cell, Prompts(f"{settings.seed}/{cell.model}/{cell.words}", longest))
     work = asyncio.ensure_future(_work(this, settings, cell, trace))
     own = asyncio.ensure_future(this.watch_itself())
     stop = asyncio.ensure_future(interrupted.wait())
@@ -235,7 +236,7 @@ async def probe(pool: Pool, settings: Settings, model: str) -> measures.Sample:
     """One short request, to see whether there is anything to measure. It also warms up the model."""
     lengths = loads.Lengths(prompt=4, output=2)
     sample = measures.Sample(due_at=monotonic())
-    body = settings.dialect.body(model, Prompts(settings.seed, 4).make(4), lengths, False)
+    body = settings.dialect.body(model, Prompts(f"{settings.seed}/probe", 4).make(4), lengths, False)
     tally = Tally(math.inf, math.inf)
     exchange = Exchange(asyncio.get_running_loop(), sample, tally, settings.dialect.hear, counts=False)
     await pool.ask(pool.request(settings.path_of(model), body), exchange, sample)

@@ -24,7 +24,7 @@ class Prompts:
     for all, because making a long text takes longer than a client that measures can stand still.
     """
 
-    def __init__(self, seed: int, most: int) -> None:
+    def __init__(self, seed: str, most: int) -> None:
         self._chance = random.Random(seed)
         words = self._chance.choices(_WORDS, k=most)
         self._text = " ".join(words) + " "

@@ -74,9 +74,9 @@ def test_events_are_understood(api: str, event: dict[str, Any], wanted: Heard) -
 
 
 def test_prompts_have_the_length_and_begin_differently() -> None:
-    prompts = Prompts(7, 1000)
+    prompts = Prompts("7", 1000)
     made = [prompts.make(tokens) for tokens in (1, 5, 8, 9, 1000, 1000)]
     assert [1, 5, 8, 9, 1000, 1000] == [len(text.split()) for text in made]
     assert made[-1].split()[:8] != made[-2].split()[:8]
-    again = Prompts(7, 1000)
+    again = Prompts("7", 1000)
     assert made == [again.make(tokens) for tokens in (1, 5, 8, 9, 1000, 1000)]
