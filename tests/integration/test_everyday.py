@@ -417,3 +417,22 @@ def test_bench_startup_measures_every_step_and_leaves_nothing(laptop: Laptop, tm
         assert steps["GENERATED"] <= steps["ANSWERED"]
     for words, wanted in (("rep/x", 202), ("md/nobody", 209), ("md", 202)):
         assert wanted == run(laptop, "bench", "startup", words)[0]
+
+
+def test_bench_startup_that_is_interrupted_leaves_nothing(laptop: Laptop) -> None:
+    def names() -> set[str]:
+        return {item["metadata"]["name"] for item in laptop.objects("md")}
+
+    before = names()
+    process = subprocess.Popen(
+        [BIN / "llmctl", "bench", "startup", "md/sim", "--rounds=50"],
+        env=laptop._environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for("a copy of the deployment", lambda: names() - before, timeout=60)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert 130 == process.returncode, error
+    assert before == names()
