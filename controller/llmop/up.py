@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import fcntl
 import http.client
+import math
 import os
 import shlex
 import shutil
@@ -27,7 +28,6 @@ from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway import keys
 from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
-from llmop.store import lease
 
 KEY_NAME = "up"
 START_S = 30.0
@@ -264,23 +264,20 @@ def _key(settings: ControllerSettings) -> Path:
 
 def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child]) -> None:
     """Until the control API's socket is there and the gateway knows which models there are: who is told that llmop is up may ask
-    for one. Raises NeedsUser when a process cannot start.
+    for one. A controller is waited for as long as it runs: it knows what it waits for itself, says so in its log, and ends when
+    that does not come. Raises NeedsUser when a process cannot start.
     """
     path = Path(settings.socket.removeprefix("unix://"))
 
     def answers() -> bool:
         return path.exists() and _answers(path)
 
-    has_come = _came(children, answers, time.monotonic() + START_S)
-    if not has_come and lease.path_of(Path(settings.store_url.removeprefix("sqlite:///"))).exists():
+    if not _came(children, answers, time.monotonic() + START_S):
         click.echo(
-            "the store may have been in use on another machine, or before this one was started anew: the controller looks for"
-            f" {lease.SILENT_S:.0f} s whether it still is",
+            f"the controller does not answer yet; it is waited for as long as it runs{children[0].last_words()}",
             err=True,
         )
-        has_come = _came(children, answers, time.monotonic() + lease.SILENT_S)
-    if not has_come:
-        raise NeedsUser("StartFailed", f"the controller did not answer in time{children[0].last_words()}")
+        _came(children, answers, math.inf)
     if not _came(children, lambda: _has_table(listen), time.monotonic() + START_S):
         click.echo(
             f"the gateway knows no models after {START_S:.0f} s: it answers 503 until the controller tells it",

@@ -1,14 +1,11 @@
 """The store on a real FUSE file system, found out by itself: slower, never two controllers, and whole after every end."""
 
-import asyncio
 import os
-import signal
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract.test_store_sqlite import LOOP, start, thing
+from tests.contract.test_store_sqlite import LOOP, check_kill_9, check_one_locked_connection, start, thing
 from tests.rigs.bindfs import Bindfs
 from tests.rigs.errors import RigError
 
@@ -53,39 +50,16 @@ async def test_it_warns_and_uses_a_rollback_journal_and_one_locked_connection(
     store = await open_store(f"sqlite:///{far.mounted}/store.db")
     (warning,) = [each.getMessage() for each in caplog.records if "shared file system" in each.getMessage()]
     assert "(fuse" in warning
-    await asyncio.gather(
-        *(store.commit([thing(f"a{number}")], durable=number % 2 == 0) for number in range(20)),
-        *(store.list("ModelDeployment") for _ in range(20)),
-    )
-    names = {path.name for path in far.mounted.iterdir()}
-    assert {"store.db", "store.db.lock", "store.db.lease", "store.db-journal"} == names
     modes = {path.stat().st_mode & 0o777 for path in far.mounted.iterdir() if path.is_file()}
     assert {0o600} == modes
-    other = sqlite3.connect(far.mounted / "store.db", timeout=0)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        other.execute("SELECT * FROM counter")
-    other.close()
-    await store.close()
-    assert {"store.db", "store.db.lock"} == {path.name for path in far.mounted.iterdir()}
+    await check_one_locked_connection(store, far.mounted / "store.db")
 
 
 @pytest.mark.parametrize("commits", [1, 40])
 async def test_kill_9_in_the_middle_leaves_whole_transactions_and_the_next_one_starts_at_once(
     far: Bindfs, commits: int
 ) -> None:
-    url = f"sqlite:///{far.mounted}/store.db"
-    with start(LOOP, url) as writer:
-        assert writer.stdout is not None
-        for _ in range(commits):
-            assert writer.stdout.readline()
-        writer.send_signal(signal.SIGKILL)
-        acknowledged = commits + len(writer.stdout.read().splitlines())
-    store = await open_store(url)
-    revision = await store.revision()
-    assert acknowledged <= revision <= acknowledged + 1
-    expected = sorted(f"c{number}-{twin}" for number in range(1, revision + 1) for twin in "ab")
-    assert expected == [item.name for item in (await store.list("Cluster")).items]
-    await store.close()
+    await check_kill_9(f"sqlite:///{far.mounted}/store.db", commits)
 
 
 async def test_two_controllers_on_one_mount_are_one_too_many(store: SqlStore, far: Bindfs) -> None:

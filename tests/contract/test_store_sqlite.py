@@ -240,13 +240,9 @@ LOOP = """
 """
 
 
-@pytest.mark.parametrize("commits", [1, 7, 40, 150])
-async def test_kill_9_in_the_middle_leaves_whole_transactions_and_all_that_were_acknowledged(
-    tmp_path: Path, commits: int
-) -> None:
-    url = f"sqlite:///{tmp_path}/store.db"
-    writer = start(LOOP, url)
-    with writer:
+async def check_kill_9(url: str, commits: int) -> None:
+    """Kills a writer after some commits and looks what the next one finds."""
+    with start(LOOP, url) as writer:
         assert writer.stdout is not None
         for _ in range(commits):
             assert writer.stdout.readline()
@@ -265,6 +261,32 @@ async def test_kill_9_in_the_middle_leaves_whole_transactions_and_all_that_were_
     await store.close()
 
 
+async def check_one_locked_connection(store: SqlStore, path: Path) -> None:
+    """One connection does all for `store`, whose file is `path` on a shared file system, and nobody else gets in; closes it."""
+    await asyncio.gather(
+        *(store.commit([thing(f"a{number}")], durable=number % 2 == 0) for number in range(20)),
+        *(store.list("ModelDeployment") for _ in range(20)),
+    )
+    assert 20 == len(await store.changes(0))
+    assert {"store.db", "store.db.lock", "store.db.lease", "store.db-journal"} == {
+        file.name for file in path.parent.iterdir()
+    }
+    other = sqlite3.connect(path, timeout=0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT * FROM counter")
+    other.close()
+    await store.close()
+    assert {"store.db", "store.db.lock"} == {file.name for file in path.parent.iterdir()}
+    await (await open_store(f"sqlite:///{path}")).close()
+
+
+@pytest.mark.parametrize("commits", [1, 7, 40, 150])
+async def test_kill_9_in_the_middle_leaves_whole_transactions_and_all_that_were_acknowledged(
+    tmp_path: Path, commits: int
+) -> None:
+    await check_kill_9(f"sqlite:///{tmp_path}/store.db", commits)
+
+
 async def test_on_a_shared_file_system_one_connection_does_all_and_leaves_no_shared_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,20 +294,7 @@ async def test_on_a_shared_file_system_one_connection_does_all_and_leaves_no_sha
     await (await open_store(f"sqlite:///{path}")).close()  # left in WAL mode by a life on a local disk
     store = SqlStore(await sqlite.open_sqlite(path, shared=True))
     assert "lies on a shared file system" in caplog.text
-    await asyncio.gather(
-        *(store.commit([thing(f"a{number}")], durable=number % 2 == 0) for number in range(20)),
-        *(store.list("ModelDeployment") for _ in range(20)),
-    )
-    assert 20 == len(await store.changes(0))
-    assert {"store.db", "store.db.lock", "store.db.lease", "store.db-journal"} == {
-        file.name for file in tmp_path.iterdir()
-    }
-    other = sqlite3.connect(path, timeout=0)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        other.execute("SELECT * FROM counter")
-    other.close()
-    await store.close()
-    await (await open_store(f"sqlite:///{path}")).close()
+    await check_one_locked_connection(store, path)
 
 
 async def test_a_cancelled_commit_took_place_or_did_not_and_the_next_ones_go_on(store: SqlStore) -> None:

@@ -24,20 +24,23 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControllerSetti
     return made
 
 
-def test_a_controller_that_waits_for_a_silent_one_on_another_machine_is_waited_for(
-    settings: ControllerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_controller_that_waits_itself_is_waited_for_and_its_last_words_are_told(
+    settings: ControllerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "llmop.db.lease").mkdir()
     said: list[str] = []
     monkeypatch.setattr(up.click, "echo", lambda text, err: said.append(text))
     monkeypatch.setattr(up, "_answers", lambda _path: bool(said))
-    up._wait(settings, LISTEN, [CHILD])  # type: ignore[list-item]
-    assert "another machine" in said[0]
+    child = types.SimpleNamespace(**{**vars(CHILD), "last_words": lambda: ":\nwaiting for a sign of life"})
+    up._wait(settings, LISTEN, [child])  # type: ignore[list-item]
+    assert said[0].endswith("it is waited for as long as it runs:\nwaiting for a sign of life")
 
 
-def test_any_other_controller_that_does_not_answer_is_an_error(
+def test_a_controller_that_ends_after_it_has_waited_is_an_error(
     settings: ControllerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(up.click, "echo", lambda text, err: said.append(text))
     monkeypatch.setattr(up, "_answers", lambda _path: False)
-    with pytest.raises(NeedsUser, match="did not answer in time"):
-        up._wait(settings, LISTEN, [CHILD])  # type: ignore[list-item]
+    child = types.SimpleNamespace(**{**vars(CHILD), "has_ended": lambda: bool(said)})
+    with pytest.raises(NeedsUser, match="the controller did not start"):
+        up._wait(settings, LISTEN, [child])  # type: ignore[list-item]

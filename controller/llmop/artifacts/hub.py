@@ -112,7 +112,7 @@ class Hub:
                             f" {each.checksum} says, twice; it is damaged or was tampered with",
                         )
                 checked[each.path] = _mark(path)
-                layout.write_json(work / _VERIFIED, checked, "staging")
+                layout.write_json(work / _VERIFIED, checked)
         _remove_others(target, {each.path for each in files})
         return target
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmop.files import whole
+
 STAGING = ".staging"
 IMAGES, MODELS = "images", "models"
 
@@ -66,18 +68,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def write_json(path: Path, data: Mapping[str, Any], token: str) -> None:
-    """Atomic; `token` tells writers apart. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{token}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Atomic. Raises OSError."""
+    whole.write(path, json.dumps(data).encode(), 0o666)
 
 
 def read_json(path: Path) -> dict[str, Any]:

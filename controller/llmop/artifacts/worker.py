@@ -182,7 +182,7 @@ class Stager:
         }
         _flush(made)
         told = place.work / "facts.json"
-        layout.write_json(told, facts, self._me.token)
+        layout.write_json(told, facts)
         if self._held is None or not self._held.is_mine():
             raise Unavailable(f"{self._reference.text}: another process has taken over")
         told.rename(place.facts)
