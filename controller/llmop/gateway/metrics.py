@@ -4,6 +4,7 @@ Every series exists from second zero, and there are as many as there are models:
 the model "unknown".
 """
 
+import abc
 import bisect
 from collections.abc import Iterable, Iterator
 
@@ -85,23 +86,24 @@ class Counts:
         }
 
 
-class Gauges:
+class Gauges(abc.ABC):
     """What the collector asks of the process at the moment of a scrape."""
 
+    @abc.abstractmethod
     def endpoints(self) -> Iterable[tuple[str, str, int]]:
         """Deployment, state, number."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def loads(self) -> Iterable[tuple[str, str, int]]:
         """Deployment, replica, requests there now."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def table(self) -> tuple[int, float]:
         """Version and age in seconds; -1 where there is none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def connected(self) -> bool:
-        raise NotImplementedError
+        """Whether the controller answers."""
 
 
 class CountsCollector(Collector):

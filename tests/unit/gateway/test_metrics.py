@@ -1,5 +1,6 @@
 """The series that are there before anything happens."""
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from llmop.gateway.errors import Dialect
@@ -55,3 +56,12 @@ def test_models_that_are_gone_leave_no_series() -> None:
     assert 'llmop_gateway_requests_total{code="2xx",dialect="tgi",model="m"} 1.0' in render(counts)
     counts.keep(["n"])
     assert 'model="m"' not in render(counts)
+
+
+def test_gauges_that_leave_something_out_cannot_be_made() -> None:
+    class Partial(Gauges):
+        def endpoints(self) -> list[tuple[str, str, int]]:
+            return []
+
+    with pytest.raises(TypeError, match="connected"):
+        Partial()  # type: ignore[abstract]
