@@ -6,6 +6,7 @@ what comes of them is a new key in the queue.
 
 import asyncio
 import collections
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -48,7 +49,8 @@ class Reconciler:
         self.queue = queue.WorkQueue()
         self._failures: collections.Counter[queue.Key] = collections.Counter()
         self.failing: dict[queue.Key, Exception] = {}  # why the last pass over a key came to nothing
-        self._locks: dict[queue.Key, asyncio.Lock] = {}
+        # Each as long as somebody holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[queue.Key, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks = tasks.Tasks()
         self._mirror = mirror.Mirror(outside.store)
         self._gatherer = gather.Gatherer(self._mirror)

@@ -1,6 +1,7 @@
 """The rate of submissions, and what is written down after one."""
 
 import pytest
+from tests.unit.reconciler.reconciler_rig import CHAT, Rig
 
 from llmop.domain import job, replica
 from llmop.reconciler import submit
@@ -46,3 +47,14 @@ def test_after_an_sbatch(
     )
     after = submit.after(begun, outcome, make.NOW)
     assert (state, job_id, attempt_at) == (after.state, after.job_id, after.attempt_at)
+
+
+async def test_the_lock_of_a_key_lasts_as_long_as_somebody_holds_it() -> None:
+    rig = Rig()
+    await rig.start(replicas=1)
+    await rig.poll()
+    await rig.settle()
+    assert not rig.reconciler._locks
+    async with rig.reconciler._lock(CHAT):
+        assert rig.reconciler._lock(CHAT).locked()
+    assert not rig.reconciler._locks
