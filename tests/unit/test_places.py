@@ -225,7 +225,9 @@ async def test_only_what_is_ours_and_forgotten_is_cleaned(tmp_path: Path) -> Non
     directory = shared.DiskDirectory(tmp_path)
     jobs = ("llmop-k3v9qd-chat-1-00000001", "llmop-k3v9qd-chat-2-00000002", "llmop-other1-chat-2-00000002")
     (tmp_path / "claims").mkdir()
-    for job in (*jobs, "notes"):
+    # What killed agents have left, or an agent that makes its claim at this moment is about to link.
+    drafts = tuple(f"{job}.n1.example.org.4711.tmp" for job in jobs)
+    for job in (*jobs, *drafts, "notes", "notes.tmp"):
         (tmp_path / "claims" / job).touch()
     (tmp_path / "claims" / "llmop-k3v9qd-chat-3-00000003").mkdir()  # nobody's idea, but no reason to fail
     for name, installation in (("chat-1", "k3v9qd"), ("chat-2", "k3v9qd"), ("chat-3", "other1")):
@@ -242,4 +244,5 @@ async def test_only_what_is_ours_and_forgotten_is_cleaned(tmp_path: Path) -> Non
     }
     assert {"chat-3", "chat-4"} == {path.parts[-2] for path in tmp_path.glob("replicas/*/scratch")}
     left = {path.name for path in (tmp_path / "claims").iterdir()}
-    assert {jobs[0], jobs[2], "notes", "llmop-k3v9qd-chat-3-00000003"} == left
+    kept = {jobs[0], jobs[2], drafts[0], drafts[2], "notes", "notes.tmp", "llmop-k3v9qd-chat-3-00000003"}
+    assert kept == left

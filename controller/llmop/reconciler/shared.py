@@ -205,10 +205,19 @@ class DiskDirectory:
                 with contextlib.suppress(OSError):
                     self._clear(directory.name)
         for link in links:
-            parts = ids.parse_job_name(link.name)
-            if link.name not in jobs and parts is not None and parts.installation == installation:
+            name = _claimant(link)
+            parts = ids.parse_job_name(name)
+            if name not in jobs and parts is not None and parts.installation == installation:
                 with contextlib.suppress(OSError):
                     link.unlink()
+
+
+def _claimant(link: Path) -> str:
+    """The job of a claim, or of what an agent that was killed while it made one has left: <job name>.<node>.<pid>.tmp. A job whose
+    agent may be at that very moment is one that the ledger knows.
+    """
+    job_name, _, rest = link.name.partition(".")
+    return job_name if rest.endswith(".tmp") else link.name
 
 
 def _installation_of(directory: Path) -> str:
