@@ -26,7 +26,7 @@ from llmop.clock import Clock, SystemClock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.local import LocalCluster
 from llmop.cluster.slurm.commands import SlurmCommands
-from llmop.domain import errors, replica, resources, site
+from llmop.domain import errors, os_errors, replica, resources, site
 from llmop.manifest import load, merge
 from llmop.reconciler import loop, ports, render, shared, trust
 from llmop.rpc import server
@@ -207,7 +207,14 @@ class Places:
         """Logs and claims live as long as the ledger remembers their replica. Raises Unavailable of the store."""
         for shared_dir in list(self._known):
             directory = shared.DiskDirectory(Path(shared_dir))
-            found = await asyncio.to_thread(directory.entries)
+            threads = file_threads.FileThreads("sweep")
+            try:
+                found = await threads.run(directory.entries)
+            except OSError as error:
+                _log.warning(
+                    "a shared directory was not cleaned up", error=os_errors.sentence(error, shared_dir)
+                )
+                continue
             ledgers = await store.ledgers()
             replicas = frozenset(ledger.replica_name for ledger in ledgers)
             jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
@@ -216,7 +223,7 @@ class Places:
                 for ledger in ledgers
                 if ledger.submission.state is replica.SubmissionState.ENDED
             )
-            await asyncio.to_thread(directory.sweep, found, self._installation, replicas, jobs, ended)
+            await threads.run_long(directory.sweep, found, self._installation, replicas, jobs, ended)
 
     def _install(self, directory: shared.DiskDirectory) -> str:
         directory.reserve(self._installation)

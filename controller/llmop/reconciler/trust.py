@@ -7,6 +7,7 @@ hear of nobody, and every replica would be replaced for its silence.
 import asyncio
 from pathlib import Path
 
+from llmop.cluster import file_threads
 from llmop.domain import errors, resources
 from llmop.manifest import convert
 from llmop.reconciler import shared
@@ -27,10 +28,11 @@ async def require(store: interface.Store, authority: Path, ca: str) -> None:
     }
     sites = [convert.site(each) for each in (await store.list(resources.CLUSTER)).items if each.name in used]
     wanted = shared.fingerprint(ca)
+    thread = file_threads.FileThreads("authority")
     try:
         async with asyncio.timeout(PATIENCE_S):
             found = [
-                (where, await asyncio.to_thread(shared.DiskDirectory(Path(where.shared_dir)).authority))
+                (where, await thread.run_long(shared.DiskDirectory(Path(where.shared_dir)).authority))
                 for where in sites
             ]
     except TimeoutError:

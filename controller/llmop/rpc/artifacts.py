@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from llmop.api.v1 import artifacts_pb2, artifacts_pb2_grpc
 from llmop.artifacts import inventory
+from llmop.cluster import file_threads
 from llmop.domain import os_errors, resources
 from llmop.manifest import convert
 from llmop.store.interface import Store
@@ -58,7 +59,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
             await _patiently(inventory.put_back, shared_dir, entry)
             answer.problems.append(f"{cluster}: {entry} stays: a revision needs it now")
             return False
-        await asyncio.to_thread(inventory.delete, shared_dir, entry)
+        await file_threads.FileThreads("artifacts").run_long(inventory.delete, shared_dir, entry)
         return True
 
     async def _places(self, cluster: str) -> list[tuple[str, Path]]:
@@ -107,4 +108,4 @@ def _problem(cluster: str, shared_dir: Path, error: Exception) -> str:
 
 async def _patiently(call: Callable[..., _Result], *arguments: object) -> _Result:
     async with asyncio.timeout(PATIENCE_S):
-        return await asyncio.to_thread(call, *arguments)
+        return await file_threads.FileThreads("artifacts").run_long(call, *arguments)

@@ -5,15 +5,15 @@ anything but regular files are refused, because the engine writes in the same di
 """
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from llmop.api.v1 import logs_pb2, logs_pb2_grpc
+from llmop.cluster import file_threads
 from llmop.domain import resources
 from llmop.domain.errors import NeedsUser, NotFound
 from llmop.rpc import log_times
@@ -21,7 +21,6 @@ from llmop.rpc.errors import BadRequest
 from llmop.store.interface import Store
 
 CHUNK = 64 * 1024
-_Result = TypeVar("_Result")
 _FILES = {
     logs_pb2.TailRequest.SOURCE_UNSPECIFIED: "engine.log",
     logs_pb2.TailRequest.SOURCE_ENGINE: "engine.log",
@@ -42,18 +41,17 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
         replica, directory = await self._find(request.namespace, request.replica)
         log = _Log(path=directory / name)
         # A thread of its own: a file system that hangs holds up nobody else, and closing comes after what still runs.
-        thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="tail")
+        thread = file_threads.FileThreads("tail")
         try:
-            found = await _in(thread, log.open)
+            found = await thread.run_long(log.open)
             if not found and not request.follow:
                 raise NotFound(f"{name} of Replica", request.replica)
             if found:
-                await _in(thread, _seek, log, request)
+                await thread.run_long(_seek, log, request)
             async for data in self._read(thread, log, replica, request.follow):
                 yield logs_pb2.TailResponse(data=data, offset=log.position)
         finally:
             thread.submit(log.close)
-            thread.shutdown(wait=False)
 
     async def _find(self, namespace: str, name: str) -> tuple[resources.Resource | None, Path]:
         """The replica, None when it is gone, and its directory. Raises NotFound for a name that no replica had."""
@@ -79,7 +77,7 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
 
     async def _read(
         self,
-        thread: concurrent.futures.Executor,
+        thread: file_threads.FileThreads,
         log: "_Log",
         replica: resources.Resource | None,
         follow: bool,
@@ -87,11 +85,11 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
         """Everything there is; with `follow` also what comes, until the replica is over and its file is read to the end."""
         over = False
         while True:
-            while data := await _in(thread, log.read):
+            while data := await thread.run_long(log.read):
                 yield data
             if not follow:
                 return
-            if await _in(thread, log.reopen_if_rotated):
+            if await thread.run_long(log.reopen_if_rotated):
                 continue
             if over:
                 return
@@ -107,12 +105,6 @@ class LogServicer(logs_pb2_grpc.LogServiceServicer):
         except NotFound:
             return True
         return now.uid != replica.uid or bool(now.status.get("end"))
-
-
-async def _in(
-    thread: concurrent.futures.Executor, call: Callable[..., _Result], *arguments: object
-) -> _Result:
-    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
 
 
 def _check(request: logs_pb2.TailRequest) -> None:
