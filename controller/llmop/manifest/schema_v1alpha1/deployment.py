@@ -87,6 +87,14 @@ def _extra_arg(value: str) -> str:
         raise fields.invalid(f"{value!r} has a field of its own; set slurm.{field} instead")
     if match["name"] in OWN_SBATCH_FLAGS:
         raise fields.invalid(f"{value!r} is set by llmop itself and cannot be changed")
+    # getopt_long(3) takes the beginning of an option for it, and no option of sbatch is the beginning of one of these.
+    meant = [
+        flag for flag in sorted({*OWN_SBATCH_FLAGS, *NAMED_SBATCH_FLAGS}) if flag.startswith(match["name"])
+    ]
+    if meant:
+        raise fields.invalid(
+            f"{value!r} would be taken for --{meant[0]}, which cannot be set here; write the option in full"
+        )
     return value
 
 
