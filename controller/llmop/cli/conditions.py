@@ -58,7 +58,9 @@ class State:
         if blocking.get("status") != "False":
             blocking = self.condition("Ready")
         text = ", ".join(parts)
-        if blocking.get("status") != "True" and blocking:
+        if blocking.get("reason") == "AwaitingGateways":  # nothing holds it up, and it is over in a moment
+            text += ", gateways are taking over the addresses"
+        elif blocking.get("status") != "True" and blocking:
             text += f": {_sentence(blocking)}"
         start = (self.status.get("pending") or {}).get("estimatedStartTime")
         return f"{text} (estimated start {start})" if start else text
