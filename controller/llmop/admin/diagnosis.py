@@ -33,7 +33,7 @@ class Cluster:
     problem: str = ""
     snapshot_age_s: float | None = None
     brake: str = ""
-    directory_problem: str = ""
+    directory_problem: str | None = ""  # None = not looked yet
     clock_ahead_s: float | None = None
     conditions: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)  # type: (status, message)
     orphans: tuple[str, ...] = ()
@@ -104,7 +104,9 @@ def _cluster(cluster: Cluster) -> Iterable[Check]:
         )
     else:
         yield passed(subject, "Brake", "not pulled")
-    if cluster.directory_problem:
+    if cluster.directory_problem is None:
+        yield warned(subject, "SharedDirectory", "it was not looked at yet", "wait, then ask again")
+    elif cluster.directory_problem:
         yield failed(
             subject, "SharedDirectory", cluster.directory_problem, "check the path, its rights and the quota"
         )

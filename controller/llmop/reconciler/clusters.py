@@ -75,6 +75,9 @@ def _fenced(watch: observe.ClusterWatch) -> conditions.Condition:
 
 
 def _directory(watch: observe.ClusterWatch) -> conditions.Condition:
+    if watch.directory_problem is None:
+        words = "the shared directory was not looked at yet"
+        return _condition("SharedDirectory", conditions.Status.UNKNOWN, "NotLookedYet", words)
     if watch.directory_problem:
         return _condition("SharedDirectory", conditions.Status.FALSE, "NotUsable", watch.directory_problem)
     return _condition("SharedDirectory", conditions.Status.TRUE, "Usable", "")

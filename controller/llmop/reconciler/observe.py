@@ -44,7 +44,9 @@ class ClusterWatch:
         self.canary = canary.CanaryWatch(where, cluster, clock, installation)
         self.orphan_passes = 0
         self.orphans_seen: dict[str, float] = {}  # job name -> when it was seen without an owner first
-        self.directory_problem = ""  # why the shared directory cannot be used
+        self.directory_problem: str | None = (
+            None  # why the shared directory cannot be used; None = not looked yet
+        )
         self._clock = clock
         self._installation = installation
         self._snapshot: job.Snapshot | None = None

@@ -27,6 +27,18 @@ async def test_a_directory_that_hangs_is_said_and_the_cluster_is_looked_at_all_t
     assert "True" == (await rig.condition(resources.CLUSTER, make.CLUSTER, "", "SharedDirectory"))["status"]
 
 
+async def test_nobody_says_that_a_directory_can_be_used_before_it_was_looked_at() -> None:
+    rig = Rig()
+    await rig.start()
+    await rig.settle()
+    condition = await rig.condition(resources.CLUSTER, make.CLUSTER, "", "SharedDirectory")
+    assert ("Unknown", "NotLookedYet") == (condition["status"], condition["reason"])
+    await rig.poll()
+    await rig.settle()
+    condition = await rig.condition(resources.CLUSTER, make.CLUSTER, "", "SharedDirectory")
+    assert ("True", "Usable") == (condition["status"], condition["reason"])
+
+
 async def _ended(rig: Rig) -> list[resources.Resource]:
     """A replica whose job has failed; nobody has looked since."""
     await rig.start(replicas=1)
