@@ -96,7 +96,7 @@ class Installation:
         self._gateway: Kept | None = None
         self._kept: list[Kept] = []  # also the keepers of what was killed: children of it may live on
         self._path = f"{path_first}:{rig.env['PATH']}" if path_first else rig.env["PATH"]
-        self._cluster = {**CLUSTER, "sharedDir": str(self.shared), "python": str(venv / "bin/python")} | dict(
+        self.cluster = {**CLUSTER, "sharedDir": str(self.shared), "python": str(venv / "bin/python")} | dict(
             cluster or {}
         )
         self._bare = bare
@@ -131,7 +131,7 @@ class Installation:
         self.key = made.strip()
         self.start_gateway()
         if not self._bare:
-            self.apply(document("Cluster", "default", self._cluster))
+            self.apply(document("Cluster", "default", self.cluster))
 
     def stop_processes(self) -> None:
         """kill -9 of controllers and gateway; its jobs go on."""

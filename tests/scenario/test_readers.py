@@ -14,8 +14,10 @@ from tests.unit.manifest.pairs import CONVERT, PAIRS
 from tests.unit.reconciler.test_artifacts import Bench
 from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
 
-from llmop.domain import deployment, profile, resources, runtime, site, staging
+from llmop.artifacts import order
+from llmop.domain import deployment, fences, profile, resources, runtime, site, staging
 from llmop.manifest import admit, references
+from llmop.reconciler import staging_jobs
 from llmop.rpc import tables
 from llmop.testing import simulation
 
@@ -32,6 +34,7 @@ CLASSES = (
 )
 # These copy or compare whatever is there.
 NO_READERS = ("dataclasses", "copy", "llmop.manifest.convert", "llmop.testing.", "tests.")
+JOB_ORDER = order.Order(reference="hf://team/model@main", digest="b" * 40, shared_dir="/s")
 IN_CODE_OF_DATACLASSES = "<string>"
 READ_ELSEWHERE = {
     "Template.restarted_at",  # a difference between two templates, which is what it is for
@@ -97,6 +100,15 @@ def live(which: int) -> None:
     asyncio.run(stage(made["Cluster"]))
 
 
+def stage_in_a_job() -> None:
+    """With every option of such jobs."""
+    for kind, spec, _ in PAIRS:
+        if spec.get("staging", {}).get("where") == "Job":
+            document = {"apiVersion": "llmop/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+            where = CONVERT[kind](admit.admit(document, namespace=""))
+            staging_jobs.request("x", JOB_ORDER, where, fences.STANDARD)
+
+
 async def stage(where: site.Site) -> None:
     bench = Bench()
     bench.where = where
@@ -112,6 +124,7 @@ def test_every_field_has_a_reader(readers: dict[str, set[str]]) -> None:
     for which in (0, 1):
         live(which)
     prepared("Cluster", MANIFESTS["Cluster"])
+    stage_in_a_job()
 
     fields = {f"{each.__name__}.{field.name}" for each in CLASSES for field in dataclasses.fields(each)}
     assert READ_ELSEWHERE == fields - readers.keys()

@@ -1,5 +1,7 @@
 """Everything that has to be right before a first replica, looked at in the order in which it would go wrong."""
 
+import dataclasses
+import functools
 import ipaddress
 import os
 import shutil
@@ -9,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmop.admin import node, objects, site_checks
+from llmop.artifacts import order
 from llmop.clock import Clock
 from llmop.cluster import driver, file_threads
 from llmop.cluster.slurm import discover, process
@@ -16,7 +19,7 @@ from llmop.cluster.slurm.commands import SlurmCommands
 from llmop.domain import fences, ids, job, os_errors, site
 from llmop.domain.checks import Check, PreflightQuestion, failed, passed, warned
 from llmop.manifest import references
-from llmop.reconciler import render
+from llmop.reconciler import render, staging_jobs
 from llmop.runtimes import options
 from llmop.runtimes import render as engines
 from llmop.store.interface import Store
@@ -94,27 +97,36 @@ class Preflight:
             limit_s = options.time_limit_s(subject.template, subject.profile)
             for check in site_checks.check(subject.name, dict(wanted), limit_s, survey):
                 yield check
-            yield await self._test_only(slurm, where, subject)
+            fix = "change the profile, or spec.slurm of the deployment, as Slurm says"
+            asked = functools.partial(self._replica_job, where, subject)
+            yield await self._test_only(slurm, subject.name, asked, fix)
+        if where.staging.where is site.StagingPlace.JOB:
+            fix = "change spec.staging of the Cluster, as Slurm says"
+            asked = functools.partial(self._staging_job, where)
+            yield await self._test_only(slurm, f"staging of {where.name}", asked, fix)
 
-    async def _test_only(self, slurm: SlurmCommands, where: site.Site, subject: objects.Subject) -> Check:
+    def _replica_job(self, where: site.Site, subject: objects.Subject, name: str) -> job.JobRequest:
         """With the very options, limits and fences that a replica would have."""
-        name = ids.preflight_name("000000", self._clock.uid())
-        text = "#!/bin/sh\ntrue\n"
+        text, holding = "#!/bin/sh\ntrue\n", self._fences_of(where.name)
+        return render.job_request(name, where.shared_dir, text, subject.template, subject.profile, holding)
+
+    def _staging_job(self, where: site.Site, name: str) -> job.JobRequest:
+        some = order.Order(reference="hf://any/model@main", digest="0" * 40, shared_dir=where.shared_dir)
+        # Its own directory is made when it is submitted.
+        asked = staging_jobs.request(name, some, where, self._fences_of(where.name))
+        return dataclasses.replace(asked, directory=where.shared_dir)
+
+    async def _test_only(
+        self, slurm: SlurmCommands, subject: str, make: Callable[[str], job.JobRequest], fix: str
+    ) -> Check:
+        """`make` gives the job of this name, or raises ValueError."""
         try:
-            request: job.JobRequest = render.job_request(
-                name, where.shared_dir, text, subject.template, subject.profile, self._fences_of(where.name)
-            )
-            is_taken, said = await slurm.test_only(request)
+            is_taken, said = await slurm.test_only(make(ids.preflight_name("000000", self._clock.uid())))
         except ValueError as error:
-            return failed(subject.name, "TestOnly", str(error), "correct the manifest")
+            return failed(subject, "TestOnly", str(error), "correct the manifest")
         if is_taken:
-            return passed(subject.name, "TestOnly", said or "sbatch --test-only takes it")
-        return failed(
-            subject.name,
-            "TestOnly",
-            said,
-            "change the profile, or spec.slurm of the deployment, as Slurm says",
-        )
+            return passed(subject, "TestOnly", said or "sbatch --test-only takes it")
+        return failed(subject, "TestOnly", said, fix)
 
     # What can be seen from here
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,8 +83,8 @@ class Builder:
         if program is None:
             raise NeedsUser(
                 "Unsupported",
-                f"{self._reference.text}: the controller's PATH has neither apptainer nor singularity; put one there,"
-                " or build a .sif and write its path",
+                f"{self._reference.text}: the PATH of the stager on {socket.gethostname()} has neither apptainer nor singularity;"
+                " put one there, or build a .sif and write its path",
             )
         return program
 

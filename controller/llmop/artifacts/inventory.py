@@ -112,7 +112,7 @@ def put_back(shared_dir: Path, entry: str) -> None:
 def delete(shared_dir: Path, entry: str) -> None:
     """What was set aside, what is unfinished, and what is told of it. Raises OSError."""
     place = layout.place(shared_dir, entry)
-    for each in (*_asides(place), place.work):
+    for each in (*_asides(place), place.work, place.job):
         if each.is_dir():
             shutil.rmtree(each)
         else:

@@ -4,6 +4,7 @@
     models/<hex>/               finished weights; models/<hex>.json
     images/.staging/<hex>/      an image under way: what has been fetched stays here between attempts
     images/.staging/<hex>.lock/ whose turn it is
+    images/.staging/<hex>.job/  the Slurm job that does it, if one does: what is known of it, and its log
 
 A finished name appears by one rename: whoever sees it may use it.
 """
@@ -31,6 +32,7 @@ class Place:
     facts: Path
     work: Path
     lock: Path
+    job: Path
 
     @property
     def folder(self) -> Path:
@@ -47,6 +49,7 @@ def place(shared_dir: Path, entry: str) -> Place:
         facts=final.parent / f"{stem}.json",
         work=staging / stem,
         lock=staging / f"{stem}.lock",
+        job=staging / f"{stem}.job",
     )
 
 

@@ -1,6 +1,7 @@
 """The stager: a process that resolves or stages one artifact and tells how it goes on its standard output.
 
-It lives as long as its standard input is open: when the controller goes, however, it goes too, and the next one continues where it was.
+Beside a controller it lives as long as its standard input is open: when the controller goes, however, it goes too, and the next one
+continues where it was. In a Slurm job of its own it goes on without a controller.
 Every step may be the last one. What is finished appears by one rename; what is not is taken up again from the work directory.
 """
 
@@ -25,6 +26,7 @@ from llmop.files import lock
 POLL_S = 1.0
 ENDED = 75  # sysexits.h: EX_TEMPFAIL
 NICENESS = 10  # login nodes are shared
+IN_JOB = "--job"
 
 
 class Stager:
@@ -285,9 +287,10 @@ def _until_alone(stager: Stager) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """0 with the digest as last line, 1 with an error as last line."""
-    wanted = order.load(arguments[0])
-    os.nice(NICENESS)
+    """[--job] ORDER. 0 with the digest as last line, 1 with an error as last line."""
+    *flags, text = arguments
+    is_job = flags == [IN_JOB]
+    wanted = order.load(text)
     os.umask(0o077)
     stager = Stager(wanted, SystemClock())
     hub.prepare_environment(stager.home)
@@ -296,7 +299,9 @@ def main(arguments: list[str]) -> int:
         stager.stop()
 
     signal.signal(signal.SIGTERM, end)
-    threading.Thread(target=_until_alone, args=(stager,), daemon=True).start()
+    if not is_job:
+        os.nice(NICENESS)
+        threading.Thread(target=_until_alone, args=(stager,), daemon=True).start()
     try:
         _write(order.result_line(stager.run()))
     except LlmopError as error:

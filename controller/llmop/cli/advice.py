@@ -21,6 +21,7 @@ OF_CONDITIONS: Mapping[str, str] = {
     "ClusterUnreachable": "See whether squeue answers on the controller's machine; running replicas go on serving meanwhile.",
     "MassVanish": "See whether squeue shows your jobs on the controller's machine. "
     "Nothing is submitted or cancelled before Slurm shows them again, or says of each that it ended.",
+    "JobPending": "Wait, or say in spec.staging of the Cluster where the job may run. llmctl describe cl {cluster} shows the partitions.",
     "NotLookedYet": "Wait some seconds; if it stays so, see llmctl describe cl {cluster}.",
 }
 

@@ -9,6 +9,7 @@ REPLICA_LENGTH = 57
 SUFFIX_LENGTH = 5
 _CANARY = "canary"
 _PREFLIGHT = "preflight"
+_STAGING = "staging"
 
 _JOB_NAME = re.compile(
     r"llmop-(?P<installation>[a-z0-9]{6})-(?P<replica>[a-z0-9][a-z0-9-]*)-(?P<uid>[0-9a-f]{8})"
@@ -59,16 +60,29 @@ def preflight_name(installation: str, uid: str) -> str:
     return job_name(installation, _PREFLIGHT, uid)
 
 
+def staging_name(installation: str, uid: str) -> str:
+    """The Slurm job name of a stager."""
+    return job_name(installation, _STAGING, uid)
+
+
 def is_preflight(name: str, installation: str) -> bool:
     """Whether `name` is that of a preflight of this installation."""
-    parts = parse_job_name(name)
-    return parts is not None and parts.installation == installation and parts.replica == _PREFLIGHT
+    return _is(_PREFLIGHT, name, installation)
 
 
 def is_canary(name: str, installation: str) -> bool:
     """Whether `name` is that of a canary of this installation."""
+    return _is(_CANARY, name, installation)
+
+
+def is_staging(name: str, installation: str) -> bool:
+    """Whether `name` is that of a stager of this installation."""
+    return _is(_STAGING, name, installation)
+
+
+def _is(what: str, name: str, installation: str) -> bool:
     parts = parse_job_name(name)
-    return parts is not None and parts.installation == installation and parts.replica == _CANARY
+    return parts is not None and parts.installation == installation and parts.replica == what
 
 
 def parse_job_name(name: str) -> JobName | None:

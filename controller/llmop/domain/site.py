@@ -27,13 +27,26 @@ class Allowed:
     extra_args: tuple[str, ...] = ()  # flags of sbatch that may stand in slurm.extraArgs
 
 
+class StagingPlace(enum.StrEnum):
+    LOGIN = "Login"  # a process beside the controller
+    JOB = "Job"  # a Slurm job for each artifact
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Staging:
-    """How images and weights are brought to the shared directory: by a process beside the controller."""
+    """How images and weights are brought to the shared directory. What follows `tmp_dir` is for jobs; "" and 0 = Slurm's defaults."""
 
+    where: StagingPlace = StagingPlace.LOGIN
     hub: str = "https://huggingface.co"  # where hf:// is asked
     insecure_registries: tuple[str, ...] = ()  # asked over plain HTTP
     tmp_dir: str = ""  # where images are unpacked; "" = in the shared directory
+    python: str = ""  # one on the nodes that has llmop; "" = the controller's own
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    cpus: int = 1
+    memory_mib: int = 0
+    time_limit_s: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ class Step(enum.StrEnum):
     RESOLVING = "Resolving"
     QUEUED = "Queued"  # others are staged first
     WAITING = "Waiting"  # another process stages it
+    PENDING = "JobPending"  # the job that stages it does not run yet; the message says why
     DOWNLOADING = "Downloading"
     BUILDING = "Building"
     VERIFYING = "Verifying"
@@ -35,7 +36,10 @@ class Step(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """One artifact as last seen. Bytes; 0 = not known. A failed one says why, and when it is tried again (epoch seconds)."""
+    """One artifact as last seen. Bytes; 0 = not known. A failed one says why, and when it is tried again (epoch seconds).
+
+    `message` is also what a pending one waits for.
+    """
 
     step: Step
     done: int = 0

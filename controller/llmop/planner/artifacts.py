@@ -102,6 +102,8 @@ def words(name: str, progress: staging.Progress) -> str:
             return f"{name} waits until others are staged"
         case _Step.WAITING:
             return f"another process stages {name}"
+        case _Step.PENDING:
+            return f"the job that stages {name} waits: {progress.message}"
         case _Step.DOWNLOADING if progress.total:
             percent = min(progress.done * 100 // progress.total, 100) // PERCENT * PERCENT
             return f"{name}: {percent} % of {staging.amount(progress.total)}"

@@ -42,7 +42,8 @@ def find(
         parts = ids.parse_job_name(seen.name)
         if parts is None or parts.installation != installation or not seen.state.is_live or seen.name in live:
             continue
-        if ids.is_canary(seen.name, installation):  # whoever sent it cancels it
+        # Whoever sent them cancels them.
+        if ids.is_canary(seen.name, installation) or ids.is_staging(seen.name, installation):
             continue
         is_young = seen.submitted_at is None or now - seen.submitted_at < PREFLIGHT_LIVES_S
         if ids.is_preflight(seen.name, installation) and is_young:

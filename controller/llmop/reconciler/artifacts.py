@@ -43,6 +43,22 @@ class Runner(Protocol):
         ...
 
 
+class Jobs(Protocol):
+    """Carries out orders in jobs of a cluster (`reconciler.staging_jobs.StagingJobs` is one)."""
+
+    async def run(self, cluster: str, wanted: order.Order, report: Callable[[staging.Progress], None]) -> str:
+        """The digest. Raises NeedsUser or Unavailable. Cancelled, it leaves the job to the next one that asks."""
+        ...
+
+    def give_up(self, cluster: str, wanted: order.Order) -> None:
+        """Nobody wants it any more."""
+        ...
+
+    def is_there(self, shared_dir: str, entry: str) -> bool:
+        """As a `Runner` says it."""
+        ...
+
+
 class NoRunner:
     """Where nothing is staged: references are told to be unavailable."""
 
@@ -69,6 +85,10 @@ class _Job:
     staging: site.Staging
     secrets: tuple[str, ...]
 
+    @property
+    def is_by_job(self) -> bool:
+        return self.staging.where is site.StagingPlace.JOB and bool(self.digest)
+
 
 @dataclasses.dataclass(slots=True)
 class _Work:
@@ -85,16 +105,20 @@ class _Work:
 
 
 class Stagers:
-    """`spawn` runs a coroutine beside the passes; `wake` is called with the key of a deployment for which something is new."""
+    """`runner` works beside this controller, `jobs` in jobs of the clusters that ask for it: then only what a reference is now is found
+    out here. `spawn` runs a coroutine beside the passes; `wake` is called with the key of a deployment for which something is new.
+    """
 
     def __init__(
         self,
         runner: Runner,
+        jobs: Jobs,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         wake: Callable[[queue.Key], None],
     ) -> None:
         self._runner = runner
+        self._jobs = jobs
         self._clock = clock
         self._spawn = spawn
         self._wake = wake
@@ -147,7 +171,7 @@ class Stagers:
             return True
         thread = self._threads.setdefault(job.shared_dir, file_threads.FileThreads("artifacts"))
         try:
-            is_there = await thread.run(self._runner.is_there, *place)
+            is_there = await thread.run((self._jobs if job.is_by_job else self._runner).is_there, *place)
         except OSError as error:
             _log.warning(
                 "the shared directory cannot be read",
@@ -178,6 +202,8 @@ class Stagers:
 
     def _drop(self, job: _Job) -> None:
         work = self._work.pop(job)
+        if job.is_by_job:
+            self._jobs.give_up(job.cluster, _order(job))
         if work.task is not None:
             work.task.cancel()
 
@@ -186,10 +212,7 @@ class Stagers:
             return
         work.task = asyncio.current_task()
         try:
-            if job.digest and self._slots.locked():
-                self._heard(job, work, staging.Progress(step=_Step.QUEUED))
-            async with self._slots:
-                digest = await self._runner.run(_order(job), lambda seen: self._heard(job, work, seen))
+            digest = await self._carry_out(job, work)
         except NeedsUser as error:
             work.failures += 1
             message = f"{error}; it is tried again every {ASK_AGAIN_S / 60:.0f} minutes"
@@ -206,6 +229,17 @@ class Stagers:
         finally:
             work.task, work.is_started = None, False
         self._tell(work)
+
+    async def _carry_out(self, job: _Job, work: _Work) -> str:
+        def report(seen: staging.Progress) -> None:
+            self._heard(job, work, seen)
+
+        if job.is_by_job:
+            return await self._jobs.run(job.cluster, _order(job), report)
+        if job.digest and self._slots.locked():
+            report(staging.Progress(step=_Step.QUEUED))
+        async with self._slots:
+            return await self._runner.run(_order(job), report)
 
     def _failed(
         self, job: _Job, work: _Work, reason: str, message: str, after_s: float, *, needs_user: bool

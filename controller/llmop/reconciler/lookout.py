@@ -1,7 +1,7 @@
 """The half of the reconciler that looks at clusters: when to look, what follows from what was seen, and what people are told."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -46,6 +46,9 @@ class Lookout:
         self._blind_until = outside.clock.monotonic()
         self._seen_at = (outside.clock.now(), outside.clock.monotonic())
         self.agents: ports.Agents = ports.NoAgents()
+        self.looked: Callable[[str], None] = lambda _name: (
+            None
+        )  # called with the name of a cluster after each look at it
 
     @property
     def timing(self) -> values.Timing:
@@ -143,8 +146,7 @@ class Lookout:
         watch = self.watch(name)
         if watch is None:
             return
-        if await self._store.epoch() != self._epoch:
-            raise errors.Deposed(self._epoch)
+        await self.confirm()
         await self._announce(watch)
         replicas = await self._replicas_on(name)
         owner = self._mirror.get(resources.CLUSTER, "", name)
@@ -160,6 +162,7 @@ class Lookout:
         if owner is not None:
             here = [each for each in self._gatherer.known()[1].values() if each.cluster == name]
             changed = await watch.prove(owner, here) or changed
+        self.looked(name)
         waiting = {each.deployment_uid for each in replicas if each.submission.state in replica.UNRESOLVED}
         missing = {each.deployment_uid for each in replicas if each.missing_since is not None}
         for each in self._mirror.all(resources.MODEL_DEPLOYMENT):
@@ -167,6 +170,11 @@ class Lookout:
                 self._queue.add(queue.Key(kind=each.kind, namespace=each.namespace, name=each.name))
         if changed or watch.is_current:
             self._queue.add(queue.Key(kind=resources.CLUSTER, namespace="", name=name))
+
+    async def confirm(self) -> None:
+        """Raises Deposed when another controller has taken over."""
+        if await self._store.epoch() != self._epoch:
+            raise errors.Deposed(self._epoch)
 
     async def _announce(self, watch: observe.ClusterWatch) -> None:
         """Tells the agents of this cluster where this controller is; they may run since long before it."""

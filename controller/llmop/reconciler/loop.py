@@ -27,6 +27,7 @@ from llmop.reconciler import (
     prepare,
     queue,
     routes,
+    staging_jobs,
     submit,
     tasks,
 )
@@ -75,7 +76,19 @@ class Reconciler:
         )
         self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_acknowledged)
         self._agents: ports.Agents = ports.NoAgents()
-        self._stagers = artifacts.Stagers(outside.stage, outside.clock, spawn=self.spawn, wake=self.queue.add)
+        self._staging_jobs = staging_jobs.StagingJobs(
+            outside.clock,
+            installation,
+            watch=self.lookout.watch,
+            confirm=self.lookout.confirm,
+            cancel=lambda watch, job_ids: self._canceller.cancel(
+                watch, job_ids, queue.Key(kind=resources.CLUSTER, namespace="", name=watch.site.name)
+            ),
+        )
+        self.lookout.looked = self._staging_jobs.looked
+        self._stagers = artifacts.Stagers(
+            outside.stage, self._staging_jobs, outside.clock, spawn=self.spawn, wake=self.queue.add
+        )
         preparer = prepare.Preparer(
             outside.store,
             self._mirror,

@@ -154,8 +154,8 @@ class ClusterWatch:
         before, era = self._clock.monotonic(), self._era
         snapshot = await self._look()
         self._last_s = self._clock.monotonic() - before
-        # Ended replicas hold nothing and end by themselves: only live ones make the cluster busy.
-        is_idle = not any(each.end is None for each in replicas)
+        # Ended replicas hold nothing and end by themselves: only live ones, and jobs that stage, make the cluster busy.
+        is_idle = not (any(each.end is None for each in replicas) or self._is_staging())
         if era != self._era:
             return False
         if not snapshot.is_complete:
@@ -175,6 +175,12 @@ class ClusterWatch:
         changed = await self._ask_history(replicas) or changed
         self._schedule(jitter, is_idle=is_idle)
         return changed
+
+    def _is_staging(self) -> bool:
+        return any(
+            ids.is_staging(name, self._installation) and any(seen.state.is_live for seen in found)
+            for name, found in self._jobs.items()
+        )
 
     async def _look(self) -> job.Snapshot:
         """A snapshot with our jobs under the names that we gave them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.texts import HOSTILE
 
-from llmop.cluster.slurm.script import batch_script, sbatch_argv
+from llmop.cluster.slurm.script import batch_script, sbatch_argv, staging_script
 from llmop.domain.job import JobRequest
 
 
@@ -49,6 +49,23 @@ def run(text: str, directory: Path, **variables: str) -> list[str]:
     )
     assert not (directory / "pwned").exists()
     return result.read_bytes().decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_an_order_reaches_the_stager_unchanged_and_proxies_of_the_site_stay(
+    value: str, tmp_path: Path
+) -> None:
+    text = staging_script(python="python", order=value, prelude=["export VALUE=of-the-prelude"])
+    assert [
+        "-I",
+        "-m",
+        "llmop.artifacts.worker",
+        "--job",
+        value,
+        "0077",
+        "of-the-prelude",
+        "http://proxy",
+    ] == run(text, tmp_path, http_proxy="http://proxy")
 
 
 @pytest.mark.parametrize("value", HOSTILE)

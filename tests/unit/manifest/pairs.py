@@ -222,6 +222,42 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "orphanGracePeriod": "2s",
         },
     ),
+    (
+        "Cluster",
+        {
+            "driver": "slurm",
+            "sharedDir": "/a",
+            "staging": {
+                "where": "Job",
+                "python": "/a",
+                "partition": "a",
+                "account": "a",
+                "qos": "a",
+                "cpus": 2,
+                "memory": "1Gi",
+                "timeLimit": "1h",
+            },
+        },
+        {
+            "driver": "slurm",
+            "sharedDir": "/a",
+            "staging": {
+                "where": "Job",
+                "python": "/b",
+                "partition": "b",
+                "account": "b",
+                "qos": "b",
+                "cpus": 3,
+                "memory": "2Gi",
+                "timeLimit": "2h",
+            },
+        },
+    ),
+    (
+        "Cluster",
+        {"driver": "slurm", "sharedDir": "/a", "staging": {"where": "Login"}},
+        {"driver": "slurm", "sharedDir": "/a", "staging": {"where": "Job"}},
+    ),
 ]
 CONVERT: dict[str, Any] = {
     "ModelDeployment": convert.deployment,

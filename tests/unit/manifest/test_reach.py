@@ -11,7 +11,7 @@ from llmop.manifest import admit, explain
 from llmop.manifest.schema_v1alpha1 import SPECS
 
 # It takes one value only, so there is nothing to tell the planner.
-ONE_VALUE = {"spec.rolloutStrategy.type", "spec.staging.where"}
+ONE_VALUE = {"spec.rolloutStrategy.type"}
 
 
 def fields(kind: str) -> set[str]:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from llmop.artifacts import order
-from llmop.domain import artifact, resources, staging
+from llmop.domain import artifact, resources, site, staging
 from llmop.domain.errors import NeedsUser, Unavailable
 from llmop.domain.staging import Progress, Step
+from llmop.planner import artifacts as decisions
 from llmop.planner import values
 from llmop.reconciler import artifacts, queue
 from llmop.testing import builders as make
@@ -51,13 +52,33 @@ class Runner:
         return entry in self.there
 
 
+class Jobs:
+    """Orders under way in jobs of a cluster, ended by the test."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.clusters: list[str] = []
+        self.given_up: list[order.Order] = []
+        self._runner = runner
+
+    async def run(self, cluster: str, wanted: order.Order, report: Callable[[Progress], None]) -> str:
+        self.clusters.append(cluster)
+        return await self._runner.run(wanted, report)
+
+    def give_up(self, cluster: str, wanted: order.Order) -> None:
+        self.given_up.append(wanted)
+
+    def is_there(self, shared_dir: str, entry: str) -> bool:
+        return self._runner.is_there(shared_dir, entry)
+
+
 class Bench:
     def __init__(self) -> None:
         self.runner = Runner()
+        self.jobs = Jobs(self.runner)
         self.clock = FakeClock(start=make.NOW)
         self.woken: list[queue.Key] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.stagers = artifacts.Stagers(self.runner, self.clock, self._spawn, self.woken.append)
+        self.stagers = artifacts.Stagers(self.runner, self.jobs, self.clock, self._spawn, self.woken.append)
         self.where = make.where()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -219,3 +240,44 @@ async def test_what_was_there_is_looked_for_again_after_a_while(bench: Bench) ->
 async def test_a_directory_that_cannot_be_read_is_not_known(bench: Bench) -> None:
     bench.runner.is_broken = True
     assert staging.View(digest=COMMIT) == await bench.view(COMMIT)
+
+
+BY_JOB = site.Staging(where=site.StagingPlace.JOB)
+
+
+async def test_a_cluster_that_asks_for_jobs_gets_them_for_all_but_the_question_what_a_reference_is(
+    bench: Bench,
+) -> None:
+    bench.where = make.where(staging=BY_JOB)
+    await bench.keep("")
+    assert [] == bench.jobs.clusters
+    bench.runner.ends[0].set_result(COMMIT)
+    await bench.rest()
+    for digest in ("c" * 40, "d" * 40, COMMIT):
+        await bench.keep(digest, key=queue.Key(kind=KEY.kind, namespace="default", name=digest))
+    assert [make.CLUSTER] * 3 == bench.jobs.clusters  # Slurm says how many at a time
+    bench.runner.reports[-1](Progress(step=Step.PENDING, message="job 7: Resources: all nodes are busy"))
+    seen = (await bench.view(COMMIT)).progress
+    assert seen is not None
+    words = f"the job that stages {REFERENCE.text} waits: job 7: Resources: all nodes are busy"
+    assert words == decisions.words(REFERENCE.text, seen)
+
+
+async def test_a_job_is_given_up_only_when_nobody_wants_it(bench: Bench) -> None:
+    bench.where = make.where(staging=BY_JOB)
+    await bench.keep(COMMIT)
+    await bench.keep(COMMIT, key=OTHER)
+    await bench.keep()
+    assert [] == bench.jobs.given_up
+    await bench.keep(key=OTHER)
+    assert [COMMIT] == [each.digest for each in bench.jobs.given_up]
+
+
+async def test_a_controller_that_ends_gives_up_no_job(bench: Bench) -> None:
+    bench.where = make.where(staging=BY_JOB)
+    await bench.keep(COMMIT)
+    for task in bench.tasks:
+        task.cancel()
+    await asyncio.gather(*bench.tasks, return_exceptions=True)
+    assert 1 == bench.runner.cancelled
+    assert [] == bench.jobs.given_up

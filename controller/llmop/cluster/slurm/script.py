@@ -25,6 +25,7 @@ _OWN_OPTIONS = frozenset(
 )
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_START = ("#!/bin/bash", "set -u", "umask 077")
 _MOST_NOTICE_S = 65535  # of --signal, sbatch(1)
 
 
@@ -43,27 +44,19 @@ def batch_script(
     `prelude` is the site's shell lines, taken as they are; `environment` is exported after it. Raises ValueError for
     what a script cannot hold.
     """
-    _printable("python", python)
-    if not python or python.startswith("-"):
-        raise ValueError(f"python: {python!r} is no command; give a name or an absolute path")
+    _command(python)
     for field, path in (("agent", agent), ("config", config)):
         _printable(field, path)
         if not path.startswith("/"):
             raise ValueError(f"{field}: {path!r} is not an absolute path")
     lines = [
-        "#!/bin/bash",
-        "set -u",
-        "umask 077",
+        *_START,
         "# srun refuses to work with a token, and calls inside the cluster must not go through a proxy.",
         "unset SLURM_JWT http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY",
         "# Since 22.05 srun no longer takes --cpus-per-task from the job.",
         'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',
     ]
-    if prelude:
-        for line in prelude:
-            _printable("prelude", line)
-        # Shell start-up files of sites often read variables that are not set.
-        lines += ["set +u", *prelude, "set -u"]
+    lines += _prepared(prelude)
     for name, value in (environment or {}).items():
         _printable(f"environment[{name}]", value)
         if not _VARIABLE.fullmatch(name):
@@ -71,6 +64,24 @@ def batch_script(
         lines.append(f"export {name}={shlex.quote(value)}")
     lines.append(shlex.join(["exec", python, "-I", agent, "--config", config]))
     return "\n".join(lines) + "\n"
+
+
+def staging_script(*, python: str, order: str, prelude: Sequence[str] = ()) -> str:
+    """The script of a job that stages an artifact: prepare, then become the stager. What proxies the site has set stay set.
+
+    `python` is one that has llmop, `order` what `artifacts.order.Order.dump` gives. Raises ValueError for what a script cannot hold.
+    """
+    _command(python)
+    _printable("order", order)
+    stager = ["exec", python, "-I", "-m", "llmop.artifacts.worker", "--job", order]
+    return "\n".join([*_START, *_prepared(prelude), shlex.join(stager)]) + "\n"
+
+
+def _prepared(prelude: Sequence[str]) -> list[str]:
+    for line in prelude:
+        _printable("prelude", line)
+    # Shell start-up files of sites often read variables that are not set.
+    return ["set +u", *prelude, "set -u"] if prelude else []
 
 
 def sbatch_argv(request: JobRequest) -> list[str]:
@@ -119,6 +130,12 @@ def sbatch_argv(request: JobRequest) -> list[str]:
         _one_line(f"options[{name}]", value)
         argv.append(f"--{name}={value}" if value else f"--{name}")
     return argv
+
+
+def _command(python: str) -> None:
+    _printable("python", python)
+    if not python or python.startswith("-"):
+        raise ValueError(f"python: {python!r} is no command; give a name or an absolute path")
 
 
 def _printable(field: str, value: str) -> None:

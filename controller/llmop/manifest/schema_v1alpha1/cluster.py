@@ -14,14 +14,6 @@ def _python(value: str) -> str:
     return value
 
 
-def _where(value: str) -> str:
-    if value == "Job":
-        raise fields.unsupported(f"{value!r} is not supported in this version; write Login")
-    if value != "Login":
-        raise fields.invalid(f"{value!r} is not allowed here; write Login")
-    return value
-
-
 class Allowed(fields.Fields):
     """What manifests may name here. A field that is left out allows anything, an empty list nothing."""
 
@@ -73,10 +65,10 @@ class PollInterval(fields.Fields):
 class Staging(fields.Fields):
     """How images and weights are brought to the shared directory."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"partition", "cpus"})
-
-    where: Annotated[str, AfterValidator(_where)] = Field(
-        default="Login", description="Login: a process beside the controller does it."
+    where: Literal["Login", "Job"] = Field(
+        default="Login",
+        description="Login: a process beside the controller fetches them and makes the images. Job: a Slurm job does, one for each; "
+        "what a tag or a branch is now the controller still asks itself.",
     )
     hub: fields.HttpAddress = Field(
         default="https://huggingface.co", description="Where hf:// models are asked for: a hub or its mirror."
@@ -90,6 +82,44 @@ class Staging(fields.Fields):
         default=None,
         description="Directory on a local disk where images are unpacked while they are made; left out: in the shared directory.",
     )
+    python: fields.AbsolutePath | None = Field(
+        default=None,
+        description="With where: Job. Python on the nodes that has llmop installed; left out: the controller's own, which the nodes "
+        "must see under the same path.",
+    )
+    partition: fields.SlurmList | None = Field(
+        default=None, description="With where: Job. Partition, or several joined by commas."
+    )
+    account: fields.SlurmWord | None = Field(
+        default=None, description="With where: Job. Account that is charged."
+    )
+    qos: fields.SlurmWord | None = Field(default=None, description="With where: Job. Quality of service.")
+    cpus: int | None = Field(
+        default=None, ge=1, le=4096, description="With where: Job. CPUs of the job; 1 when left out."
+    )
+    memory: fields.Memory | None = Field(
+        default=None, description="With where: Job. Memory of the job, like 16Gi."
+    )
+    time_limit: fields.SlurmDuration | None = Field(
+        default=None,
+        description="With where: Job. Walltime of the job, like 4h. What a job could not finish the next one takes up.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_job(self) -> Self:
+        of_jobs = {
+            "python": self.python,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "cpus": self.cpus,
+            "memory": self.memory,
+            "timeLimit": self.time_limit,
+        }
+        given = [name for name, value in of_jobs.items() if value is not None]
+        if given and self.where != "Job":
+            raise fields.invalid_below(*((name, "is for where: Job; remove it") for name in given))
+        return self
 
 
 class ClusterSpec(fields.Fields):
@@ -132,3 +162,11 @@ class ClusterSpec(fields.Fields):
     orphan_grace_period: fields.FineDuration = Field(
         default="300s", description="How long such a job is left alone first."
     )
+
+    @model_validator(mode="after")
+    def _has_slurm_for_jobs(self) -> Self:
+        if self.driver != "slurm" and self.staging.where == "Job":
+            raise fields.invalid_below(
+                ("staging.where", "'Job' is for clusters with driver: slurm; write Login")
+            )
+        return self
