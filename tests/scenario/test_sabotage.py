@@ -7,7 +7,7 @@ import pytest
 
 from llmop.domain import endpoint, replica
 from llmop.planner import assess, compute, drain, orphans, rollout, routes, values
-from llmop.testing import simulation
+from llmop.testing import leaders, simulation
 
 SEEDS = 40
 # Where little goes wrong the planner's own decisions are what is seen; what others do needs a wilder world.
@@ -97,6 +97,19 @@ def forgets_replicas_of_the_deleted(patch: Patch) -> None:
     patch.setattr(compute, "plan", spoiled)
 
 
+def ends_jobs_of_that_number_everywhere(patch: Patch) -> None:
+    cancel = leaders.TappedCluster.cancel
+
+    async def spoiled(self: leaders.TappedCluster, job_ids: Sequence[str]) -> str:
+        leader = self._leader
+        for watch in leader.reconciler.fleet.watches.values():
+            if watch.cluster is not self:
+                await cancel(watch.cluster, job_ids)  # type: ignore[arg-type]
+        return await cancel(self, job_ids)
+
+    patch.setattr(leaders.TappedCluster, "cancel", spoiled)
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule", "setting"),
     [
@@ -111,6 +124,11 @@ def forgets_replicas_of_the_deleted(patch: Patch) -> None:
         (makes_one_too_many, "never more jobs than desired + surge", CALM),
         (takes_all_jobs_for_its_own, "other people's jobs are never touched", WILD),
         (routes_to_the_silent, "no request is routed to a replica that is dead", CALM),
+        (
+            ends_jobs_of_that_number_everywhere,
+            "what goes wrong on one cluster touches nothing on another",
+            CALM,
+        ),
         (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time", CALM),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

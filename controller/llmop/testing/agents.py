@@ -12,7 +12,7 @@ from llmop.channel import desk
 from llmop.clock import Clock
 from llmop.domain import errors, replica
 from llmop.testing.slurm_text import VirtualJob
-from llmop.testing.virtual_slurm import Signal, VirtualSlurm
+from llmop.testing.virtual_slurm import Signal
 
 CONTROLLER_WAIT_S = 30.0
 TERM_BUDGET_S = 25.0
@@ -60,7 +60,6 @@ Letter = Callable[
 class Surroundings(Protocol):
     """What an agent has around it."""
 
-    slurm: VirtualSlurm
     claims: dict[str, tuple[str, int]]  # the links, by job name
     engines: list[Engine]
 
@@ -89,12 +88,16 @@ class Surroundings(Protocol):
         """The replica.json of a job."""
         ...
 
+    def finish(self, job: VirtualJob, exit_code: int) -> None:
+        """Its process ends."""
+        ...
+
     def write_end(self, job: VirtualJob, end: replica.End) -> None:
         """exit.json."""
         ...
 
-    def loses_message(self) -> bool:
-        """This message goes wrong."""
+    def loses_message(self, node: str) -> bool:
+        """This message of a node goes wrong."""
         ...
 
 
@@ -173,7 +176,7 @@ class Agent:
         if at is None and self._around.is_walled(self.node) and not self._has_asked:
             self._has_asked = True
             self._around.post(self._ask_by_file)
-        if at is None or self._around.loses_message():
+        if at is None or self._around.loses_message(self.node):
             return None
         return await self._claim(at)
 
@@ -265,7 +268,7 @@ class Agent:
         at = self._around.reach(self.node)
         if at is not None:
             period_s = at.period_s
-            if not self._around.loses_message():
+            if not self._around.loses_message(self.node):
                 await self._report(at)
         elif self._around.is_walled(self.node):
             self._write()
@@ -375,14 +378,14 @@ class Agent:
         if self.engine is not None:
             self.engine.gone_at = self._around.clock.now()
         at = self._around.reach(self.node)
-        if at is not None and not self._around.loses_message():
+        if at is not None and not self._around.loses_message(self.node):
             await self._report(at, end)
         elif at is None and self._around.is_walled(self.node):
             self._write(end)
         self._exit(0)
 
     def _exit(self, code: int) -> None:
-        self._around.slurm.finish(self.job, code)
+        self._around.finish(self.job, code)
 
     # What Slurm does to it
 

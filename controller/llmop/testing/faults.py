@@ -41,7 +41,11 @@ def _ours(world: World, *phases: Phase) -> list[VirtualJob]:
 
 
 def _agent(world: World, source: random.Random) -> agents.Agent | None:
-    known = [each for each in world.agents.values() if each.engine is not None]
+    known = [
+        each
+        for job, each in world.agents.items()
+        if each.engine is not None and world.cluster_of(job) == builders.CLUSTER
+    ]
     return source.choice(known) if known else None
 
 
@@ -525,16 +529,17 @@ class Users:
         )
 
     async def _delete_replica(self) -> None:
-        listing = await self.world.store.list(resources.REPLICA)
-        if listing.items:
-            await self._delete(resources.REPLICA, self._source.choice(listing.items).name)
+        listed = (await self.world.store.list(resources.REPLICA)).items
+        theirs = [each for each in listed if each.spec.get("cluster") == builders.CLUSTER]
+        if theirs:
+            await self._delete(resources.REPLICA, self._source.choice(theirs).name)
 
     async def stop(self) -> None:
         """Everybody wants something that can work, and then wants nothing more."""
         self.is_over = True
         self.world.interlopers = []
         for each in (await self.world.store.list(resources.MODEL_DEPLOYMENT)).items:
-            if each.deleted_at is None:
+            if each.deleted_at is None and each.name in DEPLOYMENTS:
                 self._version += 100
                 if each.spec.get("paused"):
                     await self._rollout(each.name, rollout.pausing(False))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmop.domain import endpoint, ids, replica, resources, site
 from llmop.domain.job import Snapshot
 from llmop.planner import assess, drain, rollout, values
+from llmop.testing.agents import Engine
 from llmop.testing.slurm_text import Phase, VirtualJob
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ CATCH_UP_S = (
 ORPHAN_SWEEPS = (
     45  # looks of 20 s with a controller and a Slurm that answer: grace time, polls and cancellations fit in
 )
+ELSEWHERE = "what goes wrong on one cluster touches nothing on another"
+QUIET_START_S = 1800.0  # controllers die and the store is away meanwhile
 _HOLDING = frozenset({Phase.PENDING, Phase.CONFIGURING, Phase.RUNNING, Phase.SUSPENDED})
 _WITHOUT_JOB = frozenset({replica.SubmissionState.ENDED, replica.SubmissionState.REJECTED})
 _OURS = frozenset({replica.DrainReason.REPLACED, replica.DrainReason.SCALED_DOWN})
@@ -79,10 +82,23 @@ class Judge:
                     action.replica.submission.job_id,
                     action.drain.deadline_at,
                 )
+        self._elsewhere(leader, plan)
         self._rows(desired, seen, plan)
         self._floor(desired, seen, plan)
         self._given_up(plan)
         self._pause(desired, plan)
+
+    def _elsewhere(self, leader: "Leader", plan: values.Plan) -> None:
+        if leader is not self._world.leader:
+            return  # what a deposed one plans is refused; what it does is seen by `cancels`
+        serving = {each.uid for each in self._world.engines if self._is_left_alone(each)}
+        for action in plan.actions:
+            if isinstance(action, values.StartDrain | values.RecordEnd) and action.replica.uid in serving:
+                raise Violation(ELSEWHERE, f"{leader.name}: {type(action).__name__} {action.replica.name}")
+
+    def _is_left_alone(self, engine: Engine | None) -> bool:
+        """It serves on the cluster on which nothing goes wrong, and nobody wants it otherwise."""
+        return engine is not None and engine.proven_at is not None and engine.node == self._world.calm_node
 
     def _given_up(self, plan: values.Plan) -> None:
         """A fleet that is gone in one snapshot is believed gone only when a second one says so too."""
@@ -124,7 +140,7 @@ class Judge:
             return False
         if each.submission.job_id is None:
             return True
-        own = self._world.slurm.job(each.submission.job_id)
+        own = self._world.places[each.cluster].slurm.job(each.submission.job_id)
         return (
             own is not None
             and own.name == each.submission.job_name
@@ -186,12 +202,15 @@ class Judge:
                     "a pause makes what serves", f"revision {action.replica.revision}, not {min(staying)}"
                 )
 
-    def cancels(self, leader: "Leader", job_ids: Sequence[str]) -> None:
+    def cancels(self, leader: "Leader", cluster: str, job_ids: Sequence[str]) -> None:
         world = self._world
         for job_id in job_ids:
-            job = world.slurm.job(job_id)
+            job = world.places[cluster].slurm.job(job_id)
             if job is None:
                 continue
+            agent = world.agents.get(job)
+            if agent is not None and self._is_left_alone(agent.engine):
+                raise Violation(ELSEWHERE, f"{leader.name} cancels job {job_id} ({job.name})")
             if job in world.foreign:
                 raise Violation(
                     "other people's jobs are never touched",
@@ -307,6 +326,7 @@ class Judge:
             for each in gateway.routed().values():
                 self._is_servable(gateway, each)
         self._one_engine()
+        self._quiet_serves()
         await self._jobs()
 
     def _catches_up(self, gateway: "Gateway") -> None:
@@ -315,6 +335,15 @@ class Judge:
         self._behind[gateway.name] = (version, since if known == version else now)
         if known == version and now - since > CATCH_UP_S:
             raise Violation("gateways get new tables at once", f"{gateway.name} has an older one")
+
+    def _quiet_serves(self) -> None:
+        """Whatever happens on the other cluster: started within a while, and then for ever."""
+        world = self._world
+        proven = [each for each in world.engines if self._is_left_alone(each)]
+        if gone := [each for each in proven if each.gone_at is not None]:
+            raise Violation(ELSEWHERE, f"the engine of job {gone[0].job_id} ({gone[0].job_name}) is gone")
+        if world.clock.now() - world.start > QUIET_START_S and len(proven) != world.quiet_replicas:
+            raise Violation(ELSEWHERE, f"{len(proven)} of {world.quiet_replicas} replicas serve there")
 
     def _one_engine(self) -> None:
         world = self._world
@@ -339,7 +368,7 @@ class Judge:
             for each in (await world.store.list(resources.REPLICA)).items
             if each.owner is not None and each.owner.uid in deployments
         }
-        jobs = [job for job in world.slurm.jobs() if job.phase in _HOLDING and job not in world.foreign]
+        jobs = self._live_jobs()
         by_name: dict[str, list[VirtualJob]] = {}
         for job in jobs:
             by_name.setdefault(job.name, []).append(job)
@@ -347,10 +376,9 @@ class Judge:
             # Where the site takes the singleton away the claim keeps twins apart: see `_one_engine`.
             if sum(job.phase is not Phase.PENDING and job.request.singleton for job in same) > 1:
                 raise Violation("never two live jobs for one replica", f"{name}: {[job.id for job in same]}")
-        leader = world.leader
-        watch = leader.reconciler.fleet.watches.get("main") if leader is not None else None
-        can_act = watch is not None and watch.is_current and not watch.braked
+        able = {name for name in world.places if self._can_act(name)}
         for job in jobs:
+            can_act = world.cluster_of(job) in able
             ledger = ledgers.get(job.name)
             is_owned = (
                 ledger is not None
@@ -374,6 +402,19 @@ class Judge:
         for counter in (self._orphaned, self._overdue):
             for job in counter.keys() - set(jobs):
                 del counter[job]
+
+    def _live_jobs(self) -> list[VirtualJob]:
+        return [
+            job
+            for place in self._world.places.values()
+            for job in place.slurm.jobs()
+            if job.phase in _HOLDING and job not in self._world.foreign
+        ]
+
+    def _can_act(self, cluster: str) -> bool:
+        leader = self._world.leader
+        watch = leader.reconciler.fleet.watches.get(cluster) if leader is not None else None
+        return watch is not None and watch.is_current and not watch.braked
 
     def _should_be_gone(self, job: VirtualJob) -> bool:
         agent = self._world.agents.get(job)
@@ -400,11 +441,7 @@ class Judge:
             if each.status.get("readyReplicas") != each.spec.get("replicas", 1):
                 return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {each.spec.get('replicas', 1)}"
             wanted += int(each.spec.get("replicas", 1))
-        jobs = [
-            job
-            for job in world.slurm.jobs()
-            if job.phase in _HOLDING and job not in world.foreign and self._is_ours(job)
-        ]
+        jobs = [job for job in self._live_jobs() if self._is_ours(job)]
         if len(jobs) != wanted:
             return f"{len(jobs)} jobs for {wanted} replicas: {[(job.id, job.name) for job in jobs]}"
         for gateway in world.gateways:

@@ -51,13 +51,13 @@ class Surroundings(Protocol):
         """Between what a controller has read and what it writes somebody else may write."""
         ...
 
-    def delay(self, call: str) -> float:
-        """How long this call of the cluster takes, seconds of virtual time."""
+    def delay(self, cluster: str, call: str) -> float:
+        """How long this call of a cluster takes, seconds of virtual time."""
         ...
 
-    def will_cancel(self, leader: "Leader", job_ids: Sequence[str]) -> None: ...
+    def will_cancel(self, leader: "Leader", cluster: str, job_ids: Sequence[str]) -> None: ...
 
-    def looked(self, snapshot: job.Snapshot) -> None: ...
+    def looked(self, cluster: str, snapshot: job.Snapshot) -> None: ...
 
     def wrote(self) -> None:
         """Something is about to be committed."""
@@ -206,24 +206,25 @@ class TappedStore:
 
 
 class TappedCluster:
-    """A controller's commands. Implements `driver.Cluster`."""
+    """A controller's commands on one cluster. Implements `driver.Cluster`."""
 
-    def __init__(self, inner: driver.Cluster, leader: Leader) -> None:
+    def __init__(self, name: str, inner: driver.Cluster, leader: Leader) -> None:
+        self._name = name
         self._inner = inner
         self._leader = leader
 
     async def submit(self, request: job.JobRequest) -> job.SubmitOutcome:
         await self._leader.gate("before sbatch", _EFFECT)
         outcome = await self._inner.submit(request)
-        await self._leader.wait(self._leader.around.delay("submit"))
+        await self._leader.wait(self._leader.around.delay(self._name, "submit"))
         await self._leader.gate("after sbatch", _EFFECT)
         return outcome
 
     async def snapshot(self) -> job.Snapshot:
         snapshot = await self._inner.snapshot()
-        seconds = self._leader.around.delay("snapshot")
+        seconds = self._leader.around.delay(self._name, "snapshot")
         await self._leader.wait(seconds)
-        self._leader.around.looked(snapshot)
+        self._leader.around.looked(self._name, snapshot)
         return dataclasses.replace(snapshot, taken_at=round(snapshot.taken_at + seconds, 6))
 
     async def history(self, names: Sequence[str], since: float) -> job.History:
@@ -231,7 +232,7 @@ class TappedCluster:
 
     async def cancel(self, job_ids: Sequence[str]) -> str:
         await self._leader.gate("before scancel", _EFFECT)
-        self._leader.around.will_cancel(self._leader, job_ids)
+        self._leader.around.will_cancel(self._leader, self._name, job_ids)
         problem = await self._inner.cancel(job_ids)
         await self._leader.gate("after scancel", _EFFECT)
         return problem

@@ -6,6 +6,7 @@ fixed order, until nobody has. What must always hold is in `invariants`, what go
 
 import asyncio
 import collections
+import dataclasses
 import functools
 import heapq
 import random
@@ -22,9 +23,13 @@ from llmop.store import interface
 from llmop.testing import agents, builders, film, invariants, leaders
 from llmop.testing.clock import FakeClock
 from llmop.testing.slurm_text import VirtualJob
-from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm
+from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm, constant
 
 GATEWAYS = 2
+CALM = "calm"  # a second cluster, on which nothing goes wrong
+QUIET = "quiet"  # the deployment there, which its users leave alone
+QUIET_REPLICAS = 2
+CALM_NODE = "quiet1"
 SPINS = 400  # passes at one moment of virtual time; more are a pass that never comes to rest
 SWEEP_S = 20.0
 RETENTION_S = 1800.0
@@ -59,8 +64,17 @@ class Gateway:
         }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A cluster: its Slurm, and what lies in its shared directory."""
+
+    slurm: VirtualSlurm
+    files: leaders.Files
+
+
 class World:
-    """`installation` is that of the store, whose calls must not wait for a thread. Use: `begin`, then `run` as long as wanted, `end` last."""
+    """Two clusters, one controller at a time. What goes wrong goes wrong on the first, or with what both have: controllers, the store,
+    gateways. `installation` is that of the store, whose calls must not wait for a thread. Use: `begin`, then `run` as long as wanted, `end` last."""
 
     def __init__(
         self,
@@ -82,6 +96,16 @@ class World:
         self.slurm = VirtualSlurm(clock, shape=shape, seed=seed, hooks=self)
         self.film: film.Film = self.slurm.film
         self.files = leaders.Files()
+        calm = Shape(
+            nodes={CALM_NODE: QUIET_REPLICAS + 2},
+            queue_wait=constant(0),
+            completing=constant(0),
+            purge_lag=constant(0),
+        )
+        self.places = {
+            builders.CLUSTER: Place(self.slurm, self.files),
+            CALM: Place(VirtualSlurm(clock, shape=calm, seed=seed, hooks=self), leaders.Files()),
+        }
         self.claims: dict[str, tuple[str, int]] = {}
         self.engines: list[agents.Engine] = []
         self.agents: dict[VirtualJob, agents.Agent] = {}
@@ -104,6 +128,7 @@ class World:
         self.transitions: collections.Counter[tuple[str, str]] = collections.Counter()
         self.reasons: collections.Counter[str] = collections.Counter()
         self.interlopers: list[Callable[[], Awaitable[None]]] = []  # users who write between read and write
+        self.calm_node, self.quiet_replicas = CALM_NODE, QUIET_REPLICAS
         self.judge = invariants.Judge(self)
         self.writer = Writer(store, clock, self._hint)
         self.period_s = period_s
@@ -112,6 +137,7 @@ class World:
         self._poll_s = poll_s
         self._random = random.Random(f"{seed}/world")
         self._agents_random = random.Random(f"{seed}/agents")
+        self._calm_random = random.Random(f"{seed}/calm")
         self._events: list[tuple[float, int, Callable[[], Awaitable[None] | None]]] = []
         self._event_number = 0
         self._due: collections.deque[Callable[[], Awaitable[None] | None]] = collections.deque()
@@ -171,18 +197,31 @@ class World:
                 self.letters["orders"] += 1
                 agent.read_orders(parcel.told)
 
+    def cluster_of(self, job: VirtualJob) -> str:
+        """By its directory: ids mean something on one cluster only."""
+        return CALM if job.request.directory.startswith(_shared_dir(CALM)) else builders.CLUSTER
+
+    def _place_of(self, job: VirtualJob) -> Place:
+        return self.places[self.cluster_of(job)]
+
     def config_of(self, job: VirtualJob) -> dict[str, object]:
-        return dict(self.files.configs[job.request.directory.rpartition("/")[2]])
+        return dict(self._place_of(job).files.configs[job.request.directory.rpartition("/")[2]])
+
+    def finish(self, job: VirtualJob, exit_code: int) -> None:
+        self._place_of(job).slurm.finish(job, exit_code)
 
     def write_end(self, job: VirtualJob, end: replica.End) -> None:
-        if self.files.is_writable:
-            self.files.ends[job.request.directory.rpartition("/")[2]] = end
+        files = self._place_of(job).files
+        if files.is_writable:
+            files.ends[job.request.directory.rpartition("/")[2]] = end
 
-    def loses_message(self) -> bool:
-        return self.message_loss > 0 and self._agents_random.random() < self.message_loss
+    def loses_message(self, node: str) -> bool:
+        if self.message_loss == 0 or node == CALM_NODE:
+            return False
+        return self._agents_random.random() < self.message_loss
 
-    def delay(self, call: str) -> float:
-        return self.slow.get(call, 0.0)
+    def delay(self, cluster: str, call: str) -> float:
+        return self.slow.get(call, 0.0) if cluster == builders.CLUSTER else 0.0
 
     def struck(self, leader: leaders.Leader, blow: leaders.Blow, where: str) -> None:
         self.note(f"{leader.name}: {blow.name} {where}")
@@ -200,18 +239,21 @@ class World:
         if self.interlopers and leader is self.leader:
             await self.interlopers.pop()()
 
-    def will_cancel(self, leader: leaders.Leader, job_ids: Sequence[str]) -> None:
-        self.judge.cancels(leader, job_ids)
+    def will_cancel(self, leader: leaders.Leader, cluster: str, job_ids: Sequence[str]) -> None:
+        self.judge.cancels(leader, cluster, job_ids)
 
-    def looked(self, snapshot: Snapshot) -> None:
-        self.judge.looked(snapshot)
+    def looked(self, cluster: str, snapshot: Snapshot) -> None:
+        if cluster == builders.CLUSTER:
+            self.judge.looked(snapshot)
 
     # Hooks of the virtual Slurm
 
     def on_start(self, job: VirtualJob) -> None:
-        if job in self.foreign or job.request.directory.rpartition("/")[2] not in self.files.configs:
+        files = self._place_of(job).files
+        if job in self.foreign or job.request.directory.rpartition("/")[2] not in files.configs:
             return
-        self.agents[job] = agents.Agent(self, job, self._agents_random)
+        is_calm = self.cluster_of(job) == CALM
+        self.agents[job] = agents.Agent(self, job, self._calm_random if is_calm else self._agents_random)
 
     def on_signal(self, job: VirtualJob, signal: Signal) -> None:
         agent = self.agents.get(job)
@@ -226,7 +268,7 @@ class World:
     # Controllers
 
     async def begin(self) -> None:
-        """The first controller and the objects that every deployment needs."""
+        """The first controller, the objects that every deployment needs, and the one on the calm cluster."""
         self.installation = await self.store.installation()
         cluster = builders.cluster_manifest(
             settleTime="60s",
@@ -236,12 +278,24 @@ class World:
         )
         for document in (
             cluster,
+            builders.manifest(
+                "Cluster",
+                CALM,
+                {
+                    **cluster["spec"],
+                    "sharedDir": _shared_dir(CALM),
+                    "pollInterval": {"min": "60s", "max": "60s"},
+                },
+            ),
             builders.runtime_manifest(),
             builders.profile_manifest(timeLimit=self._time_limit),
+            builders.manifest("ResourceProfile", CALM, {"cluster": CALM, "timeLimit": "30-00:00:00"}),
+            builders.deployment_manifest(QUIET, replicas=QUIET_REPLICAS, resourceProfile=CALM),
         ):
             admitted = merge.apply(None, document, manager="simulation").resource
             made = resources.Resource(
                 kind=admitted.kind,
+                namespace=admitted.namespace,
                 name=admitted.name,
                 uid=self.clock.uid(),
                 spec=admitted.spec,
@@ -269,8 +323,10 @@ class World:
         outside = ports.Ports(
             store=store,
             clock=self.clock,
-            make_cluster=lambda _: leaders.TappedCluster(self.slurm, leader),
-            make_files=lambda _: leaders.TappedFiles(self.files, leader),
+            make_cluster=lambda where: leaders.TappedCluster(
+                where.name, self.places[where.name].slurm, leader
+            ),
+            make_files=lambda where: leaders.TappedFiles(self.places[where.name].files, leader),
             install=self._install,
             jitter=self._random.random,
             planned=lambda desired, seen, plan: self._planned(leader, desired, seen, plan),
@@ -296,8 +352,8 @@ class World:
         self.leader_since = self.clock.now()
 
     async def _install(self, where: site.Site) -> render.Installation:
-        self.files.check()
-        return render.Installation(id=self.installation, agent="/shared/llmop/agent/a.py", ca="")
+        self.places[where.name].files.check()
+        return render.Installation(id=self.installation, agent=f"{where.shared_dir}/agent/a.py", ca="")
 
     def _lose_leader(self, leader: leaders.Leader, seconds: float) -> None:
         if self.leader is leader:
@@ -341,7 +397,8 @@ class World:
         await self._settle()
         while True:
             when = min([until, *self._next_times()])
-            self.slurm.advance(max(when, self.clock.now()))
+            for place in self.places.values():
+                place.slurm.advance(max(when, self.clock.now()))
             while self._events and self._events[0][0] <= self.clock.now():
                 self._due.append(heapq.heappop(self._events)[2])
             await self._settle()
@@ -349,7 +406,9 @@ class World:
                 return
 
     def _next_times(self) -> list[float]:
-        times = [at for at in (self.slurm.next_event_at(),) if at is not None]
+        times = [
+            at for place in self.places.values() for at in (place.slurm.next_event_at(),) if at is not None
+        ]
         if self._events:
             times.append(self._events[0][0])
         leader = self.leader
@@ -403,7 +462,7 @@ class World:
         if leader.has_read != self.writes:
             leader.has_read = self.writes
             await reconciler.refresh()
-        for cluster in (builders.CLUSTER,):
+        for cluster in self.places:
             watch = reconciler.fleet.watches.get(cluster)
             if cluster not in leader.polls and (watch is None or watch.due_at <= self.clock.monotonic()):
                 leader.polls[cluster] = asyncio.ensure_future(reconciler.lookout.poll(cluster))
@@ -610,6 +669,10 @@ class World:
             events_before=now - EVENTS_KEPT_S,
         )
         self.after(RETENTION_S, self._retain)
+
+
+def _shared_dir(cluster: str) -> str:
+    return f"/shared/{cluster}"
 
 
 async def _shielded(action: Awaitable[None]) -> None:
