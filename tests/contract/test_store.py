@@ -141,6 +141,10 @@ def outline(changes: tuple[interface.Change, ...]) -> list[tuple[int, interface.
     return [(change.revision, change.type, change.resource.name) for change in changes]
 
 
+def brief(committed: interface.Committed) -> tuple[int, tuple[bool, ...]]:
+    return (committed.revision, committed.applied)
+
+
 # Objects
 
 
@@ -160,7 +164,50 @@ async def test_what_was_created_is_read_back_with_generation_1_and_the_revision(
     committed = await store.commit([interface.Create(resource=resource)])
     expected = dataclasses.replace(resource, generation=1, resource_version=committed.revision)
     assert expected == await store.get("ModelDeployment", "team", "a")
-    assert interface.Committed(revision=1, applied=(True,)) == committed
+    assert (1, (True,)) == brief(committed)
+
+
+async def test_a_commit_says_what_the_change_log_got(store: interface.Store) -> None:
+    made = await store.commit([interface.Create(resource=thing(name)) for name in ("a", "b")])
+    assert await store.changes(0) == made.changes
+    assert [(1, ADDED, "a"), (1, ADDED, "b")] == outline(made.changes)
+    live = await store.get("ModelDeployment", "team", "a")
+    status = interface.WriteStatus(
+        kind=live.kind, namespace="team", name="a", uid=live.uid, expected_version=1, status={"x": {"y": 1}}
+    )
+    written = await store.commit([status])
+    assert await store.changes(1) == written.changes
+    same = dataclasses.replace(status, expected_version=2)
+    assert () == (await store.commit([same])).changes
+
+
+async def test_what_a_change_rests_on_is_as_it_was_read_or_nothing_is_written(store: interface.Store) -> None:
+    profile = thing("p", kind=resources.RESOURCE_PROFILE)
+    none = interface.Unchanged(kind=resources.RESOURCE_PROFILE, count=0, newest=0)
+    await store.commit([none, interface.Create(resource=thing("first"))])
+    made = await store.commit([none, interface.Create(resource=profile)])
+    one = interface.Unchanged(kind=resources.RESOURCE_PROFILE, count=1, newest=made.revision)
+    await store.commit([one, interface.Create(resource=thing("second"))])
+    for stale in (
+        none,
+        dataclasses.replace(one, newest=made.revision - 1),
+        dataclasses.replace(one, count=2),
+    ):
+        with pytest.raises(errors.Conflict, match="read them again"):
+            await store.commit([stale, interface.Create(resource=thing("third"))])
+    live = await store.get(profile.kind, "team", "p")
+    changed = await store.commit(
+        [interface.Update(resource=dataclasses.replace(live, spec={"n": 2}), expected_version=made.revision)]
+    )
+    with pytest.raises(errors.Conflict):
+        await store.commit([one, interface.Create(resource=thing("third"))])
+    await store.commit([interface.Remove(kind=profile.kind, namespace="team", name="p", uid=profile.uid)])
+    gone = interface.Unchanged(kind=profile.kind, count=1, newest=changed.revision)
+    with pytest.raises(errors.Conflict):
+        await store.commit([gone, interface.Create(resource=thing("third"))])
+    await store.commit([none, interface.Create(resource=thing("third"))])
+    names = [each.name for each in (await store.list("ModelDeployment")).items]
+    assert ["first", "second", "third"] == names
 
 
 async def test_a_new_store_is_at_revision_0_and_has_a_name_of_six_characters(store: interface.Store) -> None:
@@ -239,7 +286,7 @@ async def test_an_update_raises_the_version_if_it_changes_anything_and_the_gener
     committed = await store.commit([update(read, **change)])
     after = await store.get(*read.key)
     assert (generation, version) == (after.generation, after.resource_version)
-    assert interface.Committed(revision=version, applied=(True,)) == committed
+    assert (version, (True,)) == brief(committed)
     assert version == await store.revision()
     assert (read.status, read.created_at) == (after.status, after.created_at)
     assert version - 1 == len(await store.changes(1))
@@ -315,7 +362,7 @@ async def test_all_writes_of_one_call_get_one_revision(store: interface.Store) -
     committed = await store.commit(
         [interface.Create(resource=thing("b")), update(first, spec={"n": 2}), new_replica()]
     )
-    assert interface.Committed(revision=2, applied=(True, True, True)) == committed
+    assert (2, (True, True, True)) == brief(committed)
     listing = await store.list("ModelDeployment")
     assert [("a", 2), ("b", 2)] == [(item.name, item.resource_version) for item in listing.items]
 
@@ -367,8 +414,8 @@ async def test_a_call_that_was_decided_on_a_list_fails_when_there_is_more_than_w
 async def test_nothing_to_write_and_nothing_new_cost_no_revision(store: interface.Store) -> None:
     first = await made(store, "a", status={"x": [1]})
     same = [update(first), status(first, {"x": [1]}), remove(thing("gone"))]
-    assert interface.Committed(revision=1, applied=(True,) * 3) == await store.commit(same)
-    assert interface.Committed(revision=1, applied=()) == await store.commit([])
+    assert (1, (True,) * 3) == brief(await store.commit(same))
+    assert (1, ()) == brief(await store.commit([]))
 
 
 async def test_one_object_may_be_written_several_times_in_a_call_and_appears_once_in_the_log(
@@ -409,7 +456,7 @@ async def test_a_status_is_written_without_raising_the_generation(store: interfa
     committed = await store.commit([status(first, {"phase": "Ready"})])
     after = await store.get(*first.key)
     assert dataclasses.replace(first, status={"phase": "Ready"}, resource_version=2) == after
-    assert interface.Committed(revision=2, applied=(True,)) == committed
+    assert (2, (True,)) == brief(committed)
 
 
 async def test_a_status_about_an_older_object_is_not_applied_and_the_rest_of_the_call_is(
@@ -418,9 +465,9 @@ async def test_a_status_about_an_older_object_is_not_applied_and_the_rest_of_the
     first = await made(store, "a")
     await store.commit([update(first, spec={"n": 2})])
     late = [status(first, {"x": 1}), status(thing("gone"), {}), interface.Create(resource=thing("b"))]
-    assert interface.Committed(revision=3, applied=(False, False, True)) == await store.commit(late)
+    assert (3, (False, False, True)) == brief(await store.commit(late))
     anew = dataclasses.replace(await store.get(*first.key), uid="another")
-    assert interface.Committed(revision=3, applied=(False,)) == await store.commit([status(anew, {"x": 1})])
+    assert (3, (False,)) == brief(await store.commit([status(anew, {"x": 1})]))
     assert {} == (await store.get(*first.key)).status
 
 
@@ -480,19 +527,19 @@ async def test_a_fact_is_not_recorded_in_another_state_or_without_a_ledger(store
     await store.commit([new_replica(state=replica.SubmissionState.ENDED)])
     before = await store.ledgers()
     committed = await store.commit([record(submission(job_id="7")), record(submission(), name="nobody")])
-    assert interface.Committed(revision=1, applied=(False, False)) == committed
+    assert (1, (False, False)) == brief(committed)
     assert before == await store.ledgers()
 
 
 async def test_the_same_fact_again_is_applied_and_changes_nothing(store: interface.Store) -> None:
     await store.commit([new_replica()])
-    assert interface.Committed(revision=1, applied=(True,)) == await store.commit([record(submission())])
+    assert (1, (True,)) == brief(await store.commit([record(submission())]))
 
 
 async def test_a_ledger_change_has_a_revision_but_is_no_change_of_an_object(store: interface.Store) -> None:
     await store.commit([new_replica()])
     committed = await store.commit([record(submission(rounds=1))])
-    assert interface.Committed(revision=2, applied=(True,)) == committed
+    assert (2, (True,)) == brief(committed)
     assert () == await store.changes(1)
 
 
@@ -522,7 +569,7 @@ async def test_a_removed_replica_leaves_its_ledger_as_a_tombstone_that_still_tak
     assert [2000.0] == [ledger.tombstoned_at for ledger in await store.ledgers()]
     assert (True,) == (await store.commit([record(submission(job_id="7"))])).applied
     again = remove(create.resource, tombstoned_at=3000.0)
-    assert interface.Committed(revision=3, applied=(True,)) == await store.commit([again])
+    assert (3, (True,)) == brief(await store.commit([again]))
     (ledger,) = await store.ledgers()
     assert (2000.0, "7") == (ledger.tombstoned_at, ledger.submission.job_id)
 
@@ -538,7 +585,7 @@ async def test_a_replica_is_not_removed_without_a_tombstone(store: interface.Sto
 async def test_something_else_of_that_name_is_not_removed(store: interface.Store) -> None:
     first = await made(store, "a")
     committed = await store.commit([remove(dataclasses.replace(first, uid="another"))])
-    assert interface.Committed(revision=1, applied=(True,)) == committed
+    assert (1, (True,)) == brief(committed)
     assert first == await store.get(*first.key)
 
 

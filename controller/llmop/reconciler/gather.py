@@ -166,17 +166,8 @@ class Gatherer:
 
     def _name_conflict(self, owner: resources.Resource, model: str) -> str:
         """Public model names are unique in an installation: the oldest deployment holds the name."""
-        holders = [
-            each
-            for each in self._stored.all(resources.MODEL_DEPLOYMENT)
-            if each.deleted_at is None and _model_name(each) == model
-        ]
+        holders = [each for each in self._stored.of_model(model) if each.deleted_at is None]
         oldest = min(holders, key=lambda each: (each.created_at, each.uid), default=owner)
         if oldest.uid == owner.uid or owner.deleted_at is not None:
             return ""
         return f'the model name "{model}" is held by {oldest.namespace}/{oldest.name}: set another spec.model.name'
-
-
-def _model_name(owner: resources.Resource) -> str:
-    """What clients send as "model"; the deployment's own name when the manifest does not say."""
-    return str((owner.spec.get("model") or {}).get("name") or owner.name)

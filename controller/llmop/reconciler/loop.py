@@ -213,8 +213,14 @@ class Reconciler:
         while True:
             try:
                 await self.refresh()
-                async for _ in self._store.watch(max(self._mirror.revision, 0)):
-                    await self.refresh()
+                after = max(self._mirror.revision, 0)
+                revision: list[interface.Change] = []
+                async for change in self._store.watch(after):
+                    revision.append(change)
+                    if change.complete:
+                        self._enqueue(await self._mirror.take(after, revision), None)
+                        after = change.revision
+                        revision.clear()
             except errors.Expired as error:
                 _log.warning("the store's history has a gap; everything is read again", error=str(error))
             except errors.Unavailable as error:
@@ -271,18 +277,26 @@ class Reconciler:
 
     async def refresh(self) -> None:
         """Brings the mirror up to date and enqueues what has changed."""
+        await self._catch_up(None)
+
+    async def _catch_up(self, looking_at: queue.Key | None) -> None:
+        """Enqueues all but the key that is about to be looked at anyway."""
         refreshed = await self._mirror.refresh()
         self.book.expect(
             f"{each.namespace}/{each.name}" for each in self._mirror.all(resources.MODEL_DEPLOYMENT)
         )
+        self._enqueue(refreshed, looking_at)
+
+    def _enqueue(self, refreshed: mirror.Refreshed, looking_at: queue.Key | None) -> None:
         if refreshed.everything:
             self._gatherer.forget()
             self._enqueue_all(queue.NORMAL)
         for key in sorted(refreshed.keys):  # the same world, the same order
-            self.queue.add(key)
+            if key != looking_at:
+                self.queue.add(key)
 
     async def _reconcile(self, key: queue.Key) -> None:
-        await self.refresh()
+        await self._catch_up(key)
         if key.kind == resources.CLUSTER:
             await self.lookout.reconcile(key)
         else:

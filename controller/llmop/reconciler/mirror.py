@@ -7,7 +7,7 @@ what was committed before the call; both guards of `record` catch what happens i
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llmop.domain import errors, resources
 from llmop.reconciler import queue
@@ -39,6 +39,7 @@ class Mirror:
         self._objects: dict[tuple[str, str, str], resources.Resource] = {}
         self._of_kind: dict[str, dict[tuple[str, str], resources.Resource]] = {kind: {} for kind in _MIRRORED}
         self._children: dict[tuple[str, str], dict[str, resources.Resource]] = collections.defaultdict(dict)
+        self._of_model: dict[str, dict[str, resources.Resource]] = collections.defaultdict(dict)
         self.revision = -1
         self._is_doubtful = True
 
@@ -49,30 +50,53 @@ class Mirror:
         under their numbers since.
         """
         async with self._lock:
-            if self._is_doubtful:
+            return await self._refresh()
+
+    async def take(self, after: int, changes: Sequence[interface.Change]) -> Refreshed:
+        """Applies what a watch brings, so that it need not be read again: `changes` are all of their revision, the first one that has any
+        after revision `after`.
+        """
+        async with self._lock:
+            if (
+                self._is_doubtful or self.revision < after
+            ):  # a copy that was read anew meanwhile may be of another history
+                return await self._refresh()
+            if changes[-1].revision <= self.revision:
+                return _concerned(())
+            return _concerned(self._apply_all(changes))
+
+    async def _refresh(self) -> Refreshed:
+        if self._is_doubtful:
+            return await self._reload()
+        touched: list[resources.Resource] = []
+        while True:
+            try:
+                page = await self._store.changes(self.revision, PAGE)
+            except errors.Expired:
                 return await self._reload()
-            touched: list[resources.Resource] = []
-            while True:
-                try:
-                    page = await self._store.changes(self.revision, PAGE)
-                except errors.Expired:
-                    return await self._reload()
-                except errors.Unavailable:
-                    self._is_doubtful = True
-                    raise
-                for change in page:
-                    if change.resource.kind in self._of_kind:
-                        self._apply(change)
-                        touched.append(change.resource)
-                    self.revision = change.revision
-                if len(page) < PAGE:
-                    return _concerned(touched)
+            except errors.Unavailable:
+                self._is_doubtful = True
+                raise
+            touched += self._apply_all(page)
+            if len(page) < PAGE:
+                return _concerned(touched)
+
+    def _apply_all(self, changes: Sequence[interface.Change]) -> list[resources.Resource]:
+        """The objects that are copied and have changed."""
+        touched = []
+        for change in changes:
+            if change.resource.kind in self._of_kind:
+                self._apply(change)
+                touched.append(change.resource)
+            self.revision = change.revision
+        return touched
 
     async def _reload(self) -> Refreshed:
         # Listed one kind after the other: the oldest revision is where the change log has to go on.
         listings = [await self._store.list(kind) for kind in _MIRRORED]
         self._objects.clear()
         self._children.clear()
+        self._of_model.clear()
         for kind in _MIRRORED:
             self._of_kind[kind].clear()
         for listing in listings:
@@ -96,12 +120,14 @@ class Mirror:
 
     def _put(self, resource: resources.Resource) -> None:
         known = self._objects.get(resource.key)
-        if known is not None and known.uid != resource.uid:
+        if known is not None and (known.uid != resource.uid or _model(known) != _model(resource)):
             self._drop(known)
         self._objects[resource.key] = resource
         self._of_kind[resource.kind][(resource.namespace, resource.name)] = resource
         if resource.owner is not None:
             self._children[(resource.owner.uid, resource.kind)][resource.name] = resource
+        if model := _model(resource):
+            self._of_model[model][resource.uid] = resource
 
     def _drop(self, resource: resources.Resource) -> None:
         self._objects.pop(resource.key, None)
@@ -111,6 +137,10 @@ class Mirror:
             siblings.pop(resource.name, None)
             if not siblings:  # owners come and go for months
                 del self._children[(resource.owner.uid, resource.kind)]
+        if model := _model(resource):
+            del self._of_model[model][resource.uid]
+            if not self._of_model[model]:
+                del self._of_model[model]
 
     def get(self, kind: str, namespace: str, name: str) -> resources.Resource | None:
         return self._of_kind[kind].get((namespace, name))
@@ -127,6 +157,17 @@ class Mirror:
     def children(self, owner_uid: str, kind: str) -> list[resources.Resource]:
         """Sorted by name."""
         return [resource for _, resource in sorted(self._children.get((owner_uid, kind), {}).items())]
+
+    def of_model(self, name: str) -> Iterable[resources.Resource]:
+        """The deployments that have this model name."""
+        return self._of_model.get(name, {}).values()
+
+
+def _model(resource: resources.Resource) -> str:
+    """What clients send as "model"; the deployment's own name when the manifest does not say. "" for other kinds."""
+    if resource.kind != resources.MODEL_DEPLOYMENT:
+        return ""
+    return str((resource.spec.get("model") or {}).get("name") or resource.name)
 
 
 def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:

@@ -1,6 +1,5 @@
 """Writes to desired state, each repeated on a fresh read when somebody else was quicker."""
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,9 +8,8 @@ from typing import Any, TypeVar
 from llmop.clock import Clock
 from llmop.domain import resources
 from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
-from llmop.manifest import admit, convert, exported, merge, references
-from llmop.rpc import audit, deletion, moving
-from llmop.rpc.converted import Converted
+from llmop.manifest import admit, exported, merge
+from llmop.rpc import audit, deletion, moving, referring
 from llmop.rpc.errors import BadRequest
 from llmop.store import interface
 
@@ -46,9 +44,7 @@ class Writer:
         self._store = store
         self._clock = clock
         self._hint = hint
-        self._runtimes = Converted(resources.SERVING_RUNTIME, convert.runtime)
-        self._profiles = Converted(resources.RESOURCE_PROFILE, convert.profile)
-        self._sites = Converted(resources.CLUSTER, convert.site)
+        self._references = referring.References(store)
 
     async def apply(
         self, manifest: str, *, namespace: str, manager: str, force: bool, dry_run: bool
@@ -67,16 +63,19 @@ class Writer:
                 changed_paths=applied.changed_paths,
                 warnings=warnings,
             )
-            await self._check_references(resource)
+            will_write = (
+                not dry_run and resource != live
+            )  # an unchanged one may still get a new owner of its fields
+            fixed = await self._references.check(resource, will_write=will_write)
             guards = await moving.check(self._store, live, resource)
-            if dry_run or resource == live:  # an unchanged one may still get a new owner of its fields
+            if not will_write:
                 return outcome
             write: interface.Create | interface.Update
             if live is None:
                 write = interface.Create(resource=resource)
             else:
                 write = interface.Update(resource=resource, expected_version=live.resource_version)
-            stored = await self._commit(write, *guards)
+            stored = await self._commit(write, *fixed, *guards)
             audit.record(
                 "apply", stored, manager=manager, result=outcome.verdict, paths=outcome.changed_paths
             )
@@ -132,10 +131,10 @@ class Writer:
             resource, changed = change(live)
             if resource == live:
                 return Outcome(resource=live, live=live, verdict="unchanged")
-            await self._check_references(resource)
+            fixed = await self._references.check(resource, will_write=not dry_run)
             if not dry_run:
                 write = interface.Update(resource=resource, expected_version=live.resource_version)
-                resource = await self._commit(write)
+                resource = await self._commit(write, *fixed)
                 audit.record(verb, resource, manager=manager, result="configured", paths=changed)
             return Outcome(resource=resource, live=live, verdict="configured", changed_paths=changed)
 
@@ -180,17 +179,6 @@ class Writer:
             resource, uid=self._clock.uid(), created_at=self._clock.now(), finalizers=finalizers
         )
 
-    async def _check_references(self, resource: resources.Resource) -> None:
-        """Raises Invalid when a deployment names what does not exist or does not fit."""
-        if resource.kind != resources.MODEL_DEPLOYMENT:
-            return
-        runtimes, profiles, sites = await asyncio.gather(
-            self._runtimes.read(self._store), self._profiles.read(self._store), self._sites.read(self._store)
-        )
-        violations = references.check(convert.deployment(resource), runtimes, profiles, sites)
-        if violations:
-            raise Invalid(resource.kind, resource.name, violations)
-
     async def _live(self, key: tuple[str, str, str] | None) -> resources.Resource | None:
         if key is None:
             return None
@@ -202,19 +190,20 @@ class Writer:
         return live
 
     async def _commit(
-        self, write: interface.Create | interface.Update, *guards: interface.NoOthers
+        self,
+        write: interface.Create | interface.Update,
+        *guards: interface.NoOthers | interface.Unchanged,
     ) -> resources.Resource:
         """The object as stored. Raises _Raced when it was changed, made or removed since it was read, or a guard fails."""
         try:
             # What was acknowledged to a person survives a power failure.
             committed = await self._store.commit([*guards, write], durable=True)
         except (Conflict, AlreadyExists, NotFound) as error:
+            self._references.forget()
             raise _Raced(str(error)) from error
         self._hint(*write.resource.key)
-        try:
-            return await self._store.get(*write.resource.key)
-        except NotFound:  # removed right after
-            return dataclasses.replace(write.resource, resource_version=committed.revision)
+        written = (each.resource for each in committed.changes if each.resource.key == write.resource.key)
+        return next(written, write.resource)  # nothing was written where it is stored like this already
 
 
 def _document(manifest: str) -> dict[str, Any]:

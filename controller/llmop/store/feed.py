@@ -37,6 +37,22 @@ class Feed:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
+    def take(self, revision: int, changes: tuple[interface.Change, ...]) -> None:
+        """A commit made `changes`, which are all of `revision`: where that comes right after what is known, nobody has to read it.
+
+        Without changes `revision` is one that was there before.
+        """
+        is_next = self._read_for is self._news and 0 <= self._end == revision - 1
+        self.wake()
+        if is_next:
+            self._extend(changes, revision)
+            self._read_for = self._news
+
+    def doubt(self) -> None:
+        """Nobody knows what was committed, or whether whoever answers next is the server that was read from."""
+        self._begin_anew()
+        self.wake()
+
     def forget(self, compacted: int) -> None:
         """History up to and with revision `compacted` is gone."""
         if compacted > self._start:
@@ -77,13 +93,22 @@ class Feed:
     async def _read_on(self, news: asyncio.Event) -> None:
         if self._end < 0:
             self._start = self._end = await self._revision()
-        changes, reached = await self._read(self._end, PAGE)
-        self._recent.extend(changes)
+        start = self._end
+        changes, reached = await self._read(start, PAGE)
+        if self._end < start:
+            return  # begun anew meanwhile
+        known = self._end
+        self._extend(
+            tuple(change for change in changes if change.revision > known),
+            reached if len(changes) < PAGE else changes[-1].revision,
+        )
         if len(changes) < PAGE:
-            self._end = reached
             self._read_for = news
-        else:
-            self._end = changes[-1].revision
+
+    def _extend(self, changes: tuple[interface.Change, ...], reached: int) -> None:
+        """`changes` are all that come after what is known, up to and with `reached`."""
+        self._recent.extend(changes)
+        self._end = max(self._end, reached)
         if len(self._recent) > PAGE:
             self._drop(len(self._recent) - PAGE)
 

@@ -145,18 +145,32 @@ class NoOthers:
     uids: frozenset[str]
 
 
-Write = Create | Update | WriteStatus | RecordSubmission | Remove | RecordEvent | NoOthers
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Unchanged:
+    """Writes nothing; holds the call to what was read before it: `count` objects of `kind`, the newest of version `newest` (0 = none).
+
+    Fails with Conflict when one was made, changed or removed since.
+    """
+
+    kind: str
+    count: int
+    newest: int
+
+
+Write = Create | Update | WriteStatus | RecordSubmission | Remove | RecordEvent | NoOthers | Unchanged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Committed:
     """`revision` is that of the transaction (of the newest one when nothing changed); `applied[i]` says whether write i took effect.
 
-    Only the two guards (WriteStatus, RecordSubmission) can be not applied without failing the transaction.
+    `changes` is what the change log got. Only the two guards (WriteStatus, RecordSubmission) can be not applied without failing the
+    transaction.
     """
 
     revision: int
     applied: tuple[bool, ...]
+    changes: tuple[Change, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,9 @@ LIST_NAMESPACE = LIST.where(_objects.namespace == sa.bindparam("namespace"))
 
 _UIDS = sa.select(_objects.uid).where(_objects.kind == sa.bindparam("kind"))
 _UID = sa.select(_objects.uid).where(_objects.uid == sa.bindparam("uid"))
+_NEWEST = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(_objects.resource_version), 0)).where(
+    _objects.kind == sa.bindparam("kind")
+)
 _REPLACE = tables.objects.update().where(_objects.uid == sa.bindparam("key"))
 _DELETE = tables.objects.delete().where(_objects.uid == sa.bindparam("key"))
 _LEDGER = tables.ledgers.select().where(tables.ledgers.c.replica_uid == sa.bindparam("uid"))
@@ -52,6 +55,10 @@ class SqlRows:
 
     def uids(self, kind: str) -> frozenset[str]:
         return frozenset(self._connection.execute(_UIDS, {"kind": kind}).scalars())
+
+    def newest(self, kind: str) -> tuple[int, int]:
+        count, version = self._connection.execute(_NEWEST, {"kind": kind}).one()
+        return count, version
 
     def uid_taken(self, uid: str) -> bool:
         return self._connection.execute(_UID, {"uid": uid}).first() is not None

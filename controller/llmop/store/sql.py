@@ -12,6 +12,9 @@ from llmop.store import codec, database, feed, interface, rows, tables, transact
 _counter = tables.counter.c
 _NEXT = tables.counter.update().values(revision=_counter.revision + 1)
 _NEXT_IN_EPOCH = _NEXT.where(_counter.epoch == sa.bindparam("mine"))
+_REVISION = sa.select(_counter.revision)
+_EPOCH = sa.select(_counter.epoch)
+_REACHED = sa.select(_counter.revision, _counter.compacted)
 _TAKE_OVER = tables.counter.update().values(epoch=_counter.epoch + 1, holder=sa.bindparam("new_holder"))
 _CHANGES = (
     tables.changes.select()
@@ -101,9 +104,15 @@ class SqlStore:
     ) -> interface.Committed:
         work = functools.partial(_apply, writes=tuple(writes), epoch=epoch)
         try:
-            return await self._database.write(work, durable=durable)
-        finally:
-            self._feed.wake()  # also after an error: it may be committed all the same
+            committed = await self._database.write(work, durable=durable)
+        except errors.Unavailable:
+            self._feed.doubt()
+            raise
+        except BaseException:
+            self._feed.wake()  # it may be committed all the same
+            raise
+        self._feed.take(committed.revision, committed.changes)
+        return committed
 
     async def take_over(self, holder: str) -> int:
         return await self._database.write(functools.partial(_take_over, holder=holder), durable=True)
@@ -138,11 +147,11 @@ class SqlStore:
 
 
 def _revision(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(_counter.revision)).scalar_one())
+    return int(connection.execute(_REVISION).scalar_one())
 
 
 def _epoch(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(_counter.epoch)).scalar_one())
+    return int(connection.execute(_EPOCH).scalar_one())
 
 
 def _list(connection: sa.Connection, kind: str, namespace: str | None) -> interface.Listing:
@@ -167,7 +176,7 @@ def _ledgers(connection: sa.Connection, replica_uids: Sequence[str] | None) -> t
 
 
 def _changes(connection: sa.Connection, after: int, limit: int) -> tuple[tuple[interface.Change, ...], int]:
-    state = connection.execute(sa.select(_counter.revision, _counter.compacted)).one()
+    state = connection.execute(_REACHED).one()
     if not state.compacted <= after <= state.revision:
         raise errors.Expired(after, state.compacted + 1)
     found = list(connection.execute(_CHANGES, {"after": after, "count": limit}))
@@ -212,9 +221,9 @@ def _apply(
     applied = tuple(work.apply(write) for write in writes)
     if not work.changed:
         return interface.Committed(revision=revision - 1, applied=applied)
-    work.finish()
+    changes = work.finish()
     connection.commit()
-    return interface.Committed(revision=revision, applied=applied)
+    return interface.Committed(revision=revision, applied=applied, changes=changes)
 
 
 def _next_revision(connection: sa.Connection, epoch: int | None) -> int:
@@ -224,7 +233,7 @@ def _next_revision(connection: sa.Connection, epoch: int | None) -> int:
     if connection.dialect.update_returning:
         revision = connection.execute(statement.returning(_counter.revision), values).scalar()
     elif connection.execute(statement, values).rowcount:
-        revision = connection.execute(sa.select(_counter.revision)).scalar()  # SQLite before 3.35
+        revision = connection.execute(_REVISION).scalar()  # SQLite before 3.35
     else:
         revision = None
     if revision is None:
@@ -236,7 +245,7 @@ def _next_revision(connection: sa.Connection, epoch: int | None) -> int:
 def _drop_history(connection: sa.Connection, changes_before: int, tombstones_before: float) -> int:
     """Returns the revision up to which changes are gone."""
     connection.execute(tables.counter.update().values(epoch=_counter.epoch))  # wait for our turn
-    state = connection.execute(sa.select(_counter.revision, _counter.compacted)).one()
+    state = connection.execute(_REACHED).one()
     compacted = max(state.compacted, min(changes_before - 1, state.revision))
     connection.execute(tables.counter.update().values(compacted=compacted))
     connection.execute(tables.changes.delete().where(tables.changes.c.revision <= compacted))

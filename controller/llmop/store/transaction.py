@@ -17,6 +17,10 @@ class Rows(Protocol):
         """Of all objects of `kind`."""
         ...
 
+    def newest(self, kind: str) -> tuple[int, int]:
+        """(how many objects of `kind` there are, the newest resource version among them or 0)."""
+        ...
+
     def uid_taken(self, uid: str) -> bool: ...
 
     def insert(self, resource: resources.Resource) -> None: ...
@@ -78,6 +82,8 @@ class Transaction:
                 return self._record_event(write)
             case interface.NoOthers():
                 return self._no_others(write)
+            case interface.Unchanged():
+                return self._unchanged(write)
 
     def finish(self) -> tuple[interface.Change, ...]:
         """Writes the change log and returns what it got."""
@@ -214,6 +220,13 @@ class Transaction:
         if others:
             raise errors.Conflict(
                 f"{len(others)} more of kind {write.kind} than were read: read them again and repeat the change"
+            )
+        return True
+
+    def _unchanged(self, write: interface.Unchanged) -> bool:
+        if self._rows.newest(write.kind) != (write.count, write.newest):
+            raise errors.Conflict(
+                f"objects of kind {write.kind} have changed since they were read: read them again and repeat the change"
             )
         return True
 

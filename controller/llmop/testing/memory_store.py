@@ -137,12 +137,13 @@ class MemoryStore:
         rows = _Rows(self._tables, self._log)
         work = transaction.Transaction(rows, self._revision + 1)
         applied = tuple(work.apply(write) for write in writes)
+        changes: tuple[interface.Change, ...] = ()
         if work.changed:
-            work.finish()
+            changes = work.finish()
             rows.keep()
             self._revision += 1
             self._wake()
-        return interface.Committed(revision=self._revision, applied=applied)
+        return interface.Committed(revision=self._revision, applied=applied, changes=changes)
 
     def _wake(self) -> None:
         self._news.set()
@@ -200,10 +201,15 @@ class _Rows:
         return self._objects.get((kind, namespace, name))
 
     def uids(self, kind: str) -> frozenset[str]:
-        of_kind = self._kinds.get(kind, {}) | {
-            key: changed for key, changed in self._objects.changed.items() if key[0] == kind
-        }
-        return frozenset(each.uid for each in of_kind.values() if each is not None)
+        return frozenset(each.uid for each in self._of_kind(kind).values() if each is not None)
+
+    def _of_kind(self, kind: str) -> dict[tuple[str, str, str], resources.Resource | None]:
+        changed = {key: each for key, each in self._objects.changed.items() if key[0] == kind}
+        return self._kinds.get(kind, {}) | changed
+
+    def newest(self, kind: str) -> tuple[int, int]:
+        versions = [each.resource_version for each in self._of_kind(kind).values() if each is not None]
+        return len(versions), max(versions, default=0)
 
     def uid_taken(self, uid: str) -> bool:
         return self._uids.get(uid) is not None

@@ -149,3 +149,61 @@ async def test_after_the_store_was_away_the_same_revision_may_be_another_one() -
     store.is_away = False
     assert (await copy.refresh()).everything
     assert ["a-2"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+
+
+async def test_what_a_watch_brings_is_not_read_again() -> None:
+    store = Counted()
+    await store.commit([interface.Create(resource=OWNER)])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    first = await store.commit(
+        [interface.Create(resource=_revision(1)), interface.Create(resource=_revision(2))]
+    )
+    assert {KEY} == (await copy.take(1, first.changes)).keys
+    assert ["a-1", "a-2"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+    assert (first.revision, []) == (copy.revision, store.asked)
+    second = await store.commit([interface.Create(resource=_revision(3))])
+    await copy.refresh()
+    assert frozenset() == (await copy.take(1, first.changes)).keys, "it is known"
+    assert second.revision == copy.revision
+
+
+async def test_a_doubtful_copy_reads_everything_instead() -> None:
+    store = _Away()
+    await store.commit([interface.Create(resource=OWNER)])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    store.is_away = True
+    with pytest.raises(errors.Unavailable):
+        await copy.refresh()
+    store.is_away = False
+    made = await store.commit([interface.Create(resource=_revision(1))])
+    assert (await copy.take(1, made.changes)).everything
+    assert ["a-1"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+
+
+async def test_a_watch_that_is_ahead_of_the_copy_leaves_no_gap() -> None:
+    store = MemoryStore()
+    await store.commit([interface.Create(resource=OWNER)])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    await store.commit([interface.Create(resource=_revision(1))])
+    made = await store.commit([interface.Create(resource=_revision(2))])
+    assert {KEY} == (await copy.take(2, made.changes)).keys
+    assert ["a-1", "a-2"] == [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
+
+
+async def test_holders_of_a_model_name_are_found_by_it() -> None:
+    store = MemoryStore()
+    other = dataclasses.replace(OWNER, name="b", uid="u-b", spec={"model": {"name": "a"}})
+    await store.commit([interface.Create(resource=each) for each in (OWNER, other)])
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    assert {"u-a", "u-b"} == {each.uid for each in copy.of_model("a")}
+    live = await store.get(*other.key)
+    renamed = dataclasses.replace(live, spec={"model": {"name": "c"}})
+    await store.commit([interface.Update(resource=renamed, expected_version=live.resource_version)])
+    gone = interface.Remove(kind=OWNER.kind, namespace="default", name="a", uid="u-a")
+    await store.commit([gone])
+    await copy.refresh()
+    assert [[], ["u-b"]] == [[each.uid for each in copy.of_model(name)] for name in ("a", "c")]

@@ -118,3 +118,65 @@ async def test_what_was_read_before_the_store_was_away_is_read_again() -> None:
 async def spin() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_what_a_commit_made_right_after_what_is_known_is_not_read() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    watch = shared.watch(0)
+    waiting = asyncio.ensure_future(anext(watch))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    before = log.reads
+    log.newest = 1
+    shared.take(1, (change(1, "c"),))
+    assert 1 == (await waiting).revision
+    log.newest = 2  # a commit of which the log says nothing
+    shared.take(2, ())
+    log.newest = 3
+    shared.take(3, (change(3, "c"),))
+    assert 3 == (await anext(watch)).revision
+    assert before == log.reads
+    late = shared.watch(1)
+    assert 3 == (await anext(late)).revision
+
+
+async def test_a_commit_after_one_that_nobody_has_seen_makes_everybody_read() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    watch = shared.watch(0)
+    waiting = asyncio.ensure_future(anext(watch))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.newest = 2  # 1 is another controller's
+    shared.take(2, (change(2, "c"),))
+    assert [1, 2] == [(await waiting).revision, (await anext(watch)).revision]
+
+
+async def test_a_commit_that_ends_while_the_log_is_read_is_seen_once() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    watch = shared.watch(0)
+    waiting = asyncio.ensure_future(anext(watch))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.newest = 1
+    shared.wake()
+    await asyncio.sleep(0)  # the watcher reads
+    log.newest = 2
+    shared.take(2, (change(2, "c"),))
+    log.newest = 3
+    shared.take(3, (change(3, "c"),))
+    assert [1, 2, 3] == [(await waiting).revision, *[(await anext(watch)).revision for _ in range(2)]]
+
+
+async def test_after_a_commit_of_which_nobody_knows_the_log_is_read_again() -> None:
+    log = Log()
+    shared = feed.Feed(log.revision, log.page)
+    log.newest = 5
+    watch = shared.watch(4)
+    assert 5 == (await anext(watch)).revision
+    log.newest = 3  # whoever answers now has never seen 4 and 5
+    shared.doubt()
+    with pytest.raises(errors.Expired):
+        await anext(watch)

@@ -1,0 +1,86 @@
+"""What deployments may refer to, as values of the domain. Read once and kept: every apply asks for it, and it hardly ever changes."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmop.domain import resources
+from llmop.domain.errors import Invalid, Violation
+from llmop.manifest import convert, references
+from llmop.store import interface
+
+_CONVERSIONS: Mapping[str, Callable[[resources.Resource], Any]] = {
+    resources.SERVING_RUNTIME: convert.runtime,
+    resources.RESOURCE_PROFILE: convert.profile,
+    resources.CLUSTER: convert.site,
+}
+_KINDS = tuple(_CONVERSIONS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """The objects by kind and name, and what a commit compares to see that they are still all there are."""
+
+    values: Mapping[str, Mapping[str, Any]]
+    guards: tuple[interface.Unchanged, ...]
+
+
+class References:
+    """Checks deployments against runtimes, profiles and clusters."""
+
+    def __init__(self, store: interface.Store) -> None:
+        self._store = store
+        self._known: _Known | None = None
+        self._converted: dict[tuple[str, int], Any] = {}
+
+    async def check(
+        self, resource: resources.Resource, *, will_write: bool
+    ) -> tuple[interface.Unchanged, ...]:
+        """Raises Invalid when a deployment names what does not exist or does not fit.
+
+        With `will_write` the answer may rest on what was read for an earlier one; what is returned has to be committed together with
+        `resource`, and fails where that is not the case any more (`forget`, and check again).
+        """
+        if resource.kind != resources.MODEL_DEPLOYMENT:
+            return ()
+        deployment = convert.deployment(resource)
+
+        def violations(known: _Known) -> tuple[Violation, ...]:
+            return references.check(deployment, *(known.values[kind] for kind in _KINDS))
+
+        known = self._known
+        if known is None or not will_write or violations(known):
+            known = self._known = await self._read()
+            if found := violations(known):
+                raise Invalid(resource.kind, resource.name, found)
+        return known.guards
+
+    def forget(self) -> None:
+        """Something has changed: the next check reads everything again."""
+        self._known = None
+
+    async def _read(self) -> _Known:
+        listings = await asyncio.gather(*(self._store.list(kind) for kind in _KINDS))
+        before = self._converted
+        self._converted = {
+            version: before[version] if version in before else _CONVERSIONS[each.kind](each)
+            for listing in listings
+            for each in listing.items
+            for version in ((each.uid, each.resource_version),)
+        }
+        found = [(kind, listing.items) for kind, listing in zip(_KINDS, listings, strict=True)]
+        return _Known(
+            values={
+                kind: {each.name: self._converted[each.uid, each.resource_version] for each in items}
+                for kind, items in found
+            },
+            guards=tuple(
+                interface.Unchanged(
+                    kind=kind,
+                    count=len(items),
+                    newest=max((each.resource_version for each in items), default=0),
+                )
+                for kind, items in found
+            ),
+        )
