@@ -183,28 +183,26 @@ async def test_a_commit_says_what_the_change_log_got(store: interface.Store) -> 
 
 async def test_what_a_change_rests_on_is_as_it_was_read_or_nothing_is_written(store: interface.Store) -> None:
     profile = thing("p", kind=resources.RESOURCE_PROFILE)
-    none = interface.Unchanged(kind=resources.RESOURCE_PROFILE, count=0, newest=0)
+
+    def profiles(count: int, newest: int) -> interface.Unchanged:
+        return interface.Unchanged(kinds={resources.CLUSTER: (0, 0), profile.kind: (count, newest)})
+
+    async def refused(guard: interface.Unchanged) -> None:
+        with pytest.raises(errors.Conflict, match="kind ResourceProfile have changed since they were read"):
+            await store.commit([guard, interface.Create(resource=thing("third"))])
+
+    none = profiles(0, 0)
     await store.commit([none, interface.Create(resource=thing("first"))])
-    made = await store.commit([none, interface.Create(resource=profile)])
-    one = interface.Unchanged(kind=resources.RESOURCE_PROFILE, count=1, newest=made.revision)
-    await store.commit([one, interface.Create(resource=thing("second"))])
-    for stale in (
-        none,
-        dataclasses.replace(one, newest=made.revision - 1),
-        dataclasses.replace(one, count=2),
-    ):
-        with pytest.raises(errors.Conflict, match="read them again"):
-            await store.commit([stale, interface.Create(resource=thing("third"))])
+    made = (await store.commit([none, interface.Create(resource=profile)])).revision
+    await store.commit([profiles(1, made), interface.Create(resource=thing("second"))])
+    for stale in (none, profiles(1, made - 1), profiles(2, made)):
+        await refused(stale)
     live = await store.get(profile.kind, "team", "p")
-    changed = await store.commit(
-        [interface.Update(resource=dataclasses.replace(live, spec={"n": 2}), expected_version=made.revision)]
-    )
-    with pytest.raises(errors.Conflict):
-        await store.commit([one, interface.Create(resource=thing("third"))])
+    update = interface.Update(resource=dataclasses.replace(live, spec={"n": 2}), expected_version=made)
+    changed = (await store.commit([update])).revision
+    await refused(profiles(1, made))
     await store.commit([interface.Remove(kind=profile.kind, namespace="team", name="p", uid=profile.uid)])
-    gone = interface.Unchanged(kind=profile.kind, count=1, newest=changed.revision)
-    with pytest.raises(errors.Conflict):
-        await store.commit([gone, interface.Create(resource=thing("third"))])
+    await refused(profiles(1, changed))
     await store.commit([none, interface.Create(resource=thing("third"))])
     names = [each.name for each in (await store.list("ModelDeployment")).items]
     assert ["first", "second", "third"] == names

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -320,11 +321,12 @@ async def test_a_file_that_was_taken_away_is_missed_until_it_is_back(
     path, away = tmp_path / "store.db", tmp_path / "away.db"
     store = SqlStore(await sqlite.open_sqlite(path, shared=shared))
     await store.commit([thing("a")])
+    await anext(store.watch(0))
     path.rename(away)
     if replaced:
         path.touch()
     what = "is another file than the one that was opened" if replaced else "is gone"
-    for attempt in (store.commit([thing("b")]), store.list("ModelDeployment")):
+    for attempt in (store.changes(1), store.commit([thing("b")]), store.list("ModelDeployment")):
         with pytest.raises(errors.Unavailable, match=f"the store {path} {what}: put the file back"):
             await attempt
     if replaced:
@@ -335,4 +337,26 @@ async def test_a_file_that_was_taken_away_is_missed_until_it_is_back(
     away.rename(path)
     await store.commit([thing("c")])
     assert ["a", "c"] == sorted(each.name for each in (await store.list("ModelDeployment")).items)
+    await store.close()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_what_was_committed_here_is_not_read_again_where_nobody_else_can_commit(
+    tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = await sqlite.open_sqlite(tmp_path / "store.db", shared=shared)
+    store = SqlStore(opened)
+    await store.commit([thing("a")])
+    await anext(store.watch(0))
+    made = await store.commit([thing("b")])
+    reads = []
+
+    async def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return await sqlite.Sqlite.read(opened, *arguments)
+
+    monkeypatch.setattr(opened, "read", counted)
+    assert made.changes == await store.changes(1)
+    assert shared == bool(reads)
+    assert ["a", "b"] == [change.resource.name for change in await store.changes(0)]
     await store.close()

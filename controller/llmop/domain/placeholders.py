@@ -4,6 +4,7 @@ Ours are filled when a replica is made, the agent's on the node (docs/reference/
 """
 
 import dataclasses
+import functools
 import re
 
 AGENT = frozenset({"port", "host", "scratch", "sockets", "apiKeyFile"})
@@ -51,6 +52,7 @@ def parse(text: str) -> tuple[str | Placeholder, ...]:
     return tuple(parts)
 
 
+@functools.lru_cache(maxsize=2048)  # every deployment that is checked asks for those of its runtime
 def names(text: str) -> frozenset[str]:
     """The placeholders in the template `text`, without arguments. Raises ValueError as `parse` does."""
     return frozenset(part.name for part in parse(text) if isinstance(part, Placeholder))

@@ -1,5 +1,6 @@
 """Durations and amounts of memory as they stand in manifests."""
 
+import functools
 import re
 
 MAX_SECONDS = 10 * 365 * 86400
@@ -14,6 +15,7 @@ _MEMORY = re.compile(r"([1-9]\d{0,9})(Mi|Gi|Ti)", re.ASCII)
 _MEBIBYTES = {"Mi": 1, "Gi": 1024, "Ti": 1024 * 1024}
 
 
+@functools.lru_cache(maxsize=2048)  # most objects say the same few
 def seconds(text: str, *, slurm: bool = False) -> float:
     """The seconds of `90s`, `10m`, `1h30m`, `2d`, `500ms`; with `slurm` also of `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
 

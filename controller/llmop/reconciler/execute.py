@@ -40,11 +40,12 @@ class _Transaction:
 def transaction(
     plan: values.Plan,
     owner: resources.Resource,
+    template: Mapping[str, object],
     stored: mirror.Mirror,
     clock: Clock,
     url: str,
 ) -> tuple[list[interface.Write], Effects]:
-    """The writes of the plan and the effects that follow once they are committed."""
+    """The writes of the plan and the effects that follow once they are committed. `template` is what a new revision of `owner` keeps."""
     draft = _Transaction()
     now = clock.now()
     if any(isinstance(action, values.CreateReplica | values.RecordEnd) for action in plan.actions):
@@ -52,7 +53,7 @@ def transaction(
         # in between. Facts are not dropped: this unchanged write makes the whole pass fail instead, and it is done again.
         draft.writes.append(interface.Update(resource=owner, expected_version=owner.resource_version))
     for action in plan.actions:
-        _translate(action, owner, stored, clock, now, draft)
+        _translate(action, owner, template, stored, clock, now, draft)
     gone = {each.uid for each in draft.removed}
     for shown in plan.replicas:
         if shown.replica.uid in gone:
@@ -75,6 +76,7 @@ def transaction(
 def _translate(  # noqa: C901  (one row per action, nothing else)
     action: values.Action,
     owner: resources.Resource,
+    template: Mapping[str, object],
     stored: mirror.Mirror,
     clock: Clock,
     now: float,
@@ -82,7 +84,7 @@ def _translate(  # noqa: C901  (one row per action, nothing else)
 ) -> None:
     match action:
         case values.CreateRevision(revision=revision):
-            made = codec.new_revision(revision, convert.template_json(owner), owner, now)
+            made = codec.new_revision(revision, template, owner, now)
             draft.writes.append(interface.Create(resource=made))
         case values.RemoveRevision(revision=revision):
             draft.writes.append(

@@ -51,6 +51,7 @@ class _Converted:
     """What follows from the spec of one generation of a deployment and from the references."""
 
     deployment: deployments.Deployment
+    template: Mapping[str, object]  # as a revision keeps it
     template_hash: str
     problems: tuple[str, ...]
 
@@ -111,6 +112,10 @@ class Gatherer:
             name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
         )
 
+    def template(self, owner: resources.Resource) -> Mapping[str, object]:
+        """What a new revision of `owner` keeps."""
+        return self._convert(owner).template
+
     def _convert(self, owner: resources.Resource) -> _Converted:
         known_runtimes, known_profiles, known_sites = self.known()
         key = (owner.namespace, owner.name)
@@ -120,11 +125,14 @@ class Gatherer:
             or found.deployment.uid != owner.uid
             or found.deployment.generation != owner.generation
         ):
-            deployment = resolved(convert.deployment(owner), known_profiles)
+            written = convert.deployment(owner)
+            template = convert.write_template(written.spec.template)
+            deployment = resolved(written, known_profiles)
             violations = references.check(deployment, known_runtimes, known_profiles, known_sites)
             found = self._converted[key] = _Converted(
                 deployment=deployment,
-                template_hash=template_hash(convert.template_json(owner)),
+                template=template,
+                template_hash=template_hash(template),
                 problems=tuple(f"{each.path}: {each.message}" for each in violations),
             )
         deployment = dataclasses.replace(found.deployment, resource_version=owner.resource_version)

@@ -36,6 +36,10 @@ from llmop.store import interface
 _log = structlog.get_logger()
 
 FOLLOW_AGAIN_S = 1.0  # after the store was away
+LULL_S = (
+    0.01  # without a write of a user: somebody who applies one manifest after the other comes again sooner
+)
+BURST_S = 0.5  # passes wait no longer than this for a lull
 
 
 class Reconciler:
@@ -52,6 +56,8 @@ class Reconciler:
         self.failing: dict[queue.Key, Exception] = {}  # why the last pass over a key came to nothing
         # Each as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[queue.Key, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Of writes by users, in the clock's monotonic seconds.
+        self._burst_since = self._written_at = -BURST_S
         self._tasks = tasks.Tasks()
         self._mirror = mirror.Mirror(outside.store)
         self._gatherer = gather.Gatherer(self._mirror)
@@ -123,6 +129,10 @@ class Reconciler:
 
     def hint(self, kind: str, namespace: str, name: str) -> None:
         """A user has written this object."""
+        now = self._clock.monotonic()
+        if now - self._written_at >= LULL_S:
+            self._burst_since = now
+        self._written_at = now
         if kind in (resources.MODEL_DEPLOYMENT, resources.CLUSTER):
             self.queue.add(queue.Key(kind=kind, namespace=namespace, name=name), queue.URGENT)
         elif kind == resources.REPLICA:
@@ -229,6 +239,9 @@ class Reconciler:
 
     async def _work(self) -> None:
         while True:
+            if (lull_s := self.lull_s()) > 0:
+                await asyncio.sleep(lull_s)
+                continue
             key = self.queue.take(self._clock.monotonic())
             if key is None:
                 next_at = self.queue.next_at()
@@ -237,6 +250,11 @@ class Reconciler:
                 )
                 continue
             await self.process(key)
+
+    def lull_s(self) -> float:
+        """How long passes wait for the end of a burst of writes: whoever waits for an answer goes before what nobody waits for yet."""
+        now = self._clock.monotonic()
+        return min(self._written_at + LULL_S, self._burst_since + BURST_S) - now
 
     async def process(self, key: queue.Key) -> None:
         """One pass over a key that was taken from the queue."""
@@ -316,7 +334,9 @@ class Reconciler:
             desired, seen = await self._gather(owner)
             plan = compute.plan(desired, seen, self._fresh_name)
             self._ports.planned(desired, seen, plan)
-            writes, effects = execute.transaction(plan, owner, self._mirror, self._clock, self._ports.url)
+            writes, effects = execute.transaction(
+                plan, owner, self._gatherer.template(owner), self._mirror, self._clock, self._ports.url
+            )
             if writes:
                 durable = any(
                     isinstance(write, interface.Create) and write.ledger is not None for write in writes

@@ -23,7 +23,7 @@ class _Known:
     """The objects by kind and name, and what a commit compares to see that they are still all there are."""
 
     values: Mapping[str, Mapping[str, Any]]
-    guards: tuple[interface.Unchanged, ...]
+    guard: interface.Unchanged
 
 
 class References:
@@ -54,7 +54,7 @@ class References:
             known = self._known = await self._read()
             if found := violations(known):
                 raise Invalid(resource.kind, resource.name, found)
-        return known.guards
+        return (known.guard,)
 
     def forget(self) -> None:
         """Something has changed: the next check reads everything again."""
@@ -75,12 +75,10 @@ class References:
                 kind: {each.name: self._converted[each.uid, each.resource_version] for each in items}
                 for kind, items in found
             },
-            guards=tuple(
-                interface.Unchanged(
-                    kind=kind,
-                    count=len(items),
-                    newest=max((each.resource_version for each in items), default=0),
-                )
-                for kind, items in found
+            guard=interface.Unchanged(
+                kinds={
+                    kind: (len(items), max((each.resource_version for each in items), default=0))
+                    for kind, items in found
+                }
             ),
         )

@@ -16,6 +16,10 @@ class Database(Protocol):
 
     installation: str
 
+    def is_alone(self) -> bool:
+        """Whether nobody but this process can commit. Raises Unavailable where that was true and cannot be said any more."""
+        ...
+
     async def read(self, ask: Callable[[sa.Connection], Result]) -> Result:
         """Runs `ask`; all its statements see the same snapshot."""
         ...

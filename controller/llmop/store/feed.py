@@ -48,6 +48,12 @@ class Feed:
             self._extend(changes, revision)
             self._read_for = self._news
 
+    def known(self, after: int) -> tuple[interface.Change, ...] | None:
+        """All changes after `after` as far as anything was announced; None where they have to be read."""
+        if self._read_for is self._news and 0 <= self._start <= after <= self._end:
+            return tuple(self._recent[self._index(after) :])
+        return None
+
     def doubt(self) -> None:
         """Nobody knows what was committed, or whether whoever answers next is the server that was read from."""
         self._begin_anew()

@@ -147,14 +147,13 @@ class NoOthers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Unchanged:
-    """Writes nothing; holds the call to what was read before it: `count` objects of `kind`, the newest of version `newest` (0 = none).
+    """Writes nothing; holds the call to what was read before it: of each kind how many objects there were, and the newest resource
+    version among them (0 = none).
 
     Fails with Conflict when one was made, changed or removed since.
     """
 
-    kind: str
-    count: int
-    newest: int
+    kinds: Mapping[str, tuple[int, int]]
 
 
 Write = Create | Update | WriteStatus | RecordSubmission | Remove | RecordEvent | NoOthers | Unchanged

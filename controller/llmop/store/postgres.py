@@ -24,6 +24,9 @@ class Postgres:
         self._write = engine
         self._read = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
+    def is_alone(self) -> bool:
+        return False
+
     async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
         with database.in_words(_explain):
             async with self._read.connect() as connection:

@@ -1,6 +1,6 @@
 """The rows of one open transaction in SQL; see `transaction.Rows`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,9 +23,18 @@ LIST = (
 LIST_NAMESPACE = LIST.where(_objects.namespace == sa.bindparam("namespace"))
 
 _UIDS = sa.select(_objects.uid).where(_objects.kind == sa.bindparam("kind"))
-_UID = sa.select(_objects.uid).where(_objects.uid == sa.bindparam("uid"))
-_NEWEST = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(_objects.resource_version), 0)).where(
-    _objects.kind == sa.bindparam("kind")
+_TAKEN = sa.select(_objects.uid).where(
+    (_objects.uid == sa.bindparam("uid"))
+    | (
+        (_objects.kind == sa.bindparam("kind"))
+        & (_objects.namespace == sa.bindparam("namespace"))
+        & (_objects.name == sa.bindparam("name"))
+    )
+)
+_NEWEST = (
+    sa.select(_objects.kind, sa.func.count(), sa.func.max(_objects.resource_version))
+    .where(_objects.kind.in_(sa.bindparam("kinds", expanding=True)))
+    .group_by(_objects.kind)
 )
 _REPLACE = tables.objects.update().where(_objects.uid == sa.bindparam("key"))
 _DELETE = tables.objects.delete().where(_objects.uid == sa.bindparam("key"))
@@ -56,12 +65,14 @@ class SqlRows:
     def uids(self, kind: str) -> frozenset[str]:
         return frozenset(self._connection.execute(_UIDS, {"kind": kind}).scalars())
 
-    def newest(self, kind: str) -> tuple[int, int]:
-        count, version = self._connection.execute(_NEWEST, {"kind": kind}).one()
-        return count, version
+    def newest(self, kinds: Collection[str]) -> Mapping[str, tuple[int, int]]:
+        found = self._connection.execute(_NEWEST, {"kinds": list(kinds)})
+        return {kind: (count, version) for kind, count, version in found}
 
-    def uid_taken(self, uid: str) -> bool:
-        return self._connection.execute(_UID, {"uid": uid}).first() is not None
+    def is_taken(self, resource: resources.Resource) -> bool:
+        kind, namespace, name = resource.key
+        key = {"kind": kind, "namespace": namespace, "name": name, "uid": resource.uid}
+        return self._connection.execute(_TAKEN, key).first() is not None
 
     def insert(self, resource: resources.Resource) -> None:
         self._connection.execute(tables.objects.insert(), _values(resource))

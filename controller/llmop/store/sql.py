@@ -124,6 +124,9 @@ class SqlStore:
         return await self._database.read(_revision)
 
     async def changes(self, after: int, limit: int = 1000) -> tuple[interface.Change, ...]:
+        known = self._feed.known(after) if self._database.is_alone() else None
+        if known is not None and len(known) <= limit:
+            return known
         changes, _ = await self._page(after, limit)
         return changes
 

@@ -75,6 +75,13 @@ class Sqlite:
             self._write = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _LOCAL | {"synchronous": "NORMAL"})
             self._durable = _engine(path, "BEGIN IMMEDIATE", 1, waiting | _LOCAL | {"synchronous": "FULL"})
 
+    def is_alone(self) -> bool:
+        """On a local disk the lock says so. A shared file system is not asked here, where a file that does not answer would stop everything."""
+        if self._right is not None:
+            return False
+        self._require_file()
+        return True
+
     async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
         return await self._run(self._reader, self._read, ask)
 

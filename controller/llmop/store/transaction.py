@@ -1,7 +1,7 @@
 """What each write means, whatever the rows are kept in. Both the SQL store and its double run this code."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from llmop.domain import errors, resources
@@ -17,11 +17,13 @@ class Rows(Protocol):
         """Of all objects of `kind`."""
         ...
 
-    def newest(self, kind: str) -> tuple[int, int]:
-        """(how many objects of `kind` there are, the newest resource version among them or 0)."""
+    def newest(self, kinds: Collection[str]) -> Mapping[str, tuple[int, int]]:
+        """By kind: how many objects there are, and the newest resource version among them. Kinds without objects may be left out."""
         ...
 
-    def uid_taken(self, uid: str) -> bool: ...
+    def is_taken(self, resource: resources.Resource) -> bool:
+        """Whether an object has its kind, namespace and name, or its uid."""
+        ...
 
     def insert(self, resource: resources.Resource) -> None: ...
 
@@ -108,7 +110,7 @@ class Transaction:
         wanted = write.resource
         if not wanted.uid:
             raise ValueError(f"{wanted.kind} {wanted.name!r} has no uid: give it one before it is created")
-        if self._rows.find(*wanted.key) is not None or self._rows.uid_taken(wanted.uid):
+        if self._rows.is_taken(wanted):
             raise errors.AlreadyExists(wanted.kind, wanted.name)
         created = dataclasses.replace(codec.settle(wanted), generation=1, resource_version=self._revision)
         self._rows.insert(created)
@@ -224,10 +226,12 @@ class Transaction:
         return True
 
     def _unchanged(self, write: interface.Unchanged) -> bool:
-        if self._rows.newest(write.kind) != (write.count, write.newest):
-            raise errors.Conflict(
-                f"objects of kind {write.kind} have changed since they were read: read them again and repeat the change"
-            )
+        now = self._rows.newest(write.kinds)
+        for kind, before in write.kinds.items():
+            if now.get(kind, (0, 0)) != before:
+                raise errors.Conflict(
+                    f"objects of kind {kind} have changed since they were read: read them again and repeat the change"
+                )
         return True
 
     def _replace(self, stored: resources.Resource, **fields: Any) -> resources.Resource:

@@ -4,7 +4,7 @@ import asyncio
 import bisect
 import copy
 import enum
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from llmop.domain import errors, resources
@@ -207,12 +207,15 @@ class _Rows:
         changed = {key: each for key, each in self._objects.changed.items() if key[0] == kind}
         return self._kinds.get(kind, {}) | changed
 
-    def newest(self, kind: str) -> tuple[int, int]:
-        versions = [each.resource_version for each in self._of_kind(kind).values() if each is not None]
-        return len(versions), max(versions, default=0)
+    def newest(self, kinds: Collection[str]) -> Mapping[str, tuple[int, int]]:
+        versions = {
+            kind: [each.resource_version for each in self._of_kind(kind).values() if each is not None]
+            for kind in kinds
+        }
+        return {kind: (len(each), max(each, default=0)) for kind, each in versions.items()}
 
-    def uid_taken(self, uid: str) -> bool:
-        return self._uids.get(uid) is not None
+    def is_taken(self, resource: resources.Resource) -> bool:
+        return self.find(*resource.key) is not None or self._uids.get(resource.uid) is not None
 
     def insert(self, resource: resources.Resource) -> None:
         self._objects.put(resource.key, resource)
