@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
 
 import alembic.autogenerate
 import alembic.migration
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.util import await_only
 from tests.rigs.postgres import PostgresRig
 
 from llmop.domain import errors, resources
@@ -112,18 +112,18 @@ async def test_a_controller_that_is_paused_in_a_transaction_loses_it_and_does_no
     postgres_rig: PostgresRig,
 ) -> None:
     url = postgres_rig.database("paused")
-    inside, go_on = asyncio.Event(), asyncio.Event()
+    inside, go_on = threading.Event(), threading.Event()
 
     def pause(connection: sa.Connection) -> None:
         connection.execute(tables.counter.update().values(holder="the paused one"))
         inside.set()
-        await_only(go_on.wait())
+        go_on.wait(60)
         connection.commit()
 
     async with controllers(url, 1) as (store,):
         paused = await postgres.open_postgres(sa.make_url(url), patience=0.3)
         work = asyncio.ensure_future(paused.write(pause, durable=False))
-        await inside.wait()
+        assert await asyncio.to_thread(inside.wait, 60)
         assert 1 == (await store.commit([thing("after")])).revision
         go_on.set()
         with pytest.raises(errors.Unavailable, match="idle-in-transaction timeout"):

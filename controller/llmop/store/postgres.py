@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from llmop.domain import errors
 from llmop.store import database, migrate
 
 _PATIENCE = 10.0
+_CONNECTIONS = 10
 
 # "off" loses the newest transactions in a crash. "local" and stronger ones are durable here; they are left as they are.
 _DURABLE = sa.text(
@@ -17,32 +19,49 @@ _DURABLE = sa.text(
 
 
 class Postgres:
-    """Implements `database.Database`."""
+    """Implements `database.Database`.
 
-    def __init__(self, engine: AsyncEngine, installation: str) -> None:
+    A transaction is one job of a thread with the plain driver, as on SQLite: waiting for each statement in the event loop costs several
+    times what the statement needs.
+    """
+
+    def __init__(self, engine: sa.Engine, installation: str) -> None:
         self.installation = installation
         self._write = engine
         self._read = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="store")
 
     def is_alone(self) -> bool:
         return False
 
     async def read(self, ask: Callable[[sa.Connection], database.Result]) -> database.Result:
-        with database.in_words(_explain):
-            async with self._read.connect() as connection:
-                return await connection.run_sync(ask)
+        return await self._run(self._read, ask)
 
     async def write(
         self, change: Callable[[sa.Connection], database.Result], *, durable: bool
     ) -> database.Result:
-        with database.in_words(_explain):
-            async with self._write.connect() as connection:
-                if durable:
-                    await connection.execute(_DURABLE)
-                return await connection.run_sync(change)
+        def make_durable(connection: sa.Connection) -> database.Result:
+            connection.execute(_DURABLE)
+            return change(connection)
+
+        return await self._run(self._write, make_durable if durable else change)
 
     async def close(self) -> None:
-        await self._write.dispose()
+        await asyncio.to_thread(self._threads.shutdown)
+        self._write.dispose()
+
+    async def _run(
+        self, engine: sa.Engine, work: Callable[[sa.Connection], database.Result]
+    ) -> database.Result:
+        def run() -> database.Result:
+            with database.in_words(_explain), engine.connect() as connection:
+                return work(connection)
+
+        try:
+            job = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except RuntimeError as error:  # the executor was shut down
+            raise errors.Unavailable("the Postgres store is closed") from error
+        return await job
 
 
 async def open_postgres(url: sa.URL, *, patience: float = _PATIENCE) -> Postgres:
@@ -60,9 +79,9 @@ async def open_postgres(url: sa.URL, *, patience: float = _PATIENCE) -> Postgres
     url = url.set(query=query)
     with database.in_words(_explain):
         installation = await asyncio.to_thread(migrate.upgrade, url)
-    engine = create_async_engine(url, pool_size=5, max_overflow=5, pool_timeout=2 * _PATIENCE)
+    engine = sa.create_engine(url, pool_size=_CONNECTIONS // 2, max_overflow=_CONNECTIONS // 2)
 
-    @sa.event.listens_for(engine.sync_engine, "connect")
+    @sa.event.listens_for(engine, "connect")
     def limit_waiting(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         connection.autocommit = True
         cursor = connection.cursor()
