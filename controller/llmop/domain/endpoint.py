@@ -24,6 +24,37 @@ class Endpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class QueueBounds:
+    """How requests wait that no endpoint can take, per gateway and priority; all zero = they do not wait.
+
+    `max_bytes` counts their bodies and heads. A time to live is in seconds from a request's arrival: `request_ttl_s` while there are
+    endpoints, all of them full, `no_endpoint_request_ttl_s` while there is none.
+    """
+
+    max_requests: int = 0
+    max_bytes: int = 0
+    request_ttl_s: int = 0
+    no_endpoint_request_ttl_s: int = 0
+
+
+class Stage(enum.StrEnum):
+    """How far the next replica is."""
+
+    NONE = ""  # none is on its way
+    PENDING = "Pending"  # its job waits
+    LOADING = "Loading"  # its job runs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NextReplica:
+    """The replica that will be ready next. Times are epoch seconds, rounded so that they rarely change; None = not known."""
+
+    stage: Stage = Stage.NONE
+    starts_at: float | None = None
+    ready_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RoutedModel:
     """A public model name. Listed even when nobody serves it, so that clients hear "no endpoint", not "no such model"."""
 
@@ -34,6 +65,9 @@ class RoutedModel:
     upstream_model: str = ""  # what the engine wants to read as "model"; "" = what the client sent
     retry_attempts: int = 2
     usage_in_stream: bool = False  # its streams say what they used when asked
+    max_in_flight: int = 0  # requests that an endpoint takes at a time; 0 = as many as come
+    queue: QueueBounds = QueueBounds()
+    next_replica: NextReplica = NextReplica()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,3 +77,15 @@ class EndpointTable:
     version: int
     endpoints: tuple[Endpoint, ...] = ()
     models: tuple[RoutedModel, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DeploymentLoad:
+    """What one gateway has for a deployment (namespace/name): requests at its endpoints, requests that wait, and those refused since
+    the last report because no endpoint could take them.
+    """
+
+    deployment: str
+    in_flight: int
+    queued: int
+    unserved: int

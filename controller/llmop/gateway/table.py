@@ -6,7 +6,15 @@ from typing import Any
 import orjson
 
 from llmop.api.v1 import gateway_pb2
-from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
+from llmop.domain.endpoint import (
+    Endpoint,
+    EndpointState,
+    EndpointTable,
+    NextReplica,
+    QueueBounds,
+    RoutedModel,
+    Stage,
+)
 
 FORMAT = 1
 
@@ -23,6 +31,10 @@ class ReceivedTable:
 _STATES = {
     gateway_pb2.Endpoint.STATE_READY: EndpointState.READY,
     gateway_pb2.Endpoint.STATE_SUSPECT: EndpointState.SUSPECT,
+}
+_STAGES = {
+    gateway_pb2.NextReplica.STAGE_PENDING: Stage.PENDING,
+    gateway_pb2.NextReplica.STAGE_LOADING: Stage.LOADING,
 }
 
 
@@ -54,6 +66,18 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                     upstream_model=model.upstream_model,
                     retry_attempts=model.retry_attempts,
                     usage_in_stream=model.usage_in_stream,
+                    max_in_flight=model.max_in_flight,
+                    queue=QueueBounds(
+                        max_requests=model.queue.max_requests,
+                        max_bytes=model.queue.max_bytes,
+                        request_ttl_s=model.queue.request_ttl_s,
+                        no_endpoint_request_ttl_s=model.queue.no_endpoint_request_ttl_s,
+                    ),
+                    next_replica=NextReplica(
+                        stage=_STAGES.get(model.next_replica.stage, Stage.NONE),
+                        starts_at=float(model.next_replica.starts_at) or None,
+                        ready_at=float(model.next_replica.ready_at) or None,
+                    ),
                 )
                 for model in message.models
             ),
@@ -82,14 +106,25 @@ def from_json(text: bytes) -> ReceivedTable:
                     Endpoint(**(endpoint | {"state": EndpointState(endpoint["state"])}))
                     for endpoint in table["endpoints"]
                 ),
-                models=tuple(
-                    RoutedModel(**(model | {"protocols": tuple(model["protocols"])}))
-                    for model in table["models"]
-                ),
+                models=tuple(_model(model) for model in table["models"]),
             ),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an endpoint table: {error!r}") from error
+
+
+def _model(value: dict[str, Any]) -> RoutedModel:
+    following = value["next_replica"]
+    return RoutedModel(
+        **(
+            value
+            | {
+                "protocols": tuple(value["protocols"]),
+                "queue": QueueBounds(**value["queue"]),
+                "next_replica": NextReplica(**(following | {"stage": Stage(following["stage"])})),
+            }
+        )
+    )
 
 
 def replaces(new: ReceivedTable, old: ReceivedTable | None) -> bool:

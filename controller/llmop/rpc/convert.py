@@ -56,6 +56,11 @@ _STATES = {
     endpoint.EndpointState.SUSPECT: gateway_pb2.Endpoint.STATE_SUSPECT,
     endpoint.EndpointState.DRAINING: gateway_pb2.Endpoint.STATE_DRAINING,
 }
+_STAGES = {
+    endpoint.Stage.NONE: gateway_pb2.NextReplica.STAGE_UNSPECIFIED,
+    endpoint.Stage.PENDING: gateway_pb2.NextReplica.STAGE_PENDING,
+    endpoint.Stage.LOADING: gateway_pb2.NextReplica.STAGE_LOADING,
+}
 
 
 def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.EndpointTable:
@@ -83,6 +88,18 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
                 retry_attempts=each.retry_attempts,
                 upstream_model=each.upstream_model,
                 usage_in_stream=each.usage_in_stream,
+                max_in_flight=each.max_in_flight,
+                queue=gateway_pb2.Queue(
+                    max_requests=each.queue.max_requests,
+                    max_bytes=each.queue.max_bytes,
+                    request_ttl_s=each.queue.request_ttl_s,
+                    no_endpoint_request_ttl_s=each.queue.no_endpoint_request_ttl_s,
+                ),
+                next_replica=gateway_pb2.NextReplica(
+                    stage=_STAGES[each.next_replica.stage],
+                    starts_at=int(each.next_replica.starts_at or 0),
+                    ready_at=int(each.next_replica.ready_at or 0),
+                ),
             )
             for each in table.models
         ],

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from llmop.api.v1 import gateway_pb2
-from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
+from llmop.domain.endpoint import (
+    Endpoint,
+    EndpointState,
+    EndpointTable,
+    NextReplica,
+    QueueBounds,
+    RoutedModel,
+    Stage,
+)
 from llmop.gateway import table
 from llmop.gateway.table import ReceivedTable
 from llmop.gateway.table_file import TableFile
@@ -36,6 +44,11 @@ RECEIVED = ReceivedTable(
                 upstream_model="tgi",
                 usage_in_stream=True,
                 retry_attempts=4,
+                max_in_flight=16,
+                queue=QueueBounds(
+                    max_requests=10, max_bytes=2**33, request_ttl_s=60, no_endpoint_request_ttl_s=600
+                ),
+                next_replica=NextReplica(stage=Stage.LOADING, ready_at=300.0),
             ),
         ),
     ),
@@ -64,6 +77,13 @@ def message() -> gateway_pb2.EndpointTable:
                 protocols=["openai"],
                 created_at=3,
                 retry_attempts=4,
+                max_in_flight=16,
+                queue=gateway_pb2.Queue(
+                    max_requests=10, max_bytes=2**33, request_ttl_s=60, no_endpoint_request_ttl_s=600
+                ),
+                next_replica=gateway_pb2.NextReplica(
+                    stage=gateway_pb2.NextReplica.STAGE_LOADING, ready_at=300
+                ),
                 upstream_model="tgi",
                 usage_in_stream=True,
             )

@@ -98,6 +98,13 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
         "upstream_model": "up",
         "usage_in_stream": True,
         "retry_attempts": 2,
+        "max_in_flight": 16,
+    }
+    bounds = {
+        "max_requests": 10,
+        "max_bytes": 2**33,
+        "request_ttl_s": 60,
+        "no_endpoint_request_ttl_s": 600,
     }
     table = endpoint.EndpointTable(
         version=7,
@@ -105,7 +112,16 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
             endpoint.Endpoint(**one, state=endpoint.EndpointState.DRAINING),
             endpoint.Endpoint(**one, state=endpoint.EndpointState.READY),
         ),
-        models=(endpoint.RoutedModel(**model, created_at=100.0),),
+        models=(
+            endpoint.RoutedModel(
+                **model,
+                created_at=100.0,
+                queue=endpoint.QueueBounds(**bounds),
+                next_replica=endpoint.NextReplica(
+                    stage=endpoint.Stage.PENDING, starts_at=200.0, ready_at=300.0
+                ),
+            ),
+        ),
     )
     expected = gateway_pb2.EndpointTable(
         version=7,
@@ -114,7 +130,16 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
             gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_DRAINING),
             gateway_pb2.Endpoint(**one, state=gateway_pb2.Endpoint.STATE_READY),
         ],
-        models=[gateway_pb2.Model(**model, created_at=100)],
+        models=[
+            gateway_pb2.Model(
+                **model,
+                created_at=100,
+                queue=gateway_pb2.Queue(**bounds),
+                next_replica=gateway_pb2.NextReplica(
+                    stage=gateway_pb2.NextReplica.STAGE_PENDING, starts_at=200, ready_at=300
+                ),
+            )
+        ],
     )
     assert expected == convert.to_table(table, "abc123")
 
