@@ -1,4 +1,5 @@
-"""How many requests are at each endpoint, over all worker processes of a gateway: one number per worker and endpoint in shared memory.
+"""How many requests are at each endpoint, over all worker processes of a gateway: one number per worker and endpoint in shared memory. The parent
+has a row too, for the requests that wait for each deployment.
 
 Each number has a single writer, so nothing has to be locked. When a worker dies its numbers are set to zero by the parent.
 """
@@ -15,11 +16,11 @@ _NUMBER: Final = "i"
 
 
 class Cells:
-    """The memory, as each process of a gateway sees it: `view` has a row of `SLOTS` numbers per worker."""
+    """The memory, as each process of a gateway sees it: `view` has a row of `SLOTS` numbers per process."""
 
-    def __init__(self, descriptor: int, workers: int) -> None:
+    def __init__(self, descriptor: int, rows: int) -> None:
         """`descriptor` stays the caller's."""
-        self._map = mmap.mmap(descriptor, size_of(workers))
+        self._map = mmap.mmap(descriptor, size_of(rows))
         self.view = memoryview(self._map).cast(_NUMBER)
 
     def total(self, slot: int) -> int:
@@ -35,13 +36,13 @@ class Cells:
 
 
 class Row:
-    """One worker's cells, and everybody's sums."""
+    """One process's cells, and everybody's sums."""
 
     __slots__ = ("_start", "_view")
 
-    def __init__(self, cells: Cells, worker: int) -> None:
+    def __init__(self, cells: Cells, index: int) -> None:
         self._view = cells.view
-        self._start = worker * SLOTS
+        self._start = index * SLOTS
 
     def put(self, slot: int, number: int) -> None:
         self._view[self._start + slot] = number
@@ -50,16 +51,16 @@ class Row:
         return sum(self._view[slot::SLOTS])
 
 
-def size_of(workers: int) -> int:
+def size_of(rows: int) -> int:
     """In bytes."""
-    return workers * SLOTS * struct.calcsize(_NUMBER)
+    return rows * SLOTS * struct.calcsize(_NUMBER)
 
 
-def make(workers: int) -> int:
+def make(rows: int) -> int:
     """A descriptor of new memory, all zero. Raises OSError."""
     descriptor = os.memfd_create("llmop-gateway", os.MFD_CLOEXEC)
     try:
-        os.ftruncate(descriptor, size_of(workers))
+        os.ftruncate(descriptor, size_of(rows))
     except OSError:
         os.close(descriptor)
         raise
@@ -67,8 +68,8 @@ def make(workers: int) -> int:
 
 
 class Slots:
-    """Which endpoint has which slot. A slot is given away again once no worker chooses its endpoint any more and none has a request
-    there: answers outlive the table.
+    """Which endpoint, or deployment, has which slot. A slot is given away again once no worker chooses its endpoint any more and none has a
+    request there: answers outlive the table.
     """
 
     def __init__(self) -> None:

@@ -1,22 +1,26 @@
 """The parent of a gateway's worker processes. It takes no requests: it holds the line to the controller and the listening sockets, hands
-every table to all workers, adds up their counts, and replaces workers that end.
+every table to all workers, says whose turn it is of those that wait, adds up the workers' counts, and replaces workers that end.
 """
 
 import asyncio
+import functools
 import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
 
+from llmop.domain.endpoint import DeploymentLoad, EndpointState
 from llmop.domain.errors import NeedsUser
 from llmop.gateway import cells, sums, table
 from llmop.gateway.app import Presence
+from llmop.gateway.desk import SharedDesk, sum_up
+from llmop.gateway.dispatch import Place
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.settings import GatewaySettings, to_values
 from llmop.gateway.table import ReceivedTable, replaces
@@ -45,16 +49,29 @@ class _Member:
 
 
 class Crew:
-    def __init__(self, settings: GatewaySettings, sockets: list[socket.socket], presence: Presence) -> None:
-        """The sockets stay the caller's; they stay open while workers come and go, so no waiting client is lost."""
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        sockets: list[socket.socket],
+        presence: Presence,
+        hurry: asyncio.Event,
+    ) -> None:
+        """The sockets stay the caller's; they stay open while workers come and go, so no waiting client is lost. `hurry` is set when the
+        controller should hear at once of somebody who waits.
+        """
         self._settings = settings
         self._sockets = sockets
         self._presence = presence
         self._loop = asyncio.get_running_loop()
         self._members: dict[int, _Member] = {}
         self._slots = cells.Slots()
-        self._memory = cells.make(settings.workers)
-        self._cells = cells.Cells(self._memory, settings.workers)
+        self._rows = settings.workers + 1
+        self._memory = cells.make(self._rows)
+        self._cells = cells.Cells(self._memory, self._rows)
+        self._row = cells.Row(self._cells, settings.workers)
+        self._queues: dict[str, int] = {}  # the slot of each deployment
+        self._endpoint_slots: list[int] = []
+        self._desk = SharedDesk(self._loop, hurry, send=self._say, publish=self._publish)
         self._number = 0  # of the last table
         self._message: dict[str, Any] | None = None
         self._past: sums.Told | None = None  # what the dead have counted
@@ -71,14 +88,70 @@ class Crew:
             return False
         self.received = received
         self._number += 1
-        names = [f"{one.uid} {one.host} {one.port} {one.api_key}" for one in received.table.endpoints]
+        endpoints = [f"{one.uid} {one.host} {one.port} {one.api_key}" for one in received.table.endpoints]
+        deployments = list(dict.fromkeys(one.deployment for one in received.table.models))
         acted_on = min((member.acted_on for member in self._members.values()), default=0)
-        slots = self._slots.assign(names, self._number, acted_on, lambda slot: self._cells.total(slot) > 0)
+        slots = self._slots.assign(
+            [*endpoints, *deployments], self._number, acted_on, lambda slot: self._cells.total(slot) > 0
+        )
+        slots, queues = slots[: len(endpoints)], slots[len(endpoints) :]
+        for name in self._queues.keys() - set(deployments):
+            self._publish(name, 0)
+        self._endpoint_slots = slots
+        self._queues = dict(zip(deployments, queues, strict=True))
         content = orjson.loads(table.to_json(received))
-        self._message = {"table": content, "slots": slots, "number": self._number}
+        self._message = {
+            "table": content,
+            "slots": slots,
+            "queues": self._queues,
+            "number": self._number,
+        }
         for member in self._members.values():
             member.link.send(self._message)
+        # After the workers: whom they release they find in their table.
+        self._desk.dispatcher.apply(self._places(received, slots), self._loop.time())
         return True
+
+    def _places(self, received: ReceivedTable, slots: list[int]) -> dict[str, Place]:
+        loads: dict[str, dict[str, Callable[[], int]]] = {}
+        for endpoint, slot in zip(received.table.endpoints, slots, strict=True):
+            if endpoint.state is not EndpointState.DRAINING:
+                load = functools.partial(self._load, slot)
+                loads.setdefault(endpoint.deployment, {})[endpoint.uid] = load
+        return {
+            model.deployment: Place(
+                bounds=model.queue,
+                max_in_flight=model.max_in_flight,
+                loads=loads.get(model.deployment, {}),
+            )
+            for model in received.table.models
+        }
+
+    def _load(self, slot: int) -> int:
+        return 0 if slot == cells.NO_SLOT else self._cells.total(slot)
+
+    def loads(self) -> list[DeploymentLoad]:
+        endpoints = self.received.table.endpoints if self.received is not None else ()
+        at = (
+            (one.deployment, self._load(slot))
+            for one, slot in zip(endpoints, self._endpoint_slots, strict=True)
+        )
+        return sum_up(self._desk.dispatcher, at)
+
+    def reported(self, loads: Sequence[DeploymentLoad]) -> None:
+        self._desk.dispatcher.reported({load.deployment: load.unserved for load in loads})
+
+    # What the desk calls
+
+    def _say(self, worker: int, message: dict[str, Any]) -> None:
+        member = self._members.get(worker)
+        if member is not None:
+            member.link.send(message)
+
+    def _publish(self, deployment: str, number: int) -> None:
+        slot = self._queues.get(deployment, cells.NO_SLOT)
+        if slot != cells.NO_SLOT:
+            self._row.put(slot, number)
 
     async def settled(self) -> None:
         while any(member.acted_on < self._number for member in self._members.values()):
@@ -98,7 +171,11 @@ class Crew:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(beside()), group.create_task(self._tell())]
+                helpers = [
+                    group.create_task(beside()),
+                    group.create_task(self._tell()),
+                    group.create_task(self._desk.run()),
+                ]
                 started = [asyncio.Event() for _ in range(self._settings.workers)]
                 keepers = [
                     group.create_task(self._keep(index, started[index]))
@@ -147,14 +224,14 @@ class Crew:
         near, far = socket.socketpair()
         listening = self._sockets[index % len(self._sockets)]
         with far:
-            process = _start((far.fileno(), listening.fileno(), self._memory), index, self._settings.workers)
+            process = _start((far.fileno(), listening.fileno(), self._memory), index, self._rows)
         member = self._members[index] = _Member(process, await Link.over(near), self._loop.time())
         try:
             first = {"settings": to_values(self._settings)} | self._presence_values()
             member.link.send(first | (self._message or {}))
             if self._stopping:
                 process.send_signal(signal.SIGTERM)
-            await self._listen(member, started)
+            await self._listen(index, member, started)
             return await asyncio.to_thread(process.wait)
         finally:
             process.kill()
@@ -162,12 +239,13 @@ class Crew:
             member.link.close()
             del self._members[index]
             self._cells.clear(index)
+            self._desk.bury(index)
             if member.told is not None:
                 dead = sums.of_the_dead(member.told)
                 self._past = dead if self._past is None else sums.add(self._past, dead)
             self._announce()
 
-    async def _listen(self, member: _Member, started: asyncio.Event) -> None:
+    async def _listen(self, index: int, member: _Member, started: asyncio.Event) -> None:
         while (message := await member.link.receive()) is not None:
             member.heard_at = self._loop.time()
             if "ready" in message:
@@ -177,6 +255,7 @@ class Crew:
             if "acted_on" in message:
                 member.acted_on = message["acted_on"]
                 self._announce()
+            self._desk.take(index, message)
             if "ask" in message:
                 member.link.send({"answer": message["ask"], "counts": self._others(member)})
 
@@ -208,9 +287,9 @@ class Crew:
                     member.process.kill()
 
 
-def _start(descriptors: tuple[int, int, int], index: int, workers: int) -> subprocess.Popen[bytes]:
+def _start(descriptors: tuple[int, int, int], index: int, rows: int) -> subprocess.Popen[bytes]:
     """Not in the loop's way, which forks: gRPC's threads are not made for that."""
-    numbers = map(str, (*descriptors, index, workers))
+    numbers = map(str, (*descriptors, index, rows))
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "llmop.gateway.worker_process", *numbers],
         stdin=subprocess.DEVNULL,

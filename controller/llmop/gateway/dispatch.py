@@ -66,7 +66,8 @@ class _Seat:
 class _Line:
     """One deployment. `endpoints_since` is None while it has no endpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.queue = Queue()
         self.bounds = QueueBounds()
         self.max_in_flight = 0
@@ -115,7 +116,7 @@ class Dispatcher:
         self._wake = wake
         self._lines: dict[str, _Line] = {}
         self._where: dict[Hashable, _Line] = {}  # who waits
-        self._granted: dict[Hashable, _Seat] = {}
+        self._granted: dict[Hashable, tuple[_Line, _Seat]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -132,7 +133,7 @@ class Dispatcher:
                 self._drop(line, ticket, Dropped.NO_ENDPOINT)
             self._publish(name, 0)
         for name, place in places.items():
-            line = self._lines.setdefault(name, _Line())
+            line = self._lines.setdefault(name, _Line(name))
             line.bounds = place.bounds
             line.max_in_flight = place.max_in_flight
             before = line.seats
@@ -147,7 +148,7 @@ class Dispatcher:
             elif line.endpoints_since is None:
                 line.endpoints_since = now
             line.queue.look_again()
-            self._dispatch(name, line, now)
+            self._dispatch(line, now)
 
     def enter(self, deployment: str, ticket: Ticket, now: float, *, again: bool = False) -> None:
         """What comes of it is told, at once where that can be. `again`: it was released, and could not be served there."""
@@ -177,21 +178,23 @@ class Dispatcher:
             return Dropped.SATURATED if line.seats else Dropped.NO_ENDPOINT
         return None if line.queue.takes(ticket, bounds) else Dropped.QUEUE_FULL
 
-    def leave(self, deployment: str, number: Hashable, now: float) -> None:
+    def leave(self, number: Hashable, now: float) -> None:
         """Its client is gone."""
         line = self._where.pop(number, None)
         if line is not None:
             line.queue.remove(number)
-            self._publish(deployment, len(line.queue))
-        else:
+            self._publish(line.name, len(line.queue))
+            return
+        granted = self._granted.get(number)
+        if granted is not None:
             self.begun(number)
-            self.freed(deployment, now)
+            self._dispatch(granted[0], now)
 
     def begun(self, number: Hashable) -> None:
         """It was released and shows in the load of an endpoint now, or will never."""
-        seat = self._granted.pop(number, None)
-        if seat is not None:
-            seat.granted -= 1
+        granted = self._granted.pop(number, None)
+        if granted is not None:
+            granted[1].granted -= 1
 
     def failed(self, deployment: str, uid: str, now: float) -> None:
         """An endpoint could not be reached: it gets nothing for a moment, and then little."""
@@ -204,7 +207,7 @@ class Dispatcher:
         """A request has ended at an endpoint of it."""
         line = self._lines.get(deployment)
         if line is not None:
-            self._dispatch(deployment, line, now)
+            self._dispatch(line, now)
 
     def tick(self, now: float) -> None:
         """What time alone changes: due every tenth of a second or so while somebody waits."""
@@ -214,7 +217,7 @@ class Dispatcher:
             for ticket in line.queue.expire(line.bounds, line.endpoints_since, now):
                 self._drop(line, ticket, Dropped.TTL_EXPIRED)
             self._publish(name, len(line.queue))
-            self._dispatch(name, line, now)
+            self._dispatch(line, now)
 
     def queued(self) -> dict[str, int]:
         """Who waits, by deployment."""
@@ -230,7 +233,7 @@ class Dispatcher:
             if name in self._lines:
                 self._lines[name].unserved -= number
 
-    def _dispatch(self, name: str, line: _Line, now: float) -> None:
+    def _dispatch(self, line: _Line, now: float) -> None:
         if line.is_busy or not line.queue:
             return
         line.is_busy = True
@@ -239,7 +242,7 @@ class Dispatcher:
                 ticket = line.queue.pop()
                 assert ticket is not None
                 del self._where[ticket.number]
-                self._publish(name, len(line.queue))
+                self._publish(line.name, len(line.queue))
                 self._grant(line, ticket, uid, now)
         finally:
             line.is_busy = False
@@ -247,7 +250,7 @@ class Dispatcher:
     def _grant(self, line: _Line, ticket: Ticket, uid: str, now: float) -> None:
         seat = line.seats[uid]
         seat.granted += 1
-        self._granted[ticket.number] = seat
+        self._granted[ticket.number] = (line, seat)
         line.released(now)
         self._release(ticket, uid)
 

@@ -1,11 +1,11 @@
-"""The gateway's line to the controller: the endpoint table comes in, the version in force goes out.
+"""The gateway's line to the controller: the endpoint table comes in, the version in force and the load go out.
 
 The only module of the gateway that speaks gRPC. Whatever happens to this line, the table in force stays in force.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import grpc
@@ -13,14 +13,16 @@ import grpc.aio
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
+from llmop.domain.endpoint import DeploymentLoad
 from llmop.gateway.app import Presence
-from llmop.gateway.table import ReceivedTable, from_message
+from llmop.gateway.table import ReceivedTable, from_message, to_report
 
 LOG = logging.getLogger(__name__)
 
 REPORT_PERIOD = 1.0
 _REPORT_TIMEOUT = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_BREATH = 0.02  # between two reports, whatever the hurry
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -34,7 +36,8 @@ _OPTIONS = (
 class Tables(Protocol):
     """Where tables take effect: in this process, or in all workers."""
 
-    received: ReceivedTable | None
+    @property
+    def received(self) -> ReceivedTable | None: ...
 
     def apply(self, received: ReceivedTable) -> bool:
         """False for a table that is older than the one in force."""
@@ -44,10 +47,19 @@ class Tables(Protocol):
         """Returns once the last table is acted on and every connection that was told to close is closed."""
         ...
 
+    def loads(self) -> Sequence[DeploymentLoad]:
+        """One per deployment of the table, as it is now."""
+        ...
+
+    def reported(self, loads: Sequence[DeploymentLoad]) -> None:
+        """The controller has got these."""
+        ...
+
 
 class ControllerLine:
     """`save` writes a table to disk; it is called before the table's version is acknowledged, so that a gateway that starts again
-    never sends anything to an endpoint which it had promised to leave alone.
+    never sends anything to an endpoint which it had promised to leave alone. `hurry` is set by whoever has something that should be
+    reported at once.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class ControllerLine:
         clock: Clock,
         save: Callable[[ReceivedTable], Awaitable[None]],
         random: Callable[[], float],
+        hurry: asyncio.Event,
     ) -> None:
         self._target = target
         self._name = name
@@ -68,7 +81,7 @@ class ControllerLine:
         self._save = save
         self._random = random
         self._acknowledged = fleet.received.table.version if fleet.received is not None else 0
-        self._applied = asyncio.Event()
+        self._hurry = hurry
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -107,25 +120,28 @@ class ControllerLine:
         await self._fleet.settled()
         await self._save(received)
         self._acknowledged = received.table.version
-        self._applied.set()
+        self._hurry.set()
 
     async def _report(self, stub: gateway_pb2_grpc.GatewayServiceStub) -> None:
         period = REPORT_PERIOD
         while True:
             try:
                 async with asyncio.timeout(period):
-                    await self._applied.wait()
+                    await self._hurry.wait()
             except TimeoutError:
                 pass
-            self._applied.clear()
+            self._hurry.clear()
+            loads = self._fleet.loads()
             try:
                 response = await stub.Report(
-                    gateway_pb2.ReportRequest(gateway=self._name, table_version=self._acknowledged),
-                    timeout=_REPORT_TIMEOUT,
+                    to_report(self._name, self._acknowledged, loads), timeout=_REPORT_TIMEOUT
                 )
             except grpc.aio.AioRpcError as error:
                 LOG.debug("report not taken: %s", error.details())
+                await asyncio.sleep(_FIRST_PAUSE)
                 continue
+            self._fleet.reported(loads)
+            await asyncio.sleep(_BREATH)
             if self._presence.connected:
                 self._presence.confirmed_at = self._clock.now()
             if response.period_ms > 0:

@@ -88,13 +88,24 @@ NO_TABLE = Refusal(
 )
 
 
-def no_endpoint(model: str) -> Refusal:
+def no_endpoint(model: str, when: str, why: str, dropped: str, retry_after: int) -> Refusal:
+    """`when` says when one is expected and `why` why the request does not wait, both in a few words."""
     return Refusal(
         status=503,
         code="no_endpoint",
-        message=f"no replica of the model '{model}' is ready at the moment",
-        retry_after=10,
-        dropped="no_endpoint",
+        message=f"no replica of the model '{model}' is ready at the moment, {when}; {why}",
+        retry_after=retry_after,
+        dropped=dropped,
+    )
+
+
+def saturated(model: str, why: str, dropped: str, retry_after: int) -> Refusal:
+    return Refusal(
+        status=429,
+        code="saturated",
+        message=f"all replicas of the model '{model}' are busy; {why}",
+        retry_after=retry_after,
+        dropped=dropped,
     )
 
 

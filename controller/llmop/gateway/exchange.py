@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from llmop.gateway import errors, retry, routing, usage
+from llmop.gateway import errors, retry, routing, usage, waiting
 from llmop.gateway.admission import admit
+from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.fleet import ModelRoute, Upstream
 from llmop.gateway.heads import RequestHead, ResponseHead, status_line
+from llmop.gateway.queue import Ticket
 from llmop.gateway.retry import RETRYABLE_STATUSES, Failure
 from llmop.gateway.routes import Route
 from llmop.gateway.sse import FirstBlock, says_overloaded
@@ -19,6 +21,9 @@ from llmop.gateway.worker import Worker
 LOG = logging.getLogger(__name__)
 
 _LAST_CHUNK = b"0\r\n\r\n"
+_NOT_QUEUED = b"x-llmop-queue-ms: 0\r\n"
+_LONGEST_ERROR = 64 * 1024
+_REMINDER = 10.0  # seconds after which the same comment is sent again to a client that waits
 _BODILESS = frozenset((204, 304))
 
 
@@ -48,8 +53,8 @@ class Client(Protocol):
 
 
 class Exchange:
-    """Until `committed`, nothing has gone to the client and the request may be made again elsewhere; afterwards bytes are copied
-    as they come.
+    """Until `committed`, nothing of an answer has gone to the client and the request may be made again elsewhere; afterwards bytes are
+    copied as they come. `_begun_early` says that a stream has begun nevertheless, with comments about the queue.
     """
 
     # What most exchanges never set
@@ -65,6 +70,15 @@ class Exchange:
     _chunked = False
     _stream_tail: bytes | None = None
     _meter: usage.Answer | usage.Stream | None = None
+    # Of those that wait, or have waited
+    _ticket: Ticket | None = None
+    _waits = False
+    _queued_at = 0.0
+    _queued_s = 0.0
+    _queued_header = _NOT_QUEUED
+    _begun_early = False
+    _comment = b""
+    _commented_at = 0.0
 
     def __init__(
         self,
@@ -117,16 +131,22 @@ class Exchange:
         self._timer = None
         worker = self._worker
         model = self._model = worker.fleet.routes.get(self._model.model.name, self._model)
-        upstream = model.deployment.choose(self._tried, worker.loop.time(), worker.random())
-        if upstream is None:
-            name = model.model.name
-            self._refuse(
-                errors.upstream_failed(name, self._problem) if self._problem else errors.no_endpoint(name)
-            )
+        deployment = model.deployment
+        if deployment.waiters.number:
+            self._queue_up(again=self._ticket is not None)
             return
+        upstream = deployment.choose(self._tried, worker.loop.time(), worker.random())
+        if upstream is not None:
+            self._use(upstream)
+        elif self._problem and not deployment.is_full(self._tried):
+            self._refuse(errors.upstream_failed(model.model.name, self._problem))
+        else:
+            self._queue_up(again=self._ticket is not None)
+
+    def _use(self, upstream: Upstream) -> None:
         self._upstream = upstream
         upstream.begin()
-        model.counts.in_flight += 1
+        self._model.counts.in_flight += 1
         connection = upstream.pool.take()
         if connection is None:
             self._connect(upstream)
@@ -178,6 +198,8 @@ class Exchange:
 
     def _blame(self, upstream: Upstream) -> None:
         worker = self._worker
+        if self._may_wait:
+            worker.desk.failed(self._model.deployment.name, upstream.endpoint.uid)
         before = upstream.breaker
         upstream.breaker = routing.after_connect_failure(before, worker.loop.time(), worker.random())
         self._model.deployment.look_again()
@@ -194,6 +216,10 @@ class Exchange:
         self._problem = problem
         if self._may_retry(failure):
             self._retry()
+        elif failure is Failure.CONNECT and self._may_wait:
+            # It was not even sent. Who waits must not be lost, one after the other, to a replica that is gone.
+            self._let_go()
+            self._queue_up(again=True)
         else:
             self._let_go()
             self._refuse(errors.upstream_failed(self._model.model.name, problem))
@@ -235,10 +261,128 @@ class Exchange:
             self._upstream = None
             upstream.end()
             self._model.counts.in_flight -= 1
+            deployment = self._model.deployment
+            if deployment.waiters.number:
+                self._worker.desk.freed(deployment.name)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._model.counts.answered(self._route.dialect, refusal.status)
-        self._client.refuse(refusal, self._route, self._keep_alive, self._request_id)
+        if self._begun_early:
+            self._end_early(errors.event(refusal, self._route.dialect))
+        else:
+            self._client.refuse(refusal, self._route, self._keep_alive, self._request_id)
+
+    # Waiting
+
+    @property
+    def _may_wait(self) -> bool:
+        """It has waited before, or others do."""
+        return self._ticket is not None or self._model.deployment.waiters.number > 0
+
+    def _queue_up(self, *, again: bool) -> None:
+        worker, head = self._worker, self._head
+        wishes = head.wishes
+        ticket = self._ticket = Ticket(
+            worker.desk.number(),
+            owner=worker.keys.owner(head.key),
+            priority=wishes.priority,
+            size=len(self._body) + len(head.forward),
+            arrived_at=self._started_at,
+            patience=wishes.patience,
+        )
+        self._waits = True
+        self._queued_at = worker.loop.time()
+        self._model.counts.begins_to_wait(ticket)
+        worker.desk.enter(self, self._model.deployment.name, ticket, again=again)
+        if self._waits and wishes.progress and not self._begun_early:
+            self._begin_early()
+
+    def _stop_waiting(self) -> None:
+        assert self._ticket is not None
+        self._waits = False
+        waited = self._worker.loop.time() - self._queued_at
+        self._queued_s += waited
+        self._queued_header = b"x-llmop-queue-ms: %d\r\n" % round(self._queued_s * 1000)
+        self._model.counts.has_waited(self._ticket, waited)
+
+    def released(self, uid: str) -> None:
+        worker, ticket = self._worker, self._ticket
+        assert ticket is not None
+        self._stop_waiting()
+        model = self._model = worker.fleet.routes.get(self._model.model.name, self._model)
+        upstream = model.deployment.named(uid, self._tried, worker.loop.time(), worker.random())
+        if upstream is not None:
+            self._use(upstream)
+            worker.desk.begun(ticket)
+        else:  # this process cannot use it
+            worker.desk.failed(model.deployment.name, uid)
+            worker.desk.begun(ticket)
+            self._queue_up(again=True)
+
+    def dropped(self, why: Dropped, retry_after: int) -> None:
+        self._stop_waiting()
+        model = self._worker.fleet.routes.get(self._model.model.name, self._model)
+        model.counts.dropped[why] += 1
+        self._refuse(
+            errors.upstream_failed(model.model.name, self._problem)
+            if self._problem
+            else waiting.refusal(
+                model.model,
+                why,
+                has_endpoints=bool(model.deployment.upstreams),
+                retry_after=retry_after,
+                now=self._worker.clock.now(),
+            )
+        )
+
+    def _begin_early(self) -> None:
+        """The client wants to hear what it waits for: its stream begins now."""
+        if not waiting.wants_stream(self._route, self._body):
+            return
+        self._begun_early = True
+        self._chunked = self._http11
+        self._keep_alive = self._keep_alive and self._http11
+        self._client.write(
+            b"".join(
+                (
+                    status_line(200),
+                    b"content-type: text/event-stream\r\ncache-control: no-cache\r\n",
+                    b"transfer-encoding: chunked\r\n" if self._chunked else b"",
+                    b"" if self._keep_alive else b"connection: close\r\n",
+                    b"x-request-id: ",
+                    self._request_id,
+                    b"\r\n\r\n",
+                )
+            )
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        worker = self._worker
+        model = worker.fleet.routes.get(self._model.model.name, self._model)
+        deployment = model.deployment
+        text = waiting.comment(
+            model.model.next_replica,
+            deployment.waiters.number,
+            has_endpoints=bool(deployment.upstreams),
+            now=worker.clock.now(),
+        )
+        now = worker.loop.time()
+        if (
+            text != self._comment or now - self._commented_at > _REMINDER
+        ) and not self._client.reading_stalled():
+            self._comment = text
+            self._commented_at = now
+            self._write_piece(text)
+
+    def _write_piece(self, piece: bytes) -> None:
+        self._client.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+
+    def _end_early(self, last: bytes) -> None:
+        self._write_piece(last)
+        if self._chunked:
+            self._client.write(_LAST_CHUNK)
+        self._client.response_done(self._keep_alive)
 
     # What the connection to the engine calls
 
@@ -295,7 +439,21 @@ class Exchange:
                 return
         elif head.stream and status == 200 and not self._first_event_is_good(connection):
             return
+        if self._begun_early and not (head.stream and status == 200):
+            self._answer_as_event(connection, status)
+            return
         self._commit(connection)
+
+    def _answer_as_event(self, connection: UpstreamConnection, status: int) -> None:
+        """What the engine says is no stream, and the client's has begun."""
+        size = sum(map(len, connection.pieces))
+        if not connection.complete and size <= _LONGEST_ERROR:
+            return
+        body = b"".join(connection.pieces)
+        self._drop(connection)
+        self._let_go()
+        self._model.counts.answered(self._route.dialect, status)
+        self._end_early(waiting.as_event(status, body, self._route))
 
     def _first_event_is_good(self, connection: UpstreamConnection) -> bool:
         """False: wait for more, or a retry is under way."""
@@ -332,6 +490,12 @@ class Exchange:
             body = self._begin_stream(body, connection.complete, counted=status == 200)
         elif status == 200 and self._route.generates:
             self._begin_answer(head, body, connection.complete)
+        if status < 300:
+            self._model.counts.first_byte(self._worker.loop.time() - self._started_at)
+        if self._begun_early:
+            connection.pieces = []
+            self._copy(connection, [], body)
+            return
         if status in _BODILESS:
             framing = b""
         elif connection.length is not None and not (head.stream and self._usage_asked):
@@ -344,13 +508,12 @@ class Exchange:
         else:
             framing = b""
             self._keep_alive = False
-        if status < 300:
-            self._model.counts.first_byte(self._worker.loop.time() - self._started_at)
         parts = [
             status_line(status),
             head.forward,
             framing,
             b"" if self._keep_alive else b"connection: close\r\n",
+            self._queued_header,
             b"x-request-id: ",
             self._request_id,
             b"\r\nx-llmop-replica: ",
@@ -463,6 +626,10 @@ class Exchange:
 
     def cancel(self) -> None:
         """The client is gone: the engine must not go on."""
+        if self._waits:
+            assert self._ticket is not None
+            self._stop_waiting()
+            self._worker.desk.leave(self._ticket)
         if self._task is not None:
             self._task.cancel()
         if self._timer is not None:
@@ -479,6 +646,10 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""
+        if self._waits:
+            if self._begun_early:
+                self._tell()
+            return
         connection = self._connection
         if (
             connection is None

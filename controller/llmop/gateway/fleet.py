@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from llmop.domain.endpoint import Endpoint, EndpointState, RoutedModel
+from llmop.domain.endpoint import Endpoint, EndpointState, QueueBounds, RoutedModel
 from llmop.gateway import routing
 from llmop.gateway.cells import NO_SLOT, Row
 from llmop.gateway.metrics import Counts, ModelCounts
@@ -53,18 +53,44 @@ class Upstream:
         return self.in_flight if self._row is None else self._row.total(self._slot)
 
 
+class Waiters:
+    """How many requests wait for a deployment: while there are any, a new one does not pass them."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+class SharedWaiters:
+    """The same, as the parent process tells it to all of its workers."""
+
+    __slots__ = ("_row", "_slot")
+
+    def __init__(self, row: Row, slot: int) -> None:
+        self._row = row
+        self._slot = slot
+
+    @property
+    def number(self) -> int:
+        return self._row.total(self._slot)
+
+
 class Deployment:
     """`upstreams` are those that may get something new; `troubled` says that the breaker of one of them is not closed."""
 
-    __slots__ = ("name", "troubled", "upstreams")
+    __slots__ = ("bounds", "max_in_flight", "name", "troubled", "upstreams", "waiters")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, waiters: Waiters | SharedWaiters) -> None:
         self.name = name
+        self.waiters = waiters
         self.upstreams: list[Upstream] = []
         self.troubled = False
+        self.max_in_flight = 0
+        self.bounds = QueueBounds()
 
     def choose(self, tried: Sequence[Upstream], now: float, random: float) -> Upstream | None:
-        """Takes the choice of `routing` among those not tried yet."""
+        """Takes the choice of `routing` among those not tried yet; None where there is none, or all are full."""
         candidates = self.upstreams
         if self.troubled:
             breakers = [upstream.breaker for upstream in candidates]
@@ -73,15 +99,29 @@ class Deployment:
             candidates = [upstream for upstream in candidates if upstream not in tried]
         if not candidates:
             return None
+        most = self.max_in_flight
         if len(candidates) == 1:
             chosen = candidates[0]
+            if most and chosen.load() >= most:
+                return None
         else:
-            chosen = candidates[
-                routing.least_outstanding([upstream.load() for upstream in candidates], random)
-            ]
-        if chosen.breaker.ejected_until and not chosen.breaker.probing:
-            chosen.breaker = routing.probe_started(chosen.breaker)
-        return chosen
+            loads = [upstream.load() for upstream in candidates]
+            index = routing.least_outstanding(loads, random)
+            if most and loads[index] >= most:
+                return None
+            chosen = candidates[index]
+        return _taken(chosen)
+
+    def named(self, uid: str, tried: Sequence[Upstream], now: float, random: float) -> Upstream | None:
+        """The endpoint that whoever dispatches has named; another one where it was tried already and there is one with room."""
+        found = next((upstream for upstream in self.upstreams if upstream.endpoint.uid == uid), None)
+        if found is None:
+            return None
+        return (self.choose(tried, now, random) if found in tried else None) or _taken(found)
+
+    def is_full(self, tried: Sequence[Upstream]) -> bool:
+        """Whether there are endpoints not tried yet: after `choose` found none, they are full."""
+        return any(upstream not in tried for upstream in self.upstreams)
 
     def has_other(self, tried: Sequence[Upstream], now: float) -> bool:
         breakers = [upstream.breaker for upstream in self.upstreams]
@@ -89,6 +129,12 @@ class Deployment:
 
     def look_again(self) -> None:
         self.troubled = any(upstream.breaker is not routing.CLOSED for upstream in self.upstreams)
+
+
+def _taken(upstream: Upstream) -> Upstream:
+    if upstream.breaker.ejected_until and not upstream.breaker.probing:
+        upstream.breaker = routing.probe_started(upstream.breaker)
+    return upstream
 
 
 class ModelRoute:
@@ -114,10 +160,14 @@ class Fleet:
         self.models: dict[str, RoutedModel] = {}
         self.routes: dict[str, ModelRoute] = {}
         self.deployments: dict[str, Deployment] = {}
+        self._waiters: dict[str, Waiters] = {}
 
-    def apply(self, received: ReceivedTable, slots: Sequence[int] = ()) -> bool:
+    def apply(
+        self, received: ReceivedTable, slots: Sequence[int] = (), queues: Mapping[str, int] | None = None
+    ) -> bool:
         """Puts a table in force, unless it is older than the one that is. Endpoints that may get nothing new lose their idle
-        connections here; `settled` says when those are gone. `slots` has a place in shared memory per endpoint, if there is such.
+        connections here; `settled` says when those are gone. `slots` has a place in shared memory per endpoint, if there is such,
+        `queues` one per deployment.
         """
         if not replaces(received, self.received):
             LOG.warning(
@@ -132,24 +182,40 @@ class Fleet:
         self._upstreams = {}
         deployments: dict[str, Deployment] = {}
         for model in received.table.models:
-            deployments.setdefault(model.deployment, Deployment(model.deployment))
+            deployment = deployments.setdefault(
+                model.deployment, Deployment(model.deployment, self._waiters_of(model.deployment, queues))
+            )
+            deployment.max_in_flight = model.max_in_flight
+            deployment.bounds = model.queue
         for number, endpoint in enumerate(received.table.endpoints):
             upstream = self._upstream(endpoint, slots[number] if slots else NO_SLOT, before)
             if upstream is not None and not upstream.pool.draining:
-                deployments.setdefault(endpoint.deployment, Deployment(endpoint.deployment))
-                deployments[endpoint.deployment].upstreams.append(upstream)
+                name = endpoint.deployment
+                deployments.setdefault(name, Deployment(name, self._waiters_of(name, queues)))
+                deployments[name].upstreams.append(upstream)
         for upstream in before.values():
             upstream.pool.draining = True
             upstream.pool.close_idle()
         for deployment in deployments.values():
             deployment.look_again()
         self.deployments = deployments
+        self._waiters = {name: one for name, one in self._waiters.items() if name in deployments}
         self.models = {model.name: model for model in received.table.models}
         self.routes = {
             name: ModelRoute(model, deployments[model.deployment], self._counts.models[name])
             for name, model in self.models.items()
         }
         return True
+
+    def waiters(self, deployment: str) -> Waiters:
+        """Those of this process."""
+        return self._waiters.setdefault(deployment, Waiters())
+
+    def _waiters_of(self, deployment: str, queues: Mapping[str, int] | None) -> Waiters | SharedWaiters:
+        slot = NO_SLOT if queues is None else queues.get(deployment, NO_SLOT)
+        if self._row is None or slot == NO_SLOT:
+            return self.waiters(deployment)
+        return SharedWaiters(self._row, slot)
 
     def _upstream(
         self, endpoint: Endpoint, slot: int, before: dict[EndpointKey, Upstream]

@@ -4,10 +4,14 @@ Header names are lower case here. Hop-by-hop fields (RFC 9110, 7.6.1) end at thi
 """
 
 import dataclasses
+import math
+import re
+from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmop.gateway.errors import Refusal, bad_request
+from llmop.gateway.queue import Priority
 from llmop.gateway.usage import Usage
 
 Headers = list[tuple[bytes, bytes]]
@@ -23,7 +27,10 @@ Headers = list[tuple[bytes, bytes]]
     _ENCODING,
     _TRANSFER,
     _HOST,
-) = range(10)
+    _PROGRESS,
+    _TIMEOUT,
+    _PRIORITY,
+) = range(13)
 _REQUEST_ACTIONS = {
     b"connection": _CONNECTION,
     b"authorization": _AUTHORIZATION,
@@ -34,6 +41,9 @@ _REQUEST_ACTIONS = {
     b"content-encoding": _ENCODING,
     b"transfer-encoding": _TRANSFER,
     b"host": _HOST,
+    b"x-llmop-progress": _PROGRESS,
+    b"x-llmop-timeout": _TIMEOUT,
+    b"x-llmop-priority": _PRIORITY,
 } | dict.fromkeys(
     (
         b"keep-alive",
@@ -56,6 +66,19 @@ _REQUEST_ACTIONS = {
 )
 _PLAIN_CONNECTION = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 _LONGEST_REQUEST_ID = 128
+_SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?")
+_PRIORITIES = {b"default": Priority.DEFAULT, b"bulk": Priority.BULK}
+
+
+class Wishes(NamedTuple):
+    """How a request is to wait where no endpoint can take it: for `patience` seconds at most, and telling the client of its `progress`."""
+
+    progress: bool = False
+    patience: float = math.inf
+    priority: Priority = Priority.DEFAULT
+
+
+_NO_WISHES = Wishes()
 
 
 @dataclasses.dataclass(slots=True)
@@ -68,6 +91,7 @@ class RequestHead:
     request_id: bytes | None
     expects_continue: bool
     problem: Refusal | None
+    wishes: Wishes
 
 
 def read_request_head(headers: Headers, version: str) -> RequestHead:
@@ -81,6 +105,7 @@ def read_request_head(headers: Headers, version: str) -> RequestHead:
     key = api_key = request_id = connection = None
     model: str | None = None
     expects_continue = False
+    wishes = _NO_WISHES
     problem: Refusal | None = None
     hosts = 0
     actions = _REQUEST_ACTIONS
@@ -109,6 +134,9 @@ def read_request_head(headers: Headers, version: str) -> RequestHead:
                 problem = Refusal(
                     status=417, code="expectation_failed", message="only 'Expect: 100-continue' is known"
                 )
+        elif action >= _PROGRESS:
+            wishes, fault = _read_wish(wishes, action, value)
+            problem = fault or problem
         else:
             problem = _coding_problem(action, value, version) or problem
     problem = _line_problem(version, hosts) or problem
@@ -120,7 +148,25 @@ def read_request_head(headers: Headers, version: str) -> RequestHead:
         request_id=request_id,
         expects_continue=expects_continue and version == "1.1",
         problem=problem,
+        wishes=wishes,
     )
+
+
+def _read_wish(wishes: Wishes, action: int, value: bytes) -> tuple[Wishes, Refusal | None]:
+    """A client may let others pass; to go before others is nothing to ask for."""
+    shown = value[:40].decode("latin-1")
+    if action == _PROGRESS:
+        return wishes._replace(progress=value == b"1"), None
+    if action == _TIMEOUT:
+        if _SECONDS.fullmatch(value) and float(value) > 0:
+            return wishes._replace(patience=float(value)), None
+        return wishes, bad_request(
+            f"x-llmop-timeout: {shown!r} is not a number of seconds above 0, like 30 or 2.5"
+        )
+    priority = _PRIORITIES.get(value.lower())
+    if priority is None:
+        return wishes, bad_request(f"x-llmop-priority: {shown!r} is not one of default, bulk")
+    return wishes._replace(priority=priority), None
 
 
 def _line_problem(version: str, hosts: int) -> Refusal | None:
@@ -192,6 +238,7 @@ _RESPONSE_ACTIONS = {
         b"set-cookie",
         b"x-request-id",
         b"x-llmop-replica",
+        b"x-llmop-queue-ms",
         b"x-llmop-dropped-reason",
     ),
     _RESPONSE_DROP,

@@ -102,5 +102,9 @@ class KeyRing:
     def knows(self, secret: bytes | None) -> bool:
         return secret is not None and _digest(secret) in self._keys
 
+    def owner(self, secret: bytes | None) -> str:
+        """Whose key it is; "" for none."""
+        return "" if secret is None else self._keys.get(_digest(secret), "")
+
     def __len__(self) -> int:
         return len(self._keys)

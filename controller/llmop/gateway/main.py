@@ -15,7 +15,9 @@ from llmop.clock import Clock, SystemClock
 from llmop.gateway import serving
 from llmop.gateway.app import Presence
 from llmop.gateway.crew import Crew
+from llmop.gateway.desk import OwnDesk
 from llmop.gateway.endpoints import ControllerLine, Tables
+from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.listener import listen, name_of
 from llmop.gateway.metrics import Counts
@@ -86,12 +88,14 @@ async def _run_alone(
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    worker = serving.make_worker(settings, clock)
-    presence = Presence()
-    line = _line(settings, worker.fleet, presence, clock)
+    loop, hurry, numbers, presence = asyncio.get_running_loop(), asyncio.Event(), Counts(), Presence()
+    fleet = Fleet(numbers, loop)
+    desk = OwnDesk(fleet, loop, hurry)
+    worker = serving.make_worker(settings, clock, numbers, fleet, desk)
+    line = _line(settings, desk, presence, clock, hurry)
 
     async def counts() -> Counts:
-        return worker.counts
+        return numbers
 
     await serving.take_requests(
         worker,
@@ -112,18 +116,22 @@ async def _run_crew(
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    presence = Presence()
-    crew = Crew(settings, sockets, presence)
-    line = _line(settings, crew, presence, clock)
+    presence, hurry = Presence(), asyncio.Event()
+    crew = Crew(settings, sockets, presence, hurry)
+    line = _line(settings, crew, presence, clock, hurry)
     await crew.run(beside=line.run, stop=stop, ready=ready)
 
 
-def _line(settings: GatewaySettings, tables: Tables, presence: Presence, clock: Clock) -> ControllerLine:
+def _line(
+    settings: GatewaySettings, tables: Tables, presence: Presence, clock: Clock, hurry: asyncio.Event
+) -> ControllerLine:
     """With the last good table already in force."""
     file = TableFile(settings.state_dir)
     _load_table(file, tables)
     save = functools.partial(_save_table, file)
-    return ControllerLine(settings.controller, settings.name, tables, presence, clock, save, random.random)
+    return ControllerLine(
+        settings.controller, settings.name, tables, presence, clock, save, random.random, hurry
+    )
 
 
 def _load_table(file: TableFile, tables: Tables) -> None:

@@ -6,7 +6,8 @@ the model "unknown".
 
 import abc
 import bisect
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,7 +17,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Dialect
+from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.retry import Failure
 from llmop.gateway.usage import Usage
 
@@ -26,23 +29,29 @@ GONE = 4  # index of the requests whose client left before the end
 REFUSALS = ("malformed", "head_too_large", "body_too_large", "slow_head", "slow_body", "slow_reader")
 REPORTED, ESTIMATED = "reported", "estimated"
 TOKENS = ("prompt", "completion")
+WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class ModelCounts:
     """What happened to the requests for one model. `codes` has a row per dialect in the order of `CODES`, `tokens` one per source in
-    the order of `TOKENS`.
+    the order of `TOKENS`; `queued` is how many wait now, in the order of `Priority`.
     """
 
     __slots__ = (
         "codes",
+        "dropped",
         "ejections",
         "failures",
         "first_byte_buckets",
         "first_byte_sum",
         "in_flight",
+        "queued",
+        "queued_bytes",
         "retries",
         "tokens",
+        "wait_buckets",
+        "wait_sum",
     )
 
     def __init__(self) -> None:
@@ -53,6 +62,11 @@ class ModelCounts:
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.first_byte_buckets = [0] * (len(FIRST_BYTE_BUCKETS) + 1)
         self.first_byte_sum = 0.0
+        self.queued = [0] * len(Priority)
+        self.queued_bytes = 0
+        self.wait_buckets = [0] * (len(WAIT_BUCKETS) + 1)
+        self.wait_sum = 0.0
+        self.dropped: dict[Dropped, int] = dict.fromkeys(Dropped, 0)
         self.tokens: dict[str, list[int]] = {source: [0, 0] for source in (REPORTED, ESTIMATED)}
 
     def answered(self, dialect: Dialect, status: int) -> None:
@@ -64,6 +78,16 @@ class ModelCounts:
     def first_byte(self, seconds: float) -> None:
         self.first_byte_buckets[bisect.bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
         self.first_byte_sum += seconds
+
+    def begins_to_wait(self, ticket: Ticket) -> None:
+        self.queued[ticket.priority] += 1
+        self.queued_bytes += ticket.size
+
+    def has_waited(self, ticket: Ticket, seconds: float) -> None:
+        self.queued[ticket.priority] -= 1
+        self.queued_bytes -= ticket.size
+        self.wait_buckets[bisect.bisect_left(WAIT_BUCKETS, seconds)] += 1
+        self.wait_sum += seconds
 
     def spent(self, usage: Usage) -> None:
         tokens = self.tokens[ESTIMATED if usage.estimated else REPORTED]
@@ -115,6 +139,7 @@ class CountsCollector(Collector):
         yield from self._requests()
         yield self._tokens()
         yield from self._upstream()
+        yield from self._queue()
         yield self._first_byte()
         yield from self._process()
 
@@ -170,6 +195,34 @@ class CountsCollector(Collector):
             ejections.add_metric((name,), counts.ejections)
         yield from (failures, retries, ejections)
 
+    def _queue(self) -> Iterator[Metric]:
+        queued = GaugeMetricFamily(
+            "llmop_gateway_queued",
+            "Requests that wait for a replica now.",
+            labels=("model", "priority"),
+        )
+        size = GaugeMetricFamily(
+            "llmop_gateway_queued_bytes", "What they take of memory, nearly.", labels=("model",)
+        )
+        dropped = CounterMetricFamily(
+            "llmop_gateway_dropped",
+            "Requests that were refused because no replica could take them.",
+            labels=("model", "reason"),
+        )
+        waits = HistogramMetricFamily(
+            "llmop_gateway_queue_wait_seconds",
+            "Time in the queue of requests that had to wait, whatever became of them.",
+            labels=("model",),
+        )
+        for name, counts in self._counts.models.items():
+            for priority, number in zip(Priority, counts.queued, strict=True):
+                queued.add_metric((name, priority.name.lower()), number)
+            size.add_metric((name,), counts.queued_bytes)
+            for reason, number in counts.dropped.items():
+                dropped.add_metric((name, reason), number)
+            waits.add_metric((name,), _cumulated(WAIT_BUCKETS, counts.wait_buckets), counts.wait_sum)
+        yield from (queued, size, dropped, waits)
+
     def _first_byte(self) -> Metric:
         histogram = HistogramMetricFamily(
             "llmop_gateway_time_to_first_byte_seconds",
@@ -177,13 +230,7 @@ class CountsCollector(Collector):
             labels=("model",),
         )
         for name, counts in self._counts.models.items():
-            total = 0
-            buckets = []
-            for bound, number in zip(
-                (*map(str, FIRST_BYTE_BUCKETS), "+Inf"), counts.first_byte_buckets, strict=True
-            ):
-                total += number
-                buckets.append((bound, total))
+            buckets = _cumulated(FIRST_BYTE_BUCKETS, counts.first_byte_buckets)
             histogram.add_metric((name,), buckets, counts.first_byte_sum)
         return histogram
 
@@ -224,3 +271,9 @@ class CountsCollector(Collector):
             "Worker processes that ended and were replaced.",
             self._counts.restarts,
         )
+
+
+def _cumulated(bounds: Sequence[float], numbers: Sequence[int]) -> list[tuple[str, float]]:
+    """Buckets as Prometheus has them."""
+    words = (*map(str, bounds), "+Inf")
+    return list(zip(words, map(float, itertools.accumulate(numbers)), strict=True))

@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from llmop.clock import Clock
 from llmop.domain.errors import NeedsUser
 from llmop.gateway.app import Presence, make_app
-from llmop.gateway.cells import Row
+from llmop.gateway.desk import Desk
 from llmop.gateway.downstream import GatewayProtocol
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
@@ -66,15 +66,15 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def make_worker(settings: GatewaySettings, clock: Clock, row: Row | None = None) -> Worker:
+def make_worker(settings: GatewaySettings, clock: Clock, counts: Counts, fleet: Fleet, desk: Desk) -> Worker:
     """In a running loop. Raises NeedsUser for a keys file that cannot be used."""
     loop = asyncio.get_running_loop()
-    counts = Counts()
     return Worker(
         loop=loop,
         clock=clock,
         random=random.random,
-        fleet=Fleet(counts, loop, row),
+        fleet=fleet,
+        desk=desk,
         keys=KeyRing(settings.keys_file),
         counts=counts,
         timeouts=settings.timeouts,
@@ -127,6 +127,7 @@ async def take_requests(
 
 async def _stop(server: uvicorn.Server, worker: Worker, stop: asyncio.Event) -> None:
     await stop.wait()
+    worker.desk.close()
     server.should_exit = True
     await asyncio.sleep(worker.timeouts.shutdown)
     open_answers = sum(each.is_answering for each in worker.connections)

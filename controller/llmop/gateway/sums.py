@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Dialect
 from llmop.gateway.metrics import UNKNOWN_MODEL, Counts, ModelCounts
+from llmop.gateway.queue import Priority
 from llmop.gateway.retry import Failure
 
 Told = dict[str, Any]
@@ -37,7 +39,8 @@ def add(one: Any, other: Any) -> Any:
 
 def of_the_dead(told: Told) -> Told:
     """What stays of a process that has ended: what it counted, not what it held."""
-    models = {name: model | {"in_flight": 0} for name, model in told["models"].items()}
+    held = {"in_flight": 0, "queued": [0] * len(Priority), "queued_bytes": 0}
+    models = {name: model | held for name, model in told["models"].items()}
     return told | {"models": models, "connections": 0}
 
 
@@ -48,6 +51,7 @@ def hear(told: Told) -> Counts:
         for field, value in values.items():
             setattr(model, field, value)
         model.codes = {Dialect(dialect): row for dialect, row in model.codes.items()}
+        model.dropped = {Dropped(why): number for why, number in model.dropped.items()}
         model.failures = {Failure(failure): number for failure, number in model.failures.items()}
         counts.models[name] = model
     counts.refused = told["refused"]

@@ -1,12 +1,14 @@
-"""The endpoint table as the gateway keeps it: from the controller's message, to JSON and back. Pure."""
+"""The endpoint table as the gateway keeps it: from the controller's message, to JSON and back; and what is reported of it. Pure."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from llmop.api.v1 import gateway_pb2
 from llmop.domain.endpoint import (
+    DeploymentLoad,
     Endpoint,
     EndpointState,
     EndpointTable,
@@ -82,6 +84,22 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                 for model in message.models
             ),
         ),
+    )
+
+
+def to_report(gateway: str, version: int, loads: Sequence[DeploymentLoad]) -> gateway_pb2.ReportRequest:
+    return gateway_pb2.ReportRequest(
+        gateway=gateway,
+        table_version=version,
+        loads=[
+            gateway_pb2.DeploymentLoad(
+                deployment=load.deployment,
+                in_flight=load.in_flight,
+                queued=load.queued,
+                unserved=load.unserved,
+            )
+            for load in loads
+        ],
     )
 
 

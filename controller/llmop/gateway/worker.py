@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmop.clock import Clock
+from llmop.gateway.desk import Desk
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.metrics import Counts
@@ -32,6 +33,7 @@ class Worker:
     clock: Clock
     random: Callable[[], float]
     fleet: Fleet
+    desk: Desk
     keys: KeyRing
     counts: Counts
     timeouts: Timeouts

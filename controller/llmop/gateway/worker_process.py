@@ -1,4 +1,4 @@
-"""A worker process of a gateway: python -m llmop.gateway.worker_process LINK LISTENER MEMORY INDEX WORKERS, started by its parent only.
+"""A worker process of a gateway: python -m llmop.gateway.worker_process LINK LISTENER MEMORY INDEX ROWS, started by its parent only.
 
 The first three are descriptors that the process was given. It ends when its parent tells it to, or is gone.
 """
@@ -20,6 +20,8 @@ from llmop.clock import SystemClock
 from llmop.gateway import serving, sums, table
 from llmop.gateway.app import Presence
 from llmop.gateway.cells import Cells, Row
+from llmop.gateway.desk import ParentsDesk
+from llmop.gateway.fleet import Fleet
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import from_values
@@ -34,9 +36,12 @@ _PATIENCE = 2.0  # seconds for the parent to say what the others count
 class ParentLine:
     """Tables and presence come in, counts go out."""
 
-    def __init__(self, link: Link, worker: Worker, presence: Presence, stop: asyncio.Event) -> None:
+    def __init__(
+        self, link: Link, worker: Worker, desk: ParentsDesk, presence: Presence, stop: asyncio.Event
+    ) -> None:
         self._link = link
         self._worker = worker
+        self._desk = desk
         self._presence = presence
         self._stop = stop
         self._numbers = itertools.count()
@@ -86,8 +91,10 @@ class ParentLine:
             self._presence.confirmed_at = message["confirmed_at"]
         if "answer" in message and (asked := self._asked.get(message["answer"])) and not asked.done():
             asked.set_result(message["counts"])
+        self._desk.take(message)
         if "table" in message:
-            self._worker.fleet.apply(table.from_json(orjson.dumps(message["table"])), message["slots"])
+            received = table.from_json(orjson.dumps(message["table"]))
+            self._worker.fleet.apply(received, message["slots"], message["queues"])
             await self._worker.fleet.settled()
             self._link.send({"acted_on": message["number"]})
 
@@ -108,9 +115,10 @@ async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells,
         stop.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ask_to_end)
-    worker = serving.make_worker(settings, SystemClock(), Row(cells, index))
-    presence = Presence()
-    line = ParentLine(link, worker, presence, stop)
+    counts, presence, desk = Counts(), Presence(), ParentsDesk(link)
+    fleet = Fleet(counts, asyncio.get_running_loop(), Row(cells, index))
+    worker = serving.make_worker(settings, SystemClock(), counts, fleet, desk)
+    line = ParentLine(link, worker, desk, presence, stop)
     await line.take(first)
     with contextlib.suppress(asyncio.CancelledError):
         await serving.take_requests(
@@ -126,10 +134,10 @@ async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells,
 
 
 def main() -> None:
-    link, listener, memory, index, workers = map(int, sys.argv[1:])
+    link, listener, memory, index, rows = map(int, sys.argv[1:])
     logs.configure()
     serving.prepare_process()
-    cells = Cells(memory, workers)
+    cells = Cells(memory, rows)
     os.close(memory)
     uvloop.run(run(socket.socket(fileno=link), socket.socket(fileno=listener), cells, index))
 

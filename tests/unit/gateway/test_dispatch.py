@@ -214,7 +214,7 @@ def test_who_was_released_in_vain_waits_beyond_the_bounds() -> None:
 def test_who_leaves_makes_room() -> None:
     rig = Rig()
     rig.enter(*range(20))
-    rig.dispatcher.leave(NAME, 7, rig.now)
+    rig.dispatcher.leave(7, rig.now)
     rig.enter(30)
     assert (rig.waiting, rig.refused) == (20, [])
 
@@ -231,7 +231,7 @@ def test_who_leaves_between_release_and_start_gives_the_place_back() -> None:
     rig.serve("u1")
     rig.enter(1, 2)
     assert given == [1]
-    rig.dispatcher.leave(NAME, 1, rig.now)
+    rig.dispatcher.leave(1, rig.now)
     assert given == [1, 2]
     assert rig.dispatcher.is_empty
 
@@ -276,7 +276,7 @@ class Dispatching(RuleBasedStateMachine):
         if waiting:
             number = data.draw(st.sampled_from(sorted(waiting)))
             self.left.add(number)
-            self.rig.dispatcher.leave(NAME, number, self.rig.now)
+            self.rig.dispatcher.leave(number, self.rig.now)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 25.0, 700.0]))
     def wait(self, seconds: float) -> None:
@@ -284,7 +284,7 @@ class Dispatching(RuleBasedStateMachine):
 
     def waiting(self) -> set[int]:
         done = {number for number, _ in self.rig.released} | {number for number, _ in self.rig.refused}
-        return set(range(1, self.number + 1)) - done - self.left  # type: ignore[operator]
+        return set(range(1, self.number + 1)) - done - self.left
 
     @invariant()
     def everybody_has_one_fate(self) -> None:
