@@ -45,6 +45,28 @@ async def gateway_process(folder: Path) -> AsyncIterator[asyncio.subprocess.Proc
             await process.wait()
 
 
+async def connect(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_unix_connection(str(folder / "door.sock"))
+
+
+async def metric(folder: Path, series: str) -> float:
+    reader, writer = await connect(folder)
+    try:
+        writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        async with asyncio.timeout(20):
+            text = (await reader.read()).decode()
+    finally:
+        writer.close()
+    values = [line.rpartition(" ")[2] for line in text.splitlines() if line.rpartition(" ")[0] == series]
+    return float(values[0])
+
+
+async def until_metric(folder: Path, series: str, value: float) -> None:
+    async with asyncio.timeout(30):
+        while await metric(folder, series) != value:  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.02)
+
+
 async def ask(folder: Path, request: bytes) -> bytes:
     """The head of the answer."""
     reader, writer = await asyncio.open_unix_connection(str(folder / "door.sock"))

@@ -130,9 +130,13 @@ class Rig:
     async def serve(self, *behaviours: Behaviour, **options: Any) -> list[Engine]:
         """One model "m" with an engine per behaviour; returns when the gateway acts on it."""
         engines = [await self.engine(behaviour) for behaviour in behaviours]
+        await self.publish(*engines, **options)
+        return engines
+
+    async def publish(self, *engines: Engine, **options: Any) -> None:
+        """These serve the model "m" from now on."""
         version = self.control.publish([engine.endpoint() for engine in engines], [model("m", **options)])
         await self.control.acknowledged(version)
-        return engines
 
     async def wire(self) -> Wire:
         wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))

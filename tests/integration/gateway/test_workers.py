@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.rig import Wire
-from tests.integration.gateway.upstreams import Call, Engine, model
+from tests.integration.gateway.upstreams import Call, Engine, Gate, model, waits
 
 from llmop.gateway import keys
 from llmop.gateway.crew import pause
@@ -276,3 +276,113 @@ async def test_a_second_gateway_does_not_join_in_quietly(gateway: Gateway, folde
 def test_a_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
     assert [0.0, 0.1, 0.2, 0.4] == [pause(failures) for failures in range(4)]
     assert 5.0 == pause(100)
+
+
+# Waiting
+
+
+QUEUED = 'llmop_gateway_queued{model="m",priority="default"}'
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+async def single(gate: Gate) -> AsyncIterator[Engine]:
+    engine = Engine("r1", gate)
+    await engine.start()
+    yield engine
+    gate.let(1000)
+    await engine.stop()
+
+
+async def ask_many(gateway: Gateway, number: int) -> list[Wire]:
+    """So many that both workers have some."""
+    wires = [await gateway.wire() for _ in range(number)]
+    for wire in wires:
+        await wire.send(gateway.request())
+    return wires
+
+
+async def test_those_that_wait_at_all_workers_share_one_replica(
+    gateway: Gateway, gate: Gate, single: Engine
+) -> None:
+    models = [model("m", max_in_flight=3, queue=waits())]
+    await gateway.control.acknowledged(gateway.control.publish([single.endpoint()], models))
+    first = await ask_many(gateway, 1)
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 1.0)
+    wires = first + await ask_many(gateway, 39)
+    # One more than its bound for each further worker, at most.
+    async with asyncio.timeout(20):
+        while (busy := await gateway.metric('llmop_gateway_in_flight{model="m"}')) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert busy <= 4
+    await gateway.until_metric(QUEUED, 40 - gate.now)
+    async with asyncio.timeout(20):
+        while True:
+            load = (await gateway.control.report()).loads[0]
+            if load.in_flight + load.queued == 40:
+                break
+    gate.let(40)
+    assert {(await wire.answer()).status for wire in wires} == {200}
+    assert gate.most <= 4
+    await gateway.until_metric(QUEUED, 0.0)
+
+
+async def test_the_bounds_of_the_queue_are_those_of_the_whole_gateway(gateway: Gateway) -> None:
+    await gateway.control.acknowledged(gateway.control.publish([], [model("m", queue=waits(7))]))
+    wires = await ask_many(gateway, 30)
+    await gateway.until_metric('llmop_gateway_dropped_total{model="m",reason="queue_full"}', 23.0)
+    await gateway.until_metric(QUEUED, 7.0)
+    async with asyncio.timeout(20):
+        while [load.queued for load in (await gateway.control.report()).loads] != [7]:
+            pass
+    for wire in wires:
+        wire.close()
+    await gateway.until_metric(QUEUED, 0.0)
+    async with asyncio.timeout(20):
+        while [load.queued for load in (await gateway.control.report()).loads] != [0]:
+            pass
+
+
+async def test_the_first_who_waits_at_any_worker_is_reported_at_once(gateway: Gateway) -> None:
+    await gateway.control.acknowledged(gateway.control.publish([], [model("m", queue=waits())]))
+    assert (await gateway.control.report()).loads[0].queued == 0
+    before = len(gateway.control.reports)
+    wires = await ask_many(gateway, 1)
+    assert (await gateway.control.report()).loads[0].queued == 1
+    assert len(gateway.control.reports) == before + 1
+    wires[0].close()
+
+
+async def test_the_dead_do_not_wait(gateway: Gateway, gate: Gate, single: Engine) -> None:
+    await gateway.control.acknowledged(gateway.control.publish([], [model("m", queue=waits())]))
+    wires = await ask_many(gateway, 40)
+    await gateway.until_metric(QUEUED, 40.0)
+    victim = gateway.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    await gateway.until_metric("llmop_gateway_worker_restarts_total", 1.0)
+    left = await gateway.metric(QUEUED)
+    assert 0 < left < 40
+    models = [model("m", max_in_flight=2, queue=waits())]
+    gateway.control.publish([single.endpoint()], models)
+    gate.let(40)
+    await gateway.until_metric('llmop_gateway_requests_total{code="2xx",dialect="openai",model="m"}', left)
+    assert len(single.calls) == left
+    await gateway.until_metric(QUEUED, 0.0)
+    for wire in wires:
+        wire.close()
+
+
+async def test_who_waits_at_a_worker_when_the_gateway_ends_is_told_so(gateway: Gateway) -> None:
+    await gateway.control.acknowledged(gateway.control.publish([], [model("m", queue=waits())]))
+    wires = await ask_many(gateway, 10)
+    await gateway.until_metric(QUEUED, 10.0)
+    gateway.process.send_signal(signal.SIGTERM)
+    for wire in wires:
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["x-llmop-dropped-reason"]) == (503, "shutting_down")
+    async with asyncio.timeout(20):
+        assert 0 == await gateway.process.wait()

@@ -59,6 +59,52 @@ class Call:
 Behaviour = Callable[[Call], Awaitable[None]]
 
 
+def waits(
+    requests: int = 1000, *, megabytes: float = 64, ttl_s: int = 60, no_endpoint_ttl_s: int = 600
+) -> gateway_pb2.Queue:
+    """The bounds of a queue."""
+    return gateway_pb2.Queue(
+        max_requests=requests,
+        max_bytes=int(megabytes * 1024 * 1024),
+        request_ttl_s=ttl_s,
+        no_endpoint_request_ttl_s=no_endpoint_ttl_s,
+    )
+
+
+class Gate:
+    """A behaviour that answers when it is let: as many calls as were let through. `most` is how many were there at once."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+        self.models: list[str] = []
+        self._passes = asyncio.Semaphore(0)
+
+    def let(self, number: int) -> None:
+        for _ in range(number):
+            self._passes.release()
+
+    async def __call__(self, call: Call) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self._passes.acquire()
+        finally:
+            self.now -= 1
+        await answer_any(call)
+
+
+async def answer_any(call: Call) -> None:
+    """A short answer in the form that was asked for."""
+    if b'"stream":true' in call.body or "generate_stream" in call.line:
+        await call.begin_stream()
+        await call.chunk(b'data: {"token":1}\n\n')
+        await call.chunk(b"data: [DONE]\n\n")
+        await call.end_stream()
+    else:
+        await call.answer(b'{"ok":true}')
+
+
 async def polite(call: Call) -> None:
     await call.answer(b'{"ok":true}')
 
@@ -154,7 +200,11 @@ def model(
     upstream_model: str = "",
     retry_attempts: int = 2,
     usage_in_stream: bool = False,
+    max_in_flight: int = 0,
+    queue: gateway_pb2.Queue | None = None,
+    next_replica: gateway_pb2.NextReplica | None = None,
 ) -> gateway_pb2.Model:
+    """Without `queue` requests do not wait."""
     return gateway_pb2.Model(
         name=name,
         deployment=deployment,
@@ -163,4 +213,7 @@ def model(
         retry_attempts=retry_attempts,
         upstream_model=upstream_model,
         usage_in_stream=usage_in_stream,
+        max_in_flight=max_in_flight,
+        queue=queue,
+        next_replica=next_replica,
     )
