@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+from llmop.domain.endpoint import NO_QUEUE, QueueBounds
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmOptions:
@@ -59,7 +61,7 @@ class Template:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentSpec:
-    """A Template and how many replicas of it, replaced how."""
+    """A Template and how many replicas of it, replaced how, and how requests wait for them."""
 
     template: Template
     replicas: int = 1
@@ -69,6 +71,8 @@ class DeploymentSpec:
     min_ready_s: int = 0
     revision_history_limit: int = 10
     paused: bool = False
+    queue: QueueBounds = NO_QUEUE
+    max_in_flight: int = 0  # requests that a replica gets at a time; 0 = as the runtime says
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,9 @@ class QueueBounds:
     no_endpoint_request_ttl_s: int = 0
 
 
+NO_QUEUE = QueueBounds()
+
+
 class Stage(enum.StrEnum):
     """How far the next replica is."""
 

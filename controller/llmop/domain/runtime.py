@@ -35,6 +35,7 @@ class Runtime:
     model_formats: tuple[str, ...] = ()  # gguf, directory; empty = any
     served_name: str = ""  # what the engine wants to read as "model"; "" = the name that clients send
     usage_in_stream: bool = False  # its streams say what they used when asked
+    max_in_flight: int = 0  # requests that it takes at a time; 0 = as many as come
     api_key_env: str = ""  # for engines that take the key from this variable only
     refused_args: Mapping[str, str] = dataclasses.field(default_factory=dict)  # flag -> why, for people
     health_path: str = "/health"

@@ -10,7 +10,7 @@ from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.routes import Route
 
-_UNKNOWN_RETRY = 10  # seconds, where nothing is known of the next replica
+_UNKNOWN_RETRY = 10  # seconds, where nothing is known of the next replica, or it is late
 _LONGEST_RETRY = 3600
 _EVENT_STREAM = b"/generate_stream"
 
@@ -40,7 +40,7 @@ def refusal(
 
 def _retry_after(following: NextReplica, now: float) -> int:
     at = following.ready_at or following.starts_at
-    if at is None:
+    if at is None or at <= now:
         return _UNKNOWN_RETRY
     return max(1, min(_LONGEST_RETRY, math.ceil(at - now)))
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmop.domain import deployment as deployments
+from llmop.domain import endpoint, resources, staging
 from llmop.domain import profile as profiles
-from llmop.domain import resources, staging
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.manifest import quantity
@@ -43,6 +43,13 @@ def deployment(resource: resources.Resource) -> deployments.Deployment:
             min_ready_s=quantity.whole_seconds(spec.min_ready),
             revision_history_limit=spec.revision_history_limit,
             paused=bool(spec.paused),
+            queue=endpoint.QueueBounds(
+                max_requests=spec.queue.max_requests,
+                max_bytes=quantity.mebibytes(spec.queue.max_bytes) * 1024 * 1024,
+                request_ttl_s=quantity.whole_seconds(spec.queue.request_ttl),
+                no_endpoint_request_ttl_s=quantity.whole_seconds(spec.queue.no_endpoint_request_ttl),
+            ),
+            max_in_flight=spec.queue.max_in_flight or 0,
         ),
     )
 
@@ -150,6 +157,7 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         model_formats=tuple(spec.supported_model_formats or ()),
         served_name=spec.served_name or "",
         usage_in_stream=spec.usage_in_stream,
+        max_in_flight=spec.max_in_flight or 0,
         api_key_env=spec.api_key_env or "",
         refused_args=dict(spec.refused_args or {}),
         health_path=spec.probes.health.path,

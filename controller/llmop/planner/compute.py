@@ -14,6 +14,7 @@ from llmop.planner import (
     backoff,
     classify,
     drain,
+    eta,
     hopeless,
     rollout,
     routes,
@@ -53,6 +54,9 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     record = backoff.for_revision(record, revision.number)
     record = _ends(desired, replicas, record, revision.number, seen, draft)
     record = _health(replicas, record, revision.number, seen)
+    longest_s = deployment.spec.template.startup_timeout_s
+    leads = eta.learned(record.leads, desired.replicas, replicas, longest_s)
+    record = dataclasses.replace(record, leads=leads) if leads != record.leads else record
     _announce_ready(desired, replicas, draft)
     replicas = _deleted_by_hand(desired, replicas, seen, draft)
     for each in replicas:
@@ -506,7 +510,7 @@ def _finish(
             estimated_start_at=min(estimates, default=None),
         ),
         endpoints=routed,
-        model=routes.model(desired),
+        model=routes.model(desired, eta.next_replica(replicas, record.leads, seen.now)),
         recheck_at=min((at for at in draft.rechecks if at > seen.now), default=None),
     )
 

@@ -60,7 +60,7 @@ def unknown_until(replicas: Sequence[assess.Assessment], seen: values.Observed) 
     return max((at for at in ends if at > seen.now), default=None)
 
 
-def model(desired: values.Desired) -> endpoint.RoutedModel | None:
+def model(desired: values.Desired, following: endpoint.NextReplica) -> endpoint.RoutedModel | None:
     """The public model of a deployment; None while it goes, or while another one holds the name."""
     deployment = desired.deployment
     if deployment.deleted_at is not None or desired.name_conflict or desired.runtime is None:
@@ -72,4 +72,7 @@ def model(desired: values.Desired) -> endpoint.RoutedModel | None:
         created_at=deployment.created_at,
         upstream_model=desired.runtime.served_name,
         usage_in_stream=desired.runtime.usage_in_stream,
+        max_in_flight=deployment.spec.max_in_flight or desired.runtime.max_in_flight,
+        queue=deployment.spec.queue,
+        next_replica=following,
     )

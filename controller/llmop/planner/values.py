@@ -71,6 +71,14 @@ class Failure:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """How long a replica took, in whole seconds: from its making to the start of its job, and from there to its first answer."""
+
+    wait_s: int
+    boot_s: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """What earlier passes wrote into a deployment's status that later ones need.
 
@@ -90,6 +98,7 @@ class Record:
     stalled_until: float | None = None
     current_revision: int = 0  # what served last; 0 = nothing did
     last_failure: Failure | None = None
+    leads: tuple[Lead, ...] = ()  # of the last replicas that became ready, by time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

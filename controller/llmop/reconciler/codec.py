@@ -2,7 +2,8 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmop.domain import conditions, replica, resources, times
@@ -196,6 +197,10 @@ def record_of(status: Mapping[str, Any]) -> values.Record:
         stalled_until=_time(kept.get("stalledUntil")),
         current_revision=int(status.get("currentRevision") or 0),
         last_failure=_failure(failure) if failure else None,
+        leads=tuple(
+            values.Lead(wait_s=wait_s, boot_s=boot_s)
+            for wait_s, boot_s in (status.get("leadTime") or {}).get("last", ())
+        ),
     )
 
 
@@ -249,6 +254,7 @@ def deployment_status(shown: values.DeploymentStatus, generation: int, url: str)
         "pending": {"estimatedStartTime": _shown(shown.estimated_start_at), "source": "Slurm"}
         if shown.estimated_start_at
         else None,
+        "leadTime": _lead_time(record.leads),
         "conditions": [condition_json(each) for each in record.conditions],
         "lastFailure": None
         if failure is None
@@ -271,6 +277,18 @@ def deployment_status(shown: values.DeploymentStatus, generation: int, url: str)
             "stalledGeneration": record.stalled_generation,
             "stalledUntil": _exact(record.stalled_until),
         },
+    }
+
+
+def _lead_time(leads: Sequence[values.Lead]) -> dict[str, Any] | None:
+    """`last` holds seconds in the queue and to the first answer, of the last replicas that became ready."""
+    if not leads:
+        return None
+    place = math.ceil(0.95 * len(leads)) - 1
+    return {
+        "queueWaitP95": f"{sorted(each.wait_s for each in leads)[place]}s",
+        "bootP95": f"{sorted(each.boot_s for each in leads)[place]}s",
+        "last": [[each.wait_s, each.boot_s] for each in leads],
     }
 
 

@@ -46,6 +46,13 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "terminationGracePeriod": "1s",
             "paused": True,
             "restartedAt": "2026-01-01T00:00:00Z",
+            "queue": {
+                "maxInFlight": 1,
+                "maxRequests": 1,
+                "maxBytes": "1Mi",
+                "requestTTL": "1s",
+                "noEndpointRequestTTL": "1s",
+            },
         },
         {
             "model": {"uri": "hf://models/b", "revision": "b", "name": "b", "maxTokens": 3},
@@ -84,6 +91,13 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "terminationGracePeriod": "2s",
             "paused": False,
             "restartedAt": "2026-01-02T00:00:00Z",
+            "queue": {
+                "maxInFlight": 2,
+                "maxRequests": 2,
+                "maxBytes": "2Mi",
+                "requestTTL": "2s",
+                "noEndpointRequestTTL": "2s",
+            },
         },
     ),
     (
@@ -105,6 +119,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "supportedModelFormats": ["gguf"],
             "servedName": "a",
             "usageInStream": True,
+            "maxInFlight": 1,
             "apiKeyEnv": "A",
             "gpu": "nvidia",
             "container": "apptainer",
@@ -128,6 +143,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "supportedModelFormats": ["directory"],
             "servedName": "b",
             "usageInStream": False,
+            "maxInFlight": 2,
             "apiKeyEnv": "B",
             "gpu": "amd",
             "container": "optional",

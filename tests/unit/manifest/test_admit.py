@@ -61,6 +61,13 @@ FULL = {
             "liveness": {"failureThreshold": 5},
         },
         "terminationGracePeriod": "5m",
+        "queue": {
+            "maxInFlight": 8,
+            "maxRequests": 10,
+            "maxBytes": "1Gi",
+            "requestTTL": "5s",
+            "noEndpointRequestTTL": "0s",
+        },
     },
 }
 RUNTIME = {
@@ -151,6 +158,12 @@ def test_defaults_are_filled_in_explicitly() -> None:
                     "liveness": {"failureThreshold": 3},
                 },
                 "terminationGracePeriod": "120s",
+                "queue": {
+                    "maxRequests": 1000,
+                    "maxBytes": "64Mi",
+                    "requestTTL": "60s",
+                    "noEndpointRequestTTL": "10m",
+                },
             },
         )
         == resource
@@ -214,7 +227,7 @@ def test_every_violation_comes_at_once() -> None:
     assert 'unknown field; did you mean "args"?' == found["spec.argz"][1]
 
 
-@pytest.mark.parametrize("name", ["scaling", "rollover", "loadBalancing", "trafficPolicy", "queue"])
+@pytest.mark.parametrize("name", ["scaling", "rollover", "loadBalancing", "trafficPolicy"])
 def test_fields_of_later_versions_are_refused_by_name(name: str) -> None:
     assert {f"spec.{name}": ("Unsupported", "is not supported in this version; remove it")} == violations(
         with_spec(**{name: {}})

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmop.domain.deployment import Deployment, DeploymentSpec, SlurmOptions, Template
+from llmop.domain.endpoint import QueueBounds
 from llmop.domain.profile import Profile
 from llmop.domain.resources import Resource
 from llmop.domain.runtime import Runtime, Warmup
@@ -51,6 +52,13 @@ def test_a_deployment_is_read_in_seconds_and_mebibytes() -> None:
             "liveness": {"failureThreshold": 9},
         },
         terminationGracePeriod="0s",
+        queue={
+            "maxInFlight": 8,
+            "maxRequests": 10,
+            "maxBytes": "1Gi",
+            "requestTTL": "5s",
+            "noEndpointRequestTTL": "1h",
+        },
     )
 
     assert Deployment(
@@ -93,6 +101,10 @@ def test_a_deployment_is_read_in_seconds_and_mebibytes() -> None:
             progress_deadline_s=5400,
             min_ready_s=10,
             revision_history_limit=0,
+            queue=QueueBounds(
+                max_requests=10, max_bytes=2**30, request_ttl_s=5, no_endpoint_request_ttl_s=3600
+            ),
+            max_in_flight=8,
         ),
     ) == convert.deployment(resource)
 
@@ -216,6 +228,7 @@ def test_a_runtime_is_read() -> None:
         supportedModelFormats=["gguf"],
         servedName="tgi",
         usageInStream=True,
+        maxInFlight=16,
         apiKeyEnv="KEY",
         gpu="nvidia",
         container="apptainer",
@@ -238,6 +251,7 @@ def test_a_runtime_is_read() -> None:
         model_formats=("gguf",),
         served_name="tgi",
         usage_in_stream=True,
+        max_in_flight=16,
         api_key_env="KEY",
         health_path="/h",
         health_timeout_s=2,

@@ -269,11 +269,42 @@ class Probes(fields.Fields):
     )
 
 
+class Queue(fields.Fields):
+    """How requests wait in a gateway that no replica can take."""
+
+    max_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that a replica gets at a time; the others wait. Default: as the runtime says.",
+    )
+    max_requests: int = Field(
+        default=1000,
+        ge=0,
+        le=100_000,
+        description="Requests that may wait at a gateway, of each priority; 0: none waits.",
+    )
+    max_bytes: fields.Memory = Field(
+        default="64Mi",
+        description="What the requests that wait may take of a gateway's memory, of each priority, like 64Mi.",
+    )
+    request_ttl: fields.Duration = Field(
+        default="60s",
+        alias="requestTTL",
+        description="How long a request waits while there are replicas and all are full; 0s: not at all. Then it is answered with 429.",
+    )
+    no_endpoint_request_ttl: fields.Duration = Field(
+        default="10m",
+        alias="noEndpointRequestTTL",
+        description="How long a request waits while there is no replica; 0s: not at all. Then it is answered with 503.",
+    )
+
+
 class ModelDeploymentSpec(fields.Fields):
     """What is wanted."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "rollover", "loadBalancing", "trafficPolicy", "queue"}
+        {"scaling", "rollover", "loadBalancing", "trafficPolicy"}
     )
 
     model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
@@ -342,6 +373,10 @@ class ModelDeploymentSpec(fields.Fields):
     termination_grace_period: fields.Duration = Field(
         default="120s",
         description="How long open requests may go on when a replica is scaled down or replaced.",
+    )
+
+    queue: Queue = Field(
+        default_factory=Queue, description="How requests wait in a gateway that no replica can take."
     )
 
     @model_validator(mode="after")

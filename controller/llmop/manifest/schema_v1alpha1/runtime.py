@@ -116,6 +116,13 @@ class ServingRuntimeSpec(fields.Fields):
         description="Whether a stream of the OpenAI dialect ends with its usage when `stream_options.include_usage` asks for it: the "
         "gateway then asks for clients that do not.",
     )
+    max_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that a gateway gives to the engine at a time; the others wait there. Best is what the engine takes before it "
+        "refuses, or somewhat more than it serves at the same time. Left out: as many as come.",
+    )
     api_key_env: fields.EnvName | None = Field(
         default=None,
         description="Environment variable for engines that take their key from there only; the agent sets it.",
