@@ -88,7 +88,7 @@ def nginx(folder: Path, engine: int) -> Iterator[Contestant]:
 @contextlib.contextmanager
 def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) -> Iterator[Contestant]:
     """Serves the model "m" from its table on disk; keys, metrics and usage are on. Of several processes the workers are measured."""
-    from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, RoutedModel
+    from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, QueueBounds, RoutedModel
     from llmop.gateway import keys
     from llmop.gateway.table import ReceivedTable
     from llmop.gateway.table_file import TableFile
@@ -105,7 +105,15 @@ def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) 
         deployment="default/d",
     )
     model = RoutedModel(
-        name="m", deployment="default/d", protocols=("openai",), created_at=0.0, usage_in_stream=True
+        name="m",
+        deployment="default/d",
+        protocols=("openai",),
+        created_at=0.0,
+        usage_in_stream=True,
+        max_in_flight=10_000,
+        queue=QueueBounds(
+            max_requests=1000, max_bytes=2**26, request_ttl_s=60, no_endpoint_request_ttl_s=600
+        ),
     )
     table = EndpointTable(version=1, endpoints=(endpoint,), models=(model,))
     TableFile(state).save(ReceivedTable(installation="bench", received_at=0.0, table=table))
