@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -133,6 +134,38 @@ class Laptop:
             answer: dict[str, Any] = json.load(response)
         return answer
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric of the gateway over its series."""
+        port, key = self.gateway
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {key}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+    def comments(self, model: str) -> list[str]:
+        """What a stream says before its first event."""
+        port, key = self.gateway
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/completions",
+            json.dumps({"model": model, "prompt": "Hello", "max_tokens": 2, "stream": True}).encode(),
+            {
+                "Authorization": f"Bearer {key}",
+                "Content-Type": "application/json",
+                "x-llmop-progress": "1",
+            },
+        )
+        said: list[str] = []
+        with urllib.request.urlopen(request, timeout=60) as response:
+            for line in response:
+                if line.startswith(b"data:"):
+                    break
+                if line.strip():
+                    said.append(line.decode().strip())
+            response.read()
+        return said
+
     @contextlib.contextmanager
     def flowing(self, model: str) -> Iterator[Traffic]:
         traffic = Traffic(*self.gateway, model)
@@ -238,6 +271,39 @@ def test_replicas_outlive_up_and_are_found_again(laptop: Laptop) -> None:
         laptop.wait("both to answer", lambda: len(traffic.replicas) == 2, timeout=30)
     assert before == {each["metadata"]["name"]: each["status"]["jobId"] for each in laptop.objects("rep")}
     laptop.llmctl("delete", "md", "sim")
+    assert 0 == laptop.end()
+    assert [] == laptop.processes()
+
+
+def test_requests_for_a_model_without_a_replica_wait_for_it(laptop: Laptop) -> None:
+    """Scaled to zero, asked by many, scaled up by hand: everybody is answered, and told before what for to wait."""
+    laptop.up("--ephemeral")
+    laptop.apply(simulator(replicas=1, args=["--load-seconds=1"]))
+    laptop.wait_ready("sim")
+    laptop.llmctl("scale", "md", "sim", "--replicas=0")
+    laptop.wait("the last replica to be gone", lambda: laptop.objects("rep") == [], timeout=60)
+    laptop.wait("the gateway to know", lambda: laptop.kept() == [], timeout=30)
+    lead = laptop.objects("md")[0]["status"]["leadTime"]
+    assert len(lead["last"]) == 1
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        asked = [
+            pool.submit(laptop.post, path, {"model": "sim", **body})
+            for path, body in [
+                ("/v1/completions", {"prompt": "Hello", "max_tokens": 4}),
+                ("/generate", {"inputs": "Hello", "parameters": {"max_new_tokens": 4}}),
+            ]
+            * 10
+        ]
+        laptop.wait("all to wait", lambda: laptop.metric("llmop_gateway_queued") == 20, timeout=30)
+        comments = pool.submit(laptop.comments, "sim")
+        laptop.wait("one more to wait", lambda: laptop.metric("llmop_gateway_queued") == 21, timeout=30)
+        laptop.llmctl("scale", "md", "sim", "--replicas=1")
+        answers = [one.result(90) for one in asked]
+        assert all("choices" in answer or "generated_text" in answer for answer in answers)
+        said = comments.result(90)
+    assert said[0] == ": waiting for a replica"
+    assert any(line.startswith(": loading") for line in said)
+    assert laptop.metric("llmop_gateway_queued") == 0
     assert 0 == laptop.end()
     assert [] == laptop.processes()
 

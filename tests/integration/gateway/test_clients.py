@@ -13,7 +13,7 @@ import text_generation.errors
 from openai.types.chat import ChatCompletionUserMessageParam
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import Rig
-from tests.integration.gateway.upstreams import model
+from tests.integration.gateway.upstreams import model, waits
 
 from llmop.api.v1 import gateway_pb2
 
@@ -185,3 +185,103 @@ async def test_a_full_engine_hands_its_stream_to_the_other_one(
     )
     for _, writer in wires:
         writer.close()
+
+
+@pytest.fixture
+async def bounded(rig: Rig, engines: list[SimulatorProcess], simulated: Rig) -> Rig:
+    """As many at a time as the engines take: more of them would be refused there."""
+    await publish_bounded(rig, engines)
+    return rig
+
+
+async def publish_bounded(rig: Rig, engines: list[SimulatorProcess]) -> None:
+    endpoints = [
+        gateway_pb2.Endpoint(
+            replica=f"sim-{number}",
+            uid=f"uid-{number}",
+            host="127.0.0.1",
+            port=engine.port,
+            api_key=KEY,
+            state=gateway_pb2.Endpoint.STATE_READY,
+            deployment="default/d",
+        )
+        for number, engine in enumerate(engines)
+    ]
+    served = model("org/sim", upstream_model="tgi", max_in_flight=2, queue=waits())
+    await rig.control.acknowledged(rig.control.publish(endpoints, [served]))
+
+
+async def test_overload_is_not_refused_but_waits(bounded: Rig, client: openai.AsyncOpenAI) -> None:
+    """Forty at once before two engines that take two each: without the queue most would be told 429."""
+
+    async def chat() -> str:
+        answer = await client.chat.completions.create(model="org/sim", messages=MESSAGES, max_tokens=3)
+        return answer.choices[0].message.content or ""
+
+    async def stream() -> str:
+        words = ""
+        async for chunk in await client.chat.completions.create(
+            model="org/sim", messages=MESSAGES, max_tokens=3, stream=True
+        ):
+            words += chunk.choices[0].delta.content or ""
+        return words
+
+    async def generate() -> str:
+        tgi = text_generation.AsyncClient(
+            f"{bounded.address}/models/org/sim",
+            headers={"Authorization": f"Bearer {bounded.key}"},
+            timeout=60,
+        )
+        return str((await tgi.generate("Hello", max_new_tokens=3)).generated_text)
+
+    said = await asyncio.gather(*(one() for _ in range(10) for one in (chat, stream, generate, chat)))
+    assert all(said)
+    assert await bounded.metric('llmop_gateway_queue_wait_seconds_count{model="org/sim"}') > 0
+    assert (
+        await bounded.metric('llmop_gateway_requests_total{code="4xx",dialect="openai",model="org/sim"}') == 0
+    )
+
+
+async def test_a_cold_start_is_only_slow_for_the_clients(
+    rig: Rig, client: openai.AsyncOpenAI, engines: list[SimulatorProcess]
+) -> None:
+    none = rig.control.publish([], [model("org/sim", upstream_model="tgi", queue=waits())])
+    await rig.control.acknowledged(none)
+
+    async def stream() -> int:
+        number = 0
+        async for _ in await client.chat.completions.create(
+            model="org/sim",
+            messages=MESSAGES,
+            max_tokens=3,
+            stream=True,
+            extra_headers={"x-llmop-progress": "1"},
+        ):
+            number += 1
+        return number
+
+    tgi = text_generation.AsyncClient(
+        f"{rig.address}/models/org/sim", headers={"Authorization": f"Bearer {rig.key}"}, timeout=60
+    )
+    waiting = [
+        asyncio.create_task(client.chat.completions.create(model="org/sim", messages=MESSAGES, max_tokens=3)),
+        asyncio.create_task(stream()),
+        asyncio.create_task(tgi.generate("Hello", max_new_tokens=3)),
+    ]
+    await rig.until_metric('llmop_gateway_queued{model="org/sim",priority="default"}', 3)
+    await publish_bounded(rig, engines)
+    assert all(await asyncio.gather(*waiting))
+
+
+async def test_clients_understand_that_they_waited_in_vain(rig: Rig, client: openai.AsyncOpenAI) -> None:
+    short = model("org/sim", upstream_model="tgi", queue=waits(no_endpoint_ttl_s=1))
+    await rig.control.acknowledged(rig.control.publish([], [short]))
+    with pytest.raises(openai.InternalServerError) as raised:
+        await client.chat.completions.create(model="org/sim", messages=MESSAGES)
+    assert raised.value.status_code == 503
+    with pytest.raises(openai.APIError) as broken:
+        async for _ in await client.chat.completions.create(
+            model="org/sim", messages=MESSAGES, stream=True, extra_headers={"x-llmop-progress": "1"}
+        ):
+            pass
+    assert "no replica of the model" in str(broken.value)
