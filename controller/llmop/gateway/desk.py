@@ -43,6 +43,8 @@ class Desk(Protocol):
 
     def failed(self, deployment: str, uid: str) -> None: ...
 
+    def reached(self, deployment: str, uid: str) -> None: ...
+
     def freed(self, deployment: str) -> None: ...
 
     def close(self) -> None:
@@ -144,6 +146,9 @@ class OwnDesk(_Waiters):
     def failed(self, deployment: str, uid: str) -> None:
         self._dispatcher.failed(deployment, uid, self._loop.time())
 
+    def reached(self, deployment: str, uid: str) -> None:
+        self._dispatcher.reached(deployment, uid, self._loop.time())
+
     def freed(self, deployment: str) -> None:
         self._dispatcher.freed(deployment, self._loop.time())
 
@@ -204,6 +209,9 @@ class ParentsDesk(_Waiters):
 
     def failed(self, deployment: str, uid: str) -> None:
         self._link.send({"failed": uid, "deployment": deployment})
+
+    def reached(self, deployment: str, uid: str) -> None:
+        self._link.send({"reached": uid, "deployment": deployment})
 
     def freed(self, deployment: str) -> None:
         self._link.send({"freed": deployment})
@@ -270,6 +278,8 @@ class SharedDesk:
             self.dispatcher.begun((worker, message["begun"]))
         if "failed" in message:
             self.dispatcher.failed(message["deployment"], message["failed"], now)
+        if "reached" in message:
+            self.dispatcher.reached(message["deployment"], message["reached"], now)
         if "freed" in message:
             self.dispatcher.freed(message["freed"], now)
 

@@ -15,8 +15,7 @@ from llmop.gateway.queue import Queue, Ticket
 # How many of those that wait a new endpoint gets at first, twice as many every second: with their first requests engines compile kernels and
 # fill caches.
 FIRST_WINDOW = 8
-DOUBTFUL_WINDOW = 1  # the same for one that could not be reached, after a pause
-DOUBTFUL_PAUSE = 1.0
+DOUBTFUL_PAUSE = 1.0  # seconds for which one that could not be reached gets nothing; then one request at a time, until that reaches it
 _LONGEST_RAMP = 20.0  # seconds after which there is no such bound
 _SMOOTHING = 0.1
 _LONGEST_RETRY = 60
@@ -42,15 +41,15 @@ class Place:
 
 
 class _Seat:
-    """An endpoint. `granted` counts requests that were released to it and do not show in its load yet."""
+    """An endpoint. `granted` counts requests that were released to it and do not show in its load yet; `since` is when its ramp begins."""
 
-    __slots__ = ("granted", "load", "since", "window")
+    __slots__ = ("granted", "is_doubtful", "load", "since")
 
-    def __init__(self, load: Callable[[], int], since: float = -math.inf, window: int = FIRST_WINDOW) -> None:
+    def __init__(self, load: Callable[[], int], since: float = -math.inf) -> None:
         self.load = load
         self.granted = 0
         self.since = since
-        self.window = window
+        self.is_doubtful = False
 
     def room(self, most: int, now: float) -> float:
         """How many more it takes; 0 or less is none."""
@@ -58,9 +57,11 @@ class _Seat:
 
     def _ramp(self, now: float) -> float:
         age = now - self.since
-        if age > _LONGEST_RAMP:
-            return math.inf
-        return 0 if age < 0 else math.floor(self.window * 2.0**age)
+        if age < 0:
+            return 0
+        if self.is_doubtful:
+            return 1
+        return math.inf if age > _LONGEST_RAMP else math.floor(FIRST_WINDOW * 2.0**age)
 
 
 class _Line:
@@ -197,11 +198,19 @@ class Dispatcher:
             granted[1].granted -= 1
 
     def failed(self, deployment: str, uid: str, now: float) -> None:
-        """An endpoint could not be reached: it gets nothing for a moment, and then little."""
+        """An endpoint could not be reached."""
         line = self._lines.get(deployment)
         if line is not None and (seat := line.seats.get(uid)) is not None:
             seat.since = now + DOUBTFUL_PAUSE
-            seat.window = DOUBTFUL_WINDOW
+            seat.is_doubtful = True
+
+    def reached(self, deployment: str, uid: str, now: float) -> None:
+        """It could."""
+        line = self._lines.get(deployment)
+        if line is not None and (seat := line.seats.get(uid)) is not None and seat.is_doubtful:
+            seat.since = now
+            seat.is_doubtful = False
+            self._dispatch(line, now)
 
     def freed(self, deployment: str, now: float) -> None:
         """A request has ended at an endpoint of it."""

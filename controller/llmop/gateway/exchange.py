@@ -169,6 +169,8 @@ class Exchange:
             self._let_go()
             self._attempt()
             return
+        if self._ticket is not None:
+            self._worker.desk.reached(self._model.deployment.name, upstream.endpoint.uid)
         self._send(upstream, connection)
 
     def _send(self, upstream: Upstream, connection: UpstreamConnection) -> None:
@@ -198,11 +200,10 @@ class Exchange:
 
     def _blame(self, upstream: Upstream) -> None:
         worker = self._worker
-        if self._may_wait:
-            worker.desk.failed(self._model.deployment.name, upstream.endpoint.uid)
         before = upstream.breaker
         upstream.breaker = routing.after_connect_failure(before, worker.loop.time(), worker.random())
         self._model.deployment.look_again()
+        worker.desk.failed(self._model.deployment.name, upstream.endpoint.uid)
         if upstream.breaker.ejections > before.ejections:
             self._model.counts.ejections += 1
             LOG.warning(
@@ -420,6 +421,8 @@ class Exchange:
         if upstream.breaker is not routing.CLOSED:
             upstream.breaker = routing.CLOSED
             self._model.deployment.look_again()
+        if self._ticket is not None:
+            self._worker.desk.reached(self._model.deployment.name, upstream.endpoint.uid)
         if not 200 <= status <= 599:
             self._drop(connection)
             self._fail(Failure.GARBAGE, f"it answered with the status {status}")

@@ -151,7 +151,6 @@ def test_time_is_over_with_and_without_endpoints() -> None:
     rig.wait(31)
     assert rig.refused == [(1, Dropped.TTL_EXPIRED)]
     rig.wait(500)
-    rig.loads["u1"] = 1
     rig.loads = {"u1": 1}
     rig.serve("u1")
     rig.wait(59)
@@ -185,7 +184,7 @@ def test_an_endpoint_that_came_while_nobody_waited_is_not_spared() -> None:
     assert len(rig.released) == 100
 
 
-def test_one_that_cannot_be_reached_gets_little_and_late() -> None:
+def test_one_that_cannot_be_reached_gets_one_request_a_second_until_it_is() -> None:
     rig = Rig(most=4)
     rig.serve("u1")
     rig.enter(*range(10))
@@ -197,7 +196,20 @@ def test_one_that_cannot_be_reached_gets_little_and_late() -> None:
     rig.wait(0.5)
     assert len(rig.released) == 4
     rig.wait(0.6)
+    rig.wait(5)
     assert len(rig.released) == 5
+    rig.dispatcher.reached(NAME, "u1", rig.now)
+    assert len(rig.released) == 8
+
+
+def test_what_waits_goes_to_the_replica_that_can_be_reached() -> None:
+    rig = Rig(most=2)
+    rig.serve("u1", "u2")
+    rig.dispatcher.failed(NAME, "u1", rig.now)
+    rig.enter(*range(6))
+    assert rig.loads == {"u1": 0, "u2": 2}
+    rig.wait(1.1)
+    assert rig.loads == {"u1": 1, "u2": 2}
 
 
 def test_who_was_released_in_vain_waits_beyond_the_bounds() -> None:
