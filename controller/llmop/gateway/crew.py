@@ -22,6 +22,7 @@ from llmop.gateway.app import Presence
 from llmop.gateway.desk import SharedDesk, sum_up
 from llmop.gateway.dispatch import Place
 from llmop.gateway.link import TELL_PERIOD, Link
+from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import GatewaySettings, to_values
 from llmop.gateway.table import ReceivedTable, replaces
 
@@ -131,12 +132,18 @@ class Crew:
         return 0 if slot == cells.NO_SLOT else self._cells.total(slot)
 
     def loads(self) -> list[DeploymentLoad]:
-        endpoints = self.received.table.endpoints if self.received is not None else ()
-        at = (
-            (one.deployment, self._load(slot))
-            for one, slot in zip(endpoints, self._endpoint_slots, strict=True)
+        """Tokens are those that the workers have told of, a second ago at most."""
+        received = self.received
+        if received is None:
+            return []
+        told = self._others(None)
+        counts = Counts() if told is None else sums.hear(told)
+        at = zip(received.table.endpoints, self._endpoint_slots, strict=True)
+        return sum_up(
+            self._desk.dispatcher,
+            ((one.deployment, self._load(slot)) for one, slot in at),
+            counts.generated(received.table.models),
         )
-        return sum_up(self._desk.dispatcher, at)
 
     def reported(self, loads: Sequence[DeploymentLoad]) -> None:
         self._desk.dispatcher.reported({load.deployment: load.unserved for load in loads})
@@ -263,8 +270,8 @@ class Crew:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _others(self, asking: _Member) -> sums.Told | None:
-        """What all others count and have counted."""
+    def _others(self, asking: _Member | None) -> sums.Told | None:
+        """What all others count and have counted; None = all of them."""
         told = [one.told for one in self._members.values() if one is not asking and one.told is not None]
         if self._past is not None:
             told.append(self._past)

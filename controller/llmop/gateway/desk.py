@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from llmop.domain.endpoint import DeploymentLoad
 from llmop.gateway.dispatch import Dispatcher, Dropped, Place
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.link import Link
+from llmop.gateway.metrics import Counts
 from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.table import ReceivedTable
 
@@ -90,9 +91,12 @@ class _Waiters:
 class OwnDesk(_Waiters):
     """For a gateway of one process. Tables take effect here, for the fleet and for those that wait."""
 
-    def __init__(self, fleet: Fleet, loop: asyncio.AbstractEventLoop, hurry: asyncio.Event) -> None:
+    def __init__(
+        self, counts: Counts, fleet: Fleet, loop: asyncio.AbstractEventLoop, hurry: asyncio.Event
+    ) -> None:
         """`hurry` is set when the controller should hear at once of somebody who waits."""
         super().__init__()
+        self._counts = counts
         self._fleet = fleet
         self._loop = loop
         self._ticks = False
@@ -124,7 +128,12 @@ class OwnDesk(_Waiters):
         await self._fleet.settled()
 
     def loads(self) -> list[DeploymentLoad]:
-        return sum_up(self._dispatcher, ((name, load) for name, _, load in self._fleet.loads()))
+        received = self._fleet.received
+        return sum_up(
+            self._dispatcher,
+            ((name, load) for name, _, load in self._fleet.loads()),
+            self._counts.generated(received.table.models if received is not None else ()),
+        )
 
     def reported(self, loads: Sequence[DeploymentLoad]) -> None:
         self._dispatcher.reported({load.deployment: load.unserved for load in loads})
@@ -306,8 +315,10 @@ def _parts(ticket: Ticket) -> tuple[int, int]:
     return cast("tuple[int, int]", ticket.number)
 
 
-def sum_up(dispatcher: Dispatcher, loads: Iterable[tuple[str, int]]) -> list[DeploymentLoad]:
-    """One per deployment; `loads` are deployments and the requests at one of their endpoints."""
+def sum_up(
+    dispatcher: Dispatcher, loads: Iterable[tuple[str, int]], generated: Mapping[str, int]
+) -> list[DeploymentLoad]:
+    """One per deployment; `loads` are deployments and the requests at one of their endpoints, `generated` their tokens."""
     in_flight = dict.fromkeys(dispatcher.queued(), 0)
     for deployment, load in loads:
         in_flight[deployment] = in_flight.get(deployment, 0) + load
@@ -318,6 +329,7 @@ def sum_up(dispatcher: Dispatcher, loads: Iterable[tuple[str, int]]) -> list[Dep
             in_flight=number,
             queued=queued.get(name, 0),
             unserved=unserved.get(name, 0),
+            generated_tokens=generated.get(name, 0),
         )
         for name, number in in_flight.items()
     ]

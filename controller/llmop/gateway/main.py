@@ -90,7 +90,7 @@ async def _run_alone(
 ) -> None:
     loop, hurry, numbers, presence = asyncio.get_running_loop(), asyncio.Event(), Counts(), Presence()
     fleet = Fleet(numbers, loop)
-    desk = OwnDesk(fleet, loop, hurry)
+    desk = OwnDesk(numbers, fleet, loop, hurry)
     worker = serving.make_worker(settings, clock, numbers, fleet, desk)
     line = _line(settings, desk, presence, clock, hurry)
 

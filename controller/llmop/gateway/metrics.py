@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from llmop.domain.endpoint import RoutedModel
 from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Dialect
 from llmop.gateway.queue import Priority, Ticket
@@ -89,6 +90,10 @@ class ModelCounts:
         self.wait_buckets[bisect.bisect_left(WAIT_BUCKETS, seconds)] += 1
         self.wait_sum += seconds
 
+    def generated(self) -> int:
+        """Tokens of answers so far."""
+        return sum(completion for _, completion in self.tokens.values())
+
     def spent(self, usage: Usage) -> None:
         tokens = self.tokens[ESTIMATED if usage.estimated else REPORTED]
         tokens[0] += usage.prompt
@@ -102,6 +107,15 @@ class Counts:
         self.refused: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self.connections = 0
         self.restarts = 0  # of worker processes
+
+    def generated(self, models: Iterable[RoutedModel]) -> dict[str, int]:
+        """Tokens of answers so far, by deployment."""
+        found: dict[str, int] = {}
+        for model in models:
+            counts = self.models.get(model.name)
+            so_far = counts.generated() if counts is not None else 0
+            found[model.deployment] = found.get(model.deployment, 0) + so_far
+        return found
 
     def keep(self, names: Iterable[str]) -> None:
         """Models that are gone are forgotten, new ones start at zero."""

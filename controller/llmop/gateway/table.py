@@ -97,6 +97,7 @@ def to_report(gateway: str, version: int, loads: Sequence[DeploymentLoad]) -> ga
                 in_flight=load.in_flight,
                 queued=load.queued,
                 unserved=load.unserved,
+                generated_tokens=load.generated_tokens,
             )
             for load in loads
         ],

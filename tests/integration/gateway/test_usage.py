@@ -39,6 +39,8 @@ async def test_usage_of_a_stream_is_asked_for_and_kept_from_the_client(rig: Rig)
     assert (CHUNK * 2 + DONE, True) == (answer.body, answer.whole)
     assert {"include_usage": True} == orjson.loads(engine.calls[0].body)["stream_options"]
     assert (7.0, 2.0) == await tokens(rig)
+    await rig.control.report()  # it may have been on its way before
+    assert 2 == (await rig.control.report()).loads[0].generated_tokens
 
 
 async def test_a_client_that_asks_gets_it(rig: Rig) -> None:
