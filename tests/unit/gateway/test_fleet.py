@@ -108,3 +108,50 @@ async def test_processes_that_share_memory_choose_by_what_all_have_in_flight() -
     assert "r2" == name(choose(other))
     chosen.end()
     assert "r1" == name(choose(other))
+
+
+def bounded(version: int, most: int, *endpoints: Endpoint) -> ReceivedTable:
+    received = table(version, *endpoints)
+    models = (dataclasses.replace(MODEL, max_in_flight=most),)
+    return dataclasses.replace(received, table=dataclasses.replace(received.table, models=models))
+
+
+async def test_full_endpoints_are_not_chosen(fleet: Fleet) -> None:
+    for number, endpoints in enumerate(((FIRST,), (FIRST, SECOND))):
+        fleet.apply(bounded(number + 1, 2, *endpoints))
+        deployment = fleet.routes["m"].deployment
+        for upstream in deployment.upstreams:
+            upstream.in_flight = 2
+        assert choose(fleet) is None
+        assert deployment.is_full(())
+        deployment.upstreams[-1].in_flight = 1
+        assert choose(fleet) is deployment.upstreams[-1]
+        assert not deployment.is_full(tuple(deployment.upstreams))
+
+
+async def test_the_endpoint_that_was_named_is_taken_unless_it_failed_already(fleet: Fleet) -> None:
+    fleet.apply(bounded(1, 2, FIRST, SECOND))
+    deployment = fleet.routes["m"].deployment
+    first, second = deployment.upstreams
+    assert deployment.named("u1", (), 0.0, 0.0) is first
+    assert deployment.named("u1", (first,), 0.0, 0.0) is second
+    second.in_flight = 2
+    assert deployment.named("u1", (first,), 0.0, 0.0) is first
+    assert deployment.named("u3", (), 0.0, 0.0) is None
+
+
+async def test_who_waits_is_known_over_tables(fleet: Fleet) -> None:
+    fleet.apply(table(1))
+    fleet.waiters("default/d").number = 3
+    fleet.apply(table(2, FIRST))
+    assert fleet.routes["m"].deployment.waiters.number == 3
+
+
+async def test_how_many_wait_is_read_where_the_parent_has_written_it() -> None:
+    descriptor = cells.make(3)
+    shared = Cells(descriptor, 3)
+    fleet = Fleet(Counts(), asyncio.get_running_loop(), Row(shared, 0))
+    fleet.apply(table(1, FIRST), [0], {"default/d": 1})
+    Row(shared, 2).put(1, 5)
+    assert fleet.routes["m"].deployment.waiters.number == 5
+    os.close(descriptor)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmop.gateway.heads import Headers, read_request_head, read_response_head
+from llmop.gateway.heads import Headers, Wishes, read_request_head, read_response_head
+from llmop.gateway.queue import Priority
 
 HOST = (b"host", b"gateway")
 
@@ -74,3 +75,21 @@ def test_an_answers_own_fields_are_passed_on() -> None:
 def test_an_answer_without_chunks_needs_a_length_unless_it_has_no_body() -> None:
     assert not read_response_head([], 200).framed
     assert read_response_head([], 204).framed
+
+
+def test_how_a_request_is_to_wait_stays_at_the_gateway() -> None:
+    wishes = [(b"x-llmop-timeout", b"2.5"), (b"x-llmop-priority", b"Bulk"), (b"x-llmop-progress", b"1")]
+    head = read_request_head([HOST, *wishes, (b"x-other", b"1")], "1.1")
+    assert head.problem is None
+    assert head.wishes == Wishes(progress=True, patience=2.5, priority=Priority.BULK)
+    assert head.forward == b"x-other: 1\r\n"
+    assert read_request_head([HOST], "1.1").wishes == Wishes()
+
+
+@pytest.mark.parametrize("name", [b"x-llmop-timeout", b"x-llmop-priority"])
+@pytest.mark.parametrize("value", [b"", b"-1", b"0", b"0.0", b"1e3", b"inf", b"interactive", b"\xff" * 200])
+def test_a_wish_that_cannot_be_read_is_refused_with_its_name(name: bytes, value: bytes) -> None:
+    problem = read_request_head([HOST, (name, value)], "1.1").problem
+    assert problem is not None
+    assert (problem.status, problem.message.startswith(name.decode())) == (400, True)
+    assert len(problem.message) < 150

@@ -3,8 +3,10 @@
 import orjson
 
 from llmop.gateway import sums
+from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Dialect
 from llmop.gateway.metrics import Counts, ModelCounts
+from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.retry import Failure
 from llmop.gateway.usage import Usage
 
@@ -20,6 +22,11 @@ def counted(name: str, times: int) -> Counts:
         model.spent(Usage(3, 4))
         model.spent(Usage(1, 1, estimated=True))
         model.failures[Failure.CUT] += 1
+        model.dropped[Dropped.QUEUE_FULL] += 1
+        ticket = Ticket(1, owner="a", priority=Priority.BULK, size=7, arrived_at=0.0)
+        model.begins_to_wait(ticket)
+        model.begins_to_wait(ticket)
+        model.has_waited(ticket, 0.25)
         counts.refused["slow_head"] += 1
     model.in_flight = counts.connections = times
     return counts
@@ -53,3 +60,5 @@ def test_a_model_that_only_one_knows_stays() -> None:
 def test_the_dead_leave_their_counts_and_hold_nothing() -> None:
     dead = sums.hear(sums.of_the_dead(over_the_line(counted("m", 2))))
     assert (2, 0, 0) == (dead.models["m"].codes[Dialect.TGI][0], dead.models["m"].in_flight, dead.connections)
+    assert ([0, 0, 0, 0], 0) == (dead.models["m"].queued, dead.models["m"].queued_bytes)
+    assert (2, 2) == (dead.models["m"].wait_buckets[3], dead.models["m"].dropped[Dropped.QUEUE_FULL])
