@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.rig import Wire
-from tests.integration.gateway.upstreams import Call, Engine, Gate, model, waits
+from tests.integration.gateway.upstreams import Call, Engine, Gate, answer_any, model, waits
 
 from llmop.gateway import keys
 from llmop.gateway.crew import pause
@@ -374,6 +374,32 @@ async def test_the_dead_do_not_wait(gateway: Gateway, gate: Gate, single: Engine
     await gateway.until_metric(QUEUED, 0.0)
     for wire in wires:
         wire.close()
+
+
+async def test_a_replica_that_dies_takes_nobody_with_it_who_waits_at_any_worker(
+    gateway: Gateway, gate: Gate, single: Engine
+) -> None:
+    models = [model("m", max_in_flight=2, queue=waits())]
+    await gateway.control.acknowledged(gateway.control.publish([single.endpoint()], models))
+    wires = await ask_many(gateway, 1)
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 1.0)
+    wires += await ask_many(gateway, 29)
+    # Two workers may take the last place at the same moment.
+    async with asyncio.timeout(20):
+        while (queued := await gateway.metric(QUEUED)) not in (27.0, 28.0):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await single.stop()
+    await gateway.until_metric('llmop_gateway_in_flight{model="m"}', 0.0)
+    heir = Engine("r2", answer_any)
+    await heir.start()
+    try:
+        gateway.control.publish([heir.endpoint()], models)
+        statuses = [(await wire.answer()).status for wire in wires]
+    finally:
+        await heir.stop()
+    assert statuses.count(200) == len(heir.calls) == queued
+    assert statuses.count(502) == 30 - queued
+    await gateway.until_metric(QUEUED, 0.0)
 
 
 async def test_who_waits_at_a_worker_when_the_gateway_ends_is_told_so(gateway: Gateway) -> None:
