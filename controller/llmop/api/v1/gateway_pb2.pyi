@@ -42,7 +42,7 @@ class Endpoint(_message.Message):
     def __init__(self, replica: _Optional[str] = ..., uid: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., api_key: _Optional[str] = ..., state: _Optional[_Union[Endpoint.State, str]] = ..., deployment: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream")
+    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream", "max_in_flight", "queue", "next_replica")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,9 @@ class Model(_message.Message):
     RETRY_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_MODEL_FIELD_NUMBER: _ClassVar[int]
     USAGE_IN_STREAM_FIELD_NUMBER: _ClassVar[int]
+    MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_REPLICA_FIELD_NUMBER: _ClassVar[int]
     name: str
     deployment: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
@@ -57,7 +60,40 @@ class Model(_message.Message):
     retry_attempts: int
     upstream_model: str
     usage_in_stream: bool
-    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ...) -> None: ...
+    max_in_flight: int
+    queue: Queue
+    next_replica: NextReplica
+    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ..., max_in_flight: _Optional[int] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ..., next_replica: _Optional[_Union[NextReplica, _Mapping]] = ...) -> None: ...
+
+class Queue(_message.Message):
+    __slots__ = ("max_requests", "max_bytes", "request_ttl_s", "no_endpoint_request_ttl_s")
+    MAX_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    NO_ENDPOINT_REQUEST_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    max_requests: int
+    max_bytes: int
+    request_ttl_s: int
+    no_endpoint_request_ttl_s: int
+    def __init__(self, max_requests: _Optional[int] = ..., max_bytes: _Optional[int] = ..., request_ttl_s: _Optional[int] = ..., no_endpoint_request_ttl_s: _Optional[int] = ...) -> None: ...
+
+class NextReplica(_message.Message):
+    __slots__ = ("stage", "starts_at", "ready_at")
+    class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STAGE_UNSPECIFIED: _ClassVar[NextReplica.Stage]
+        STAGE_PENDING: _ClassVar[NextReplica.Stage]
+        STAGE_LOADING: _ClassVar[NextReplica.Stage]
+    STAGE_UNSPECIFIED: NextReplica.Stage
+    STAGE_PENDING: NextReplica.Stage
+    STAGE_LOADING: NextReplica.Stage
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_FIELD_NUMBER: _ClassVar[int]
+    READY_AT_FIELD_NUMBER: _ClassVar[int]
+    stage: NextReplica.Stage
+    starts_at: int
+    ready_at: int
+    def __init__(self, stage: _Optional[_Union[NextReplica.Stage, str]] = ..., starts_at: _Optional[int] = ..., ready_at: _Optional[int] = ...) -> None: ...
 
 class EndpointTable(_message.Message):
     __slots__ = ("version", "installation", "endpoints", "models")
@@ -72,12 +108,26 @@ class EndpointTable(_message.Message):
     def __init__(self, version: _Optional[int] = ..., installation: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("gateway", "table_version")
+    __slots__ = ("gateway", "table_version", "loads")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     TABLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     table_version: int
-    def __init__(self, gateway: _Optional[str] = ..., table_version: _Optional[int] = ...) -> None: ...
+    loads: _containers.RepeatedCompositeFieldContainer[DeploymentLoad]
+    def __init__(self, gateway: _Optional[str] = ..., table_version: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[DeploymentLoad, _Mapping]]] = ...) -> None: ...
+
+class DeploymentLoad(_message.Message):
+    __slots__ = ("deployment", "in_flight", "queued", "unserved")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    UNSERVED_FIELD_NUMBER: _ClassVar[int]
+    deployment: str
+    in_flight: int
+    queued: int
+    unserved: int
+    def __init__(self, deployment: _Optional[str] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., unserved: _Optional[int] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("period_ms",)

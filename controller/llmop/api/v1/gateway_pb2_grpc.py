@@ -59,7 +59,8 @@ class GatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Report(self, request, context):
-        """The version of the table that is in force; also the sign of life of a gateway (at least every second).
+        """The version of the table that is in force, and the load; also the sign of life of a gateway (at least every second). A request that
+        begins to wait for a deployment without an endpoint is reported at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
