@@ -13,23 +13,28 @@ from apscheduler.triggers.cron import CronTrigger
 _BACK_S = (120.0, 7_200.0, 90_000.0, 700_000.0, 2_800_000.0, 32_000_000.0, 260_000_000.0)
 
 
-def trigger(text: str, timezone: str) -> CronTrigger:
-    """Five cron fields; days of the week are 0 = Sunday to 6 as in crontab(5), or names. Raises ValueError with a sentence."""
+def zone(name: str) -> zoneinfo.ZoneInfo:
+    """Raises ValueError with a sentence where it is not known."""
     try:
-        zone = zoneinfo.ZoneInfo(timezone)
+        return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(
-            f"{timezone!r} is not a time zone that is known here; write it like Europe/Berlin"
+            f"{name!r} is not a time zone that is known here; write it like Europe/Berlin"
         ) from error
+
+
+def trigger(text: str, timezone: str) -> CronTrigger:
+    """Five cron fields; days of the week are 0 = Sunday to 6 as in crontab(5), or names. Raises ValueError with a sentence."""
     fields = text.split()
     if len(fields) != 5:
         raise ValueError(
             f"{text!r} has {len(fields)} fields; write minute, hour, day, month and day of the week"
         )
     minute, hour, day, month, weekday = fields
+    where = zone(timezone)
     try:
         return CronTrigger(
-            minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=zone
+            minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=where
         )
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time of cron: {error}") from error

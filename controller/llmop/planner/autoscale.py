@@ -9,7 +9,8 @@ does not know the load holds what there is.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from llmop.domain import scaling, times
 
@@ -94,15 +95,15 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """`desired` replicas from now on. `message` says why and is the same text as long as the reason is the same; `change` tells of the
-    step, with its numbers, and is "" where there is none. `recommended` is what the load alone asks for, None where it is not known.
+    """`desired` replicas from now on. `message` says why and is the same text as long as the reason is the same. `recommended` is what
+    the load alone asks for, None where it is not known.
     """
 
     desired: int
     reason: str
     message: str
-    change: str
     recommended: int | None
+    last: Load | None  # of this moment
     readings: tuple[Reading, ...]
     fleet: Fleet
     is_known: bool
@@ -119,6 +120,66 @@ def remember(desired: int, now: float, changes: tuple[Change, ...] = ()) -> Memo
 def bounded(wanted: scaling.Scaling, desired: int, floor: Floor | None = None) -> int:
     """`desired` within what the deployment may have now; a schedule cannot ask for more than maxReplicas."""
     return min(wanted.max_replicas, max(desired, wanted.min_replicas, floor.replicas if floor else 0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A number of replicas, why, and what it was made of, as JSON. The message tells of one moment, with its numbers."""
+
+    desired: int
+    reason: str
+    message: str
+    inputs: Mapping[str, Any]
+
+
+def step(wanted: scaling.Scaling, before: int, decision: Decision | None) -> Step:
+    """From `before` to what was decided last. The limits may have changed since; without a decision there are only they."""
+    decided = decision.desired if decision is not None else before
+    desired = bounded(wanted, decided)
+    if decision is None or desired != decided:
+        reason, message = _bound_words(wanted, desired, decided, None)
+        return Step(desired=desired, reason=reason, message=message, inputs={})
+    if decision.reason == "Woken" and decision.last is not None:
+        numbers = f"{decision.last.in_flight + decision.last.queued} now"  # averages do not know of them yet
+    else:
+        numbers = ", ".join(
+            f"{each.type} {_number(each.stable)}, target {each.target}" for each in decision.readings
+        )
+    return Step(
+        desired=desired,
+        reason=decision.reason,
+        message=f"{decision.message} ({numbers})",
+        inputs=_inputs(decision),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
+
+
+def _inputs(decision: Decision) -> dict[str, Any]:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 1)
+
+    return {
+        "metrics": [
+            {
+                "type": str(each.type),
+                "target": each.target,
+                "average": rounded(each.stable),
+                "peak": rounded(each.panic),
+                "forecast": rounded(each.forecast),
+                "replicas": each.replicas,
+            }
+            for each in decision.readings
+        ],
+        "inFlight": None if decision.last is None else decision.last.in_flight,
+        "queued": None if decision.last is None else decision.last.queued,
+        "readyReplicas": decision.fleet.ready,
+        "comingReplicas": decision.fleet.on_the_way,
+        "leadTime": None if decision.fleet.lead_s is None else f"{round(decision.fleet.lead_s)}s",
+        "recommended": decision.recommended,
+    }
 
 
 def kept_s(wanted: scaling.Scaling) -> float:
@@ -154,17 +215,17 @@ def decide(
         is_asked_for = last is not None and last.in_flight + last.queued > 0
         recommended = max(1, recommended or 0, *_at_once(wanted, last)) if is_asked_for and last else 0
     memory = _recommend(wanted, memory, recommended, desired, now, is_known=is_known)
-    step = _step(wanted, desired, recommended, memory, now, is_known=is_known, is_panic=is_panic)
-    result = bounded(wanted, step.desired, floor)
-    reason, message = step.reason, step.message
-    if result != step.desired:
-        reason, message = _bound_words(wanted, result, step.desired, floor)
+    way = _way(wanted, desired, recommended, memory, now, is_known=is_known, is_panic=is_panic)
+    result = bounded(wanted, way.desired, floor)
+    reason, message = way.reason, way.message
+    if result != way.desired:
+        reason, message = _bound_words(wanted, result, way.desired, floor)
     return Decision(
         desired=result,
         reason=reason,
         message=message,
-        change=_told(desired, result, message, readings) if result != desired else "",
         recommended=recommended,
+        last=last,
         readings=readings,
         fleet=fleet,
         is_known=is_known,
@@ -390,13 +451,13 @@ def _within(history: tuple[tuple[float, int], ...], window_s: float) -> int:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Step:
+class _Way:
     desired: int
     reason: str
     message: str
 
 
-def _step(
+def _way(
     wanted: scaling.Scaling,
     desired: int,
     recommended: int | None,
@@ -405,72 +466,72 @@ def _step(
     *,
     is_known: bool,
     is_panic: bool,
-) -> _Step:
+) -> _Way:
     """Before minReplicas, maxReplicas and schedules."""
     if recommended is not None and recommended > desired:
         return _grow(wanted, desired, recommended, memory, now)
     if not is_known:
         words = "the load is not known in full: nothing is given up"
-        return _Step(desired=desired, reason="LoadUnknown", message=words)
+        return _Way(desired=desired, reason="LoadUnknown", message=words)
     assert recommended is not None  # what is known in full recommends something
     return _shrink(wanted, desired, recommended, memory, now, is_panic=is_panic)
 
 
-def _grow(wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, now: float) -> _Step:
+def _grow(wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, now: float) -> _Way:
     if desired == 0:
         if wanted.up.select is scaling.Select.DISABLED:
-            return _Step(desired=0, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
+            return _Way(desired=0, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
         woken = min(recommended, max(1, _limit(wanted.up, 0, memory, now, rises=True)))
-        return _Step(desired=woken, reason="Woken", message="requests came for a model without replicas")
+        return _Way(desired=woken, reason="Woken", message="requests came for a model without replicas")
     steady = max(desired, _within(memory.lowest, wanted.up.stabilization_s))
     if steady == desired:
-        return _Step(desired=desired, reason="Stabilizing", message=_window_words(wanted.up, "more"))
+        return _Way(desired=desired, reason="Stabilizing", message=_window_words(wanted.up, "more"))
     if wanted.up.select is scaling.Select.DISABLED:
-        return _Step(desired=desired, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
+        return _Way(desired=desired, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
     allowed = min(steady, max(desired, _limit(wanted.up, desired, memory, now, rises=True)))
     if allowed == desired:
         words = "behavior.scaleUp lets no more replicas be added for now"
-        return _Step(desired=desired, reason="ScaleUpLimited", message=words)
-    return _Step(
+        return _Way(desired=desired, reason="ScaleUpLimited", message=words)
+    return _Way(
         desired=allowed, reason="LoadRose", message="the load is more than the replicas are meant for"
     )
 
 
 def _shrink(
     wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, now: float, *, is_panic: bool
-) -> _Step:
+) -> _Way:
     if desired == 0:
-        return _Step(desired=0, reason="AtZero", message="no request came; the first one starts a replica")
+        return _Way(desired=0, reason="AtZero", message="no request came; the first one starts a replica")
     if desired == 1 and wanted.min_replicas == 0:
         after_s = wanted.scale_to_zero_after_s
         if memory.idle_since is not None and now - memory.idle_since >= after_s:
             if wanted.down.select is scaling.Select.DISABLED:
-                return _Step(desired=1, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
+                return _Way(desired=1, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
             words = f"no request came for {times.human(after_s)}"
-            return _Step(desired=0, reason="Idle", message=words)
+            return _Way(desired=0, reason="Idle", message=words)
     if is_panic:
         words = f"the load rose at once: nothing is given up before it was calm for {times.human(wanted.stable_s)}"
-        return _Step(desired=desired, reason="Panic", message=words)
+        return _Way(desired=desired, reason="Panic", message=words)
     if recommended >= desired:
-        return _Step(desired=desired, reason="Steady", message="the load is what the replicas are meant for")
+        return _Way(desired=desired, reason="Steady", message="the load is what the replicas are meant for")
     if desired == 1:
         words = "the load is less than one replica is meant for"
         if wanted.min_replicas == 0:
             words += (
                 f"; the last one goes after {times.human(wanted.scale_to_zero_after_s)} without a request"
             )
-        return _Step(desired=1, reason="LastReplica", message=words)
+        return _Way(desired=1, reason="LastReplica", message=words)
     if wanted.down.select is scaling.Select.DISABLED:
-        return _Step(desired=desired, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
+        return _Way(desired=desired, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
     # The last replica goes by its own rule.
     steady = max(1, min(desired, _within(memory.highest, wanted.down.stabilization_s)))
     if steady == desired:
-        return _Step(desired=desired, reason="Stabilizing", message=_window_words(wanted.down, "fewer"))
+        return _Way(desired=desired, reason="Stabilizing", message=_window_words(wanted.down, "fewer"))
     allowed = max(steady, min(desired, _limit(wanted.down, desired, memory, now, rises=False)))
     if allowed == desired:
         words = "behavior.scaleDown lets no more replicas be given up for now"
-        return _Step(desired=desired, reason="ScaleDownLimited", message=words)
-    return _Step(desired=allowed, reason="LoadFell", message=_fell(wanted.down))
+        return _Way(desired=desired, reason="ScaleDownLimited", message=words)
+    return _Way(desired=allowed, reason="LoadFell", message=_fell(wanted.down))
 
 
 _DISABLED = "behavior.{}.selectPolicy is Disabled"
@@ -513,12 +574,3 @@ def _bound_words(wanted: scaling.Scaling, result: int, before: int, floor: Floor
     if floor is not None and floor.replicas > wanted.min_replicas:
         return "Schedule", f'the schedule "{floor.schedule}" wants at least {floor.replicas} replicas'
     return "MinReplicas", f"fewer than minReplicas {wanted.min_replicas} would do"
-
-
-def _told(desired: int, result: int, message: str, readings: Sequence[Reading]) -> str:
-    """One line for an event: of one moment, and never told again."""
-    numbers = ", ".join(
-        f"{each.type} {'unknown' if each.stable is None else format(each.stable, '.1f')} (target {each.target})"
-        for each in readings
-    )
-    return f"from {desired} to {result} replicas: {message}; {numbers}"

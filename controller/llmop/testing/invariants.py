@@ -4,7 +4,7 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from llmop.domain import endpoint, ids, replica, resources, site
+from llmop.domain import endpoint, ids, replica, resources, rollouts, site
 from llmop.domain.job import Snapshot
 from llmop.planner import assess, drain, rollout, values
 from llmop.testing.slurm_text import Phase, VirtualJob
@@ -397,9 +397,9 @@ class Judge:
             ready = conditions.get("Ready", {"status": "Unknown", "reason": "NotLookedYet", "message": ""})
             if ready["status"] != "True" or each.status.get("observedGeneration") != each.generation:
                 return f"{each.name} is not ready: {ready['reason']} {ready['message']}"
-            if each.status.get("readyReplicas") != each.spec.get("replicas", 1):
-                return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {each.spec.get('replicas', 1)}"
-            wanted += int(each.spec.get("replicas", 1))
+            if each.status.get("readyReplicas") != rollouts.wanted(each.spec, each.status):
+                return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {rollouts.wanted(each.spec, each.status)}"
+            wanted += rollouts.wanted(each.spec, each.status)
         jobs = [
             job
             for job in world.slurm.jobs()

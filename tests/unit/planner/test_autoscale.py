@@ -79,7 +79,7 @@ def test_what_the_replicas_are_meant_for_changes_nothing() -> None:
     play = Play(spec(), desired=2)
     made = play.run(2 * HOUR, 20)
     assert [2] == play.steps
-    assert "Steady" == made.reason and "" == made.change
+    assert "Steady" == made.reason
 
 
 @pytest.mark.parametrize(("load", "replicas"), [(10, 1), (11, 1), (12, 2), (30, 3), (79, 8), (500, 8)])
@@ -117,7 +117,7 @@ def test_what_was_asked_for_is_given_up_once_nobody_needed_it_for_the_window() -
     assert 6 == play.desired and "Stabilizing" == made.reason and "30m" in made.message
     play.run(3 * MINUTE, 10)
     assert 1 == play.desired
-    assert ["LoadFell"] == [each.reason for each in play.decisions if each.change and each.desired == 1]
+    assert "LoadFell" in [each.reason for each in play.decisions]
 
 
 def test_a_short_peak_in_the_window_counts() -> None:
@@ -169,7 +169,9 @@ def test_zero_is_left_with_the_first_request_and_in_one_step() -> None:
     assert [0] == play.steps and "AtZero" == made.reason
     made = play.run(2, 0, queued=35)
     assert 4 == made.desired and "Woken" == made.reason
-    assert "from 0 to 4 replicas" in made.change
+    step = autoscale.step(play.wanted, 0, made)
+    assert "requests came for a model without replicas (35 now)" == step.message
+    assert 0 == step.inputs["readyReplicas"]
 
 
 def test_the_last_replica_goes_by_its_own_rule_alone() -> None:

@@ -93,7 +93,7 @@ _SHOWN_STATUS = (
 
 
 def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> list[list[str]]:
-    from llmop.domain import resources
+    from llmop.domain import resources, rollouts
 
     metadata = item.metadata
     rows = [["Name:", metadata.name]]
@@ -107,7 +107,7 @@ def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: fl
         held = ", ".join(metadata.finalizers) or "the controller"
         rows.append(["Deleting:", f"since {_when(metadata.deletion_time.seconds, now)}; waits for {held}"])
     if item.kind == resources.MODEL_DEPLOYMENT:
-        counts = [f"{spec.get('replicas', 1)} desired"]
+        counts = [f"{rollouts.wanted(spec, status)} desired"]
         for word, field in _COUNTS:
             counts.append(f"{status.get(field) or 0} {word}")
         rows.append(["Replicas:", " | ".join(counts)])
