@@ -76,3 +76,15 @@ class Scaling:
     up: Direction = Direction(stabilization_s=0)
     down: Direction = Direction(stabilization_s=1800)
     schedules: tuple[Schedule, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Reported:
+    """What one gateway has of a deployment. `unserved` are refusals for want of a replica since its report before; `generated_tokens`
+    rises from its start on, None where it does not count them.
+    """
+
+    in_flight: int = 0
+    queued: int = 0
+    unserved: int = 0
+    generated_tokens: int | None = None

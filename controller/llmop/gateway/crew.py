@@ -18,6 +18,7 @@ from llmop.domain.errors import NeedsUser
 from llmop.gateway import cells, sums, table
 from llmop.gateway.app import Presence
 from llmop.gateway.link import TELL_PERIOD, Link
+from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import GatewaySettings, to_values
 from llmop.gateway.table import ReceivedTable, replaces
 
@@ -83,6 +84,11 @@ class Crew:
     async def settled(self) -> None:
         while any(member.acted_on < self._number for member in self._members.values()):
             await self._changed.wait()
+
+    def counts(self) -> Counts:
+        """What all workers count, as of a second ago at most."""
+        total = self._others(None)
+        return Counts() if total is None else sums.hear(total)
 
     # Running
 
@@ -184,8 +190,8 @@ class Crew:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _others(self, asking: _Member) -> sums.Told | None:
-        """What all others count and have counted."""
+    def _others(self, asking: _Member | None) -> sums.Told | None:
+        """What all others count and have counted; None = all of them."""
         told = [one.told for one in self._members.values() if one is not asking and one.told is not None]
         if self._past is not None:
             told.append(self._past)

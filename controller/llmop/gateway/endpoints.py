@@ -1,4 +1,4 @@
-"""The gateway's line to the controller: the endpoint table comes in, the version in force goes out.
+"""The gateway's line to the controller: the endpoint table comes in, the version in force and the load go out.
 
 The only module of the gateway that speaks gRPC. Whatever happens to this line, the table in force stays in force.
 """
@@ -13,7 +13,10 @@ import grpc.aio
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
+from llmop.domain.scaling import Reported
+from llmop.gateway import loads
 from llmop.gateway.app import Presence
+from llmop.gateway.metrics import Counts
 from llmop.gateway.table import ReceivedTable, from_message
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +45,10 @@ class Tables(Protocol):
 
     async def settled(self) -> None:
         """Returns once the last table is acted on and every connection that was told to close is closed."""
+        ...
+
+    def counts(self) -> Counts:
+        """Of all processes of this gateway."""
         ...
 
 
@@ -111,6 +118,7 @@ class ControllerLine:
 
     async def _report(self, stub: gateway_pb2_grpc.GatewayServiceStub) -> None:
         period = REPORT_PERIOD
+        unserved: dict[str, int] = {}  # what the controller was told of
         while True:
             try:
                 async with asyncio.timeout(period):
@@ -118,15 +126,32 @@ class ControllerLine:
             except TimeoutError:
                 pass
             self._applied.clear()
+            table = self._fleet.received
+            load = loads.of(self._fleet.counts(), table.table.models if table else (), unserved)
             try:
                 response = await stub.Report(
-                    gateway_pb2.ReportRequest(gateway=self._name, table_version=self._acknowledged),
+                    gateway_pb2.ReportRequest(
+                        gateway=self._name,
+                        table_version=self._acknowledged,
+                        loads=[_to_message(deployment, each) for deployment, each in load.items()],
+                    ),
                     timeout=_REPORT_TIMEOUT,
                 )
             except grpc.aio.AioRpcError as error:
                 LOG.debug("report not taken: %s", error.details())
                 continue
+            unserved = {name: unserved.get(name, 0) + each.unserved for name, each in load.items()}
             if self._presence.connected:
                 self._presence.confirmed_at = self._clock.now()
             if response.period_ms > 0:
                 period = min(REPORT_PERIOD, response.period_ms / 1000)
+
+
+def _to_message(deployment: str, load: Reported) -> gateway_pb2.DeploymentLoad:
+    return gateway_pb2.DeploymentLoad(
+        deployment=deployment,
+        in_flight=load.in_flight,
+        queued=load.queued,
+        unserved=load.unserved,
+        generated_tokens=load.generated_tokens,
+    )

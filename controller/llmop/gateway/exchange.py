@@ -120,9 +120,11 @@ class Exchange:
         upstream = model.deployment.choose(self._tried, worker.loop.time(), worker.random())
         if upstream is None:
             name = model.model.name
-            self._refuse(
-                errors.upstream_failed(name, self._problem) if self._problem else errors.no_endpoint(name)
-            )
+            if self._problem:
+                self._refuse(errors.upstream_failed(name, self._problem))
+            else:
+                model.counts.unserved += 1
+                self._refuse(errors.no_endpoint(name))
             return
         self._upstream = upstream
         upstream.begin()

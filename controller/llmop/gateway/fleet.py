@@ -174,6 +174,10 @@ class Fleet:
         """Returns once every connection that was told to close is closed."""
         await self._closing.done()
 
+    def counts(self) -> Counts:
+        """What all processes of this gateway count: this one is alone with its line to the controller."""
+        return self._counts
+
     def states(self, now: float) -> dict[tuple[str, str], int]:
         """Number of endpoints per deployment and state, for people."""
         words = (*(state.value for state in EndpointState), "Ejected")

@@ -42,11 +42,13 @@ class ModelCounts:
         "in_flight",
         "retries",
         "tokens",
+        "unserved",
     )
 
     def __init__(self) -> None:
         self.codes: dict[Dialect, list[int]] = {dialect: [0] * len(CODES) for dialect in Dialect}
         self.in_flight = 0
+        self.unserved = 0  # refused because there was no endpoint to take them
         self.retries = 0
         self.ejections = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)

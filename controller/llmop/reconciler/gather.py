@@ -111,6 +111,10 @@ class Gatherer:
             name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
         )
 
+    def deployment(self, owner: resources.Resource) -> deployments.Deployment:
+        """The deployment `owner`, with the name of its cluster."""
+        return self._convert(owner).deployment
+
     def _convert(self, owner: resources.Resource) -> _Converted:
         known_runtimes, known_profiles, known_sites = self.known()
         key = (owner.namespace, owner.name)

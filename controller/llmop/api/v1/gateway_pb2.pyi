@@ -118,16 +118,18 @@ class ReportRequest(_message.Message):
     def __init__(self, gateway: _Optional[str] = ..., table_version: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[DeploymentLoad, _Mapping]]] = ...) -> None: ...
 
 class DeploymentLoad(_message.Message):
-    __slots__ = ("deployment", "in_flight", "queued", "unserved")
+    __slots__ = ("deployment", "in_flight", "queued", "unserved", "generated_tokens")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     UNSERVED_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     in_flight: int
     queued: int
     unserved: int
-    def __init__(self, deployment: _Optional[str] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., unserved: _Optional[int] = ...) -> None: ...
+    generated_tokens: int
+    def __init__(self, deployment: _Optional[str] = ..., in_flight: _Optional[int] = ..., queued: _Optional[int] = ..., unserved: _Optional[int] = ..., generated_tokens: _Optional[int] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("period_ms",)
