@@ -140,6 +140,9 @@ def _summary(situation: Situation) -> Iterator[str]:
         yield "What follows is about the version before." if status.get("conditions") else ""
         return
     ready, stalled = _condition(deployment, "Ready"), _condition(deployment, "Stalled")
+    if ready.get("status") == "True" and not wanted and spec.get("scaling"):
+        yield f"{name} has no replicas, because no request comes: the first one starts one."
+        return
     if ready.get("status") == "True" and not wanted:
         yield f"{name} is scaled to 0 replicas, and has none: nobody is served, as it is wanted."
         return

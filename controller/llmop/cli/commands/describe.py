@@ -43,6 +43,7 @@ def command(
 
 def _describe(session: Session, item: Any) -> list[str]:
     from llmop.cli import happenings, printing
+    from llmop.cli.commands import autoscale
     from llmop.domain import resources
 
     now = session.clock.now()
@@ -60,6 +61,7 @@ def _describe(session: Session, item: Any) -> list[str]:
     }
     lines += _section("Status", rest) if rest else []
     lines += _conditions(status.get("conditions") or (), now)
+    lines += autoscale.history(status, now)
     replicas: list[Any] = []
     if item.kind == resources.MODEL_DEPLOYMENT:
         replicas, columns = session.client.list(resources.REPLICA, item.metadata.namespace)
@@ -89,6 +91,8 @@ _SHOWN_STATUS = (
     "url",
     "pending",
     "retryAt",
+    "scaling",
+    "scalingHistory",
 )
 
 
@@ -108,6 +112,9 @@ def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: fl
         rows.append(["Deleting:", f"since {_when(metadata.deletion_time.seconds, now)}; waits for {held}"])
     if item.kind == resources.MODEL_DEPLOYMENT:
         counts = [f"{rollouts.wanted(spec, status)} desired"]
+        bounds = spec.get("scaling") or {}
+        if bounds:
+            counts[0] += f" ({bounds['minReplicas']} to {bounds['maxReplicas']} by the load)"
         for word, field in _COUNTS:
             counts.append(f"{status.get(field) or 0} {word}")
         rows.append(["Replicas:", " | ".join(counts)])
