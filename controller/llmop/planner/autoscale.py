@@ -27,7 +27,7 @@ _Type = scaling.MetricType
 class Load:
     """What all gateways together had of one deployment at one moment.
 
-    `queued` counts those that were refused for want of a replica too. `tokens_per_s` is None where it is not known. `is_whole`: every
+    `queued` is at least 1 when somebody was refused for want of a replica. `tokens_per_s` is None where it is not known. `is_whole`: every
     gateway that may have requests was heard just now; where not, the last word of the silent ones is in the numbers.
     """
 

@@ -62,7 +62,7 @@ class Scaler:
         self._gatherer = gatherer
         self._wake = wake
         self._gateways: dict[str, _Gateway] = {}
-        self._unserved: collections.Counter[str] = collections.Counter()  # since the last sample
+        self._unserved: set[str] = set()  # deployments that refused somebody since the last sample
         self._watched: dict[tuple[str, str], _Watched] = {}
 
     def decision(self, uid: str) -> autoscale.Decision | None:
@@ -76,7 +76,7 @@ class Scaler:
         self._gateways[gateway] = _Gateway(seen_at=now, loads=loads, tokens_per_s=_rates(before, loads, now))
         for name, load in loads.items():
             if load.unserved:
-                self._unserved[name] += load.unserved
+                self._unserved.add(name)
             if load.in_flight or load.queued or load.unserved:
                 namespace, _, short = name.partition("/")
                 watched = self._watched.get((namespace, short))
@@ -142,7 +142,8 @@ class Scaler:
         sample = autoscale.Load(
             at=now,
             in_flight=sum(load.in_flight for load, _ in parts),
-            queued=sum(load.queued for load, _ in parts) + self._unserved[name],
+            # Whoever was refused is not there any more, but may come again: that says that somebody is there, not how many.
+            queued=max(sum(load.queued for load, _ in parts), int(name in self._unserved)),
             tokens_per_s=sum(rates) if len(rates) == len(parts) else None,
             is_whole=all(now - each.seen_at <= GATEWAY_LIVE_S for each in self._gateways.values()),
         )

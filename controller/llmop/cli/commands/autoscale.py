@@ -66,7 +66,7 @@ def _change(
             name=name,
             off=off,
             dry_run=dry_run == "server",
-            **{field: value for field, value in wanted.items() if value is not None},  # type: ignore[arg-type]
+            **{field: value for field, value in wanted.items() if value is not None},
         )
         answer = session.client.call(session.client.rollout.Autoscale, request)
         word = "fixed" if off else "autoscaled"
