@@ -6,6 +6,7 @@ its way counts as if it were there, and what waits for it is no reason to ask ag
 does not know the load holds what there is.
 """
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -302,18 +303,14 @@ def _average(
     samples: Sequence[Load], pick: Callable[[Load], float | None], since: float, until: float
 ) -> float | None:
     """Over the samples in the window, None without one or when one of them does not know."""
-    total, number = 0.0, 0
-    for each in reversed(samples):
-        if each.at <= since:
-            break
-        if each.at > until:
-            continue
-        value = pick(each)
-        if value is None:
-            return None
-        total += value
-        number += 1
-    return total / number if number else None
+    first = bisect.bisect_right(samples, since, key=_at)
+    values = [pick(each) for each in samples[first : bisect.bisect_right(samples, until, lo=first, key=_at)]]
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _at(load: Load) -> float:
+    return load.at
 
 
 def _span_s(wanted: scaling.Scaling, horizon_s: float) -> float:
