@@ -37,7 +37,6 @@ class _Gateway:
 class _Watched:
     """One deployment. Times are monotonic."""
 
-    uid: str
     memory: autoscale.Memory
     samples: collections.deque[autoscale.Load] = dataclasses.field(default_factory=collections.deque)
     decision: autoscale.Decision | None = None
@@ -63,11 +62,12 @@ class Scaler:
         self._wake = wake
         self._gateways: dict[str, _Gateway] = {}
         self._unserved: set[str] = set()  # deployments that refused somebody since the last sample
-        self._watched: dict[tuple[str, str], _Watched] = {}
+        self._watched: dict[str, _Watched] = {}  # by uid
 
     def decision(self, uid: str) -> autoscale.Decision | None:
         """The last one about the deployment with this uid, as long as it scales."""
-        return next((each.decision for each in self._watched.values() if each.uid == uid), None)
+        watched = self._watched.get(uid)
+        return watched.decision if watched is not None else None
 
     def report(self, gateway: str, loads: Mapping[str, scaling.Reported]) -> None:
         """`loads` has an item for each deployment (`namespace/name`) that the gateway knows. A request for one at zero is answered at once."""
@@ -79,12 +79,11 @@ class Scaler:
                 self._unserved.add(name)
             if load.in_flight or load.queued or load.unserved:
                 namespace, _, short = name.partition("/")
-                watched = self._watched.get((namespace, short))
-                if watched is not None and watched.memory.desired == 0:
-                    owner = self._mirror.get(resources.MODEL_DEPLOYMENT, namespace, short)
-                    if owner is not None and self._bounds(owner) is not None:
-                        self._sample(owner, watched, now)
-                        self._decide(owner, watched, now)
+                owner = self._mirror.get(resources.MODEL_DEPLOYMENT, namespace, short)
+                watched = self._watched.get(owner.uid) if owner is not None else None
+                if owner is not None and watched is not None and _desired(owner) == 0:
+                    self._sample(owner, watched, now)
+                    self._decide(owner, watched, now)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -102,15 +101,14 @@ class Scaler:
             del self._gateways[name]
         scaled = {}
         for owner in self._mirror.all(resources.MODEL_DEPLOYMENT):
-            # What was decided last is in the status once the first pass is over.
-            if owner.spec.get("scaling") and owner.status.get("scaling") and owner.deleted_at is None:
-                scaled[(owner.namespace, owner.name)] = owner
-        for key in [key for key in self._watched if key not in scaled]:
-            del self._watched[key]
-        for key, owner in scaled.items():
-            watched = self._watched.get(key)
-            if watched is None or watched.uid != owner.uid:
-                watched = self._watched[key] = self._begin(owner, now)
+            if _desired(owner) is not None:
+                scaled[owner.uid] = owner
+        for uid in self._watched.keys() - scaled.keys():
+            del self._watched[uid]
+        for uid, owner in scaled.items():
+            watched = self._watched.get(uid)
+            if watched is None:
+                watched = self._watched[uid] = self._begin(owner, now)
             self._sample(owner, watched, now)
             if watched.decided_at is None or now - watched.decided_at >= autoscale.TICK_S - SAMPLE_S / 2:
                 self._decide(owner, watched, now)
@@ -124,7 +122,7 @@ class Scaler:
             autoscale.Change(at=each.at + offset, before=each.before, after=each.after)
             for each in record.history
         )
-        return _Watched(uid=owner.uid, memory=autoscale.remember(record.desired, now, changes))
+        return _Watched(memory=autoscale.remember(record.desired, now, changes))
 
     def _bounds(self, owner: resources.Resource) -> scaling.Scaling | None:
         return self._gatherer.deployment(owner).spec.scaling
@@ -156,10 +154,10 @@ class Scaler:
 
     def _decide(self, owner: resources.Resource, watched: _Watched, now: float) -> None:
         bounds = self._bounds(owner)
-        if bounds is None:
+        desired = _desired(owner)
+        if bounds is None or desired is None:
             return
         before = watched.decision
-        desired = int(owner.status["scaling"]["desiredReplicas"])
         made = autoscale.decide(
             bounds,
             desired,
@@ -193,6 +191,14 @@ class Scaler:
             on_the_way=max(0, desired - ready),
             lead_s=max(0.0, statistics.median(leads)) if leads else None,
         )
+
+
+def _desired(owner: resources.Resource) -> int | None:
+    """What was decided last; None where the load decides nothing, or nothing before the first pass is over."""
+    kept = owner.status.get("scaling")
+    if not owner.spec.get("scaling") or not kept or owner.deleted_at is not None:
+        return None
+    return int(kept["desiredReplicas"])
 
 
 def _rates(

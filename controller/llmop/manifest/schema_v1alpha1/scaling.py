@@ -28,7 +28,7 @@ Period = Annotated[fields.PositiveDuration, _duration(1, "30m")]
 class Metric(fields.Fields):
     type: Literal["InFlight", "QueueDepth", "TokensPerSecond"] = Field(
         description="InFlight: requests at the replicas and in the gateways' queues. QueueDepth: requests that wait in the gateways. "
-        "TokensPerSecond: tokens that are generated, as far as engines report them.",
+        "TokensPerSecond: tokens that are generated, as gateways count them.",
     )
     target: int = Field(ge=1, le=1_000_000, description="How much of it one replica is meant to bear.")
 
