@@ -12,7 +12,8 @@ import math
 
 from llmop.domain import scaling
 from llmop.planner import autoscale
-from replay import world
+
+from . import world
 
 
 class Ours:

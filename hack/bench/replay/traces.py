@@ -79,7 +79,8 @@ def day(trace: Trace, source: random.Random) -> list[Request]:
             copies = int(rate) + (source.random() < rate % 1)
             for number in range(copies):
                 late = source.uniform(0, 30) if number else 0.0
-                found.append(dataclasses.replace(each, at=at + late))
+                if at + late < DAY_S:
+                    found.append(dataclasses.replace(each, at=at + late))
         begin += trace.length_s
     found.sort(key=lambda each: each.at)
     return found

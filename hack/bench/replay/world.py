@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from llmop.planner import autoscale
-from replay.traces import DAY_S, Request
+
+from .traces import DAY_S, Request
 
 TICK_S = 2
 SLOTS = 32  # requests that a replica takes at a time; more wait
