@@ -21,6 +21,7 @@ BOOT_S = 120  # from the start of the job until it serves; costs like serving
 DRAIN_S = 20  # from the decision that it goes to its end; costs like serving
 SLO_S = 10.0  # longest wait for a slot
 PATIENCE_S = 600.0  # then the client leaves
+WARM_S = 3600  # the first hour is played and not counted: everybody begins with an empty memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +85,10 @@ def clairvoyant(day: Work) -> float:
         delta[arrived] += 1
         delta[min(day.ticks, arrived + holds)] -= 1
     busy, total = 0, 0
-    for change in delta[:-1]:
+    for tick, change in enumerate(delta[:-1]):
         busy += change
-        total += max(1, math.ceil(busy / SLOTS))
+        if tick >= WARM_S // TICK_S:
+            total += max(1, math.ceil(busy / SLOTS))
     return total * TICK_S / 3600
 
 
@@ -100,7 +102,7 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
     leads: list[float] = []
     done = [0] * (day.ticks + 1)
     taken = in_flight = within = changes = cost = 0
-    slo, patience = int(SLO_S // TICK_S), int(PATIENCE_S // TICK_S)
+    slo, patience, warm = int(SLO_S // TICK_S), int(PATIENCE_S // TICK_S), WARM_S // TICK_S
     arrived, holds, ticks = day.arrived, day.holds, day.ticks
     for tick in range(ticks):
         now = tick * TICK_S
@@ -120,11 +122,12 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
         for number in range(taken, taken + max(0, take)):
             end = tick + holds[number]
             done[min(ticks, end)] += 1
-            within += tick - arrived[number] <= slo
+            within += arrived[number] >= warm and tick - arrived[number] <= slo
         if take > 0:
             taken += take
             in_flight += take
-        cost += ready + len(starting) + len(draining)
+        if tick >= warm:
+            cost += ready + len(starting) + len(draining)
         coming = len(waiting) + len(starting)
         lead = sorted(leads)[len(leads) // 2] if leads else None
         wanted = policy(
@@ -151,7 +154,11 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
             else:
                 ready -= 1
                 draining.append(now + DRAIN_S)
-    return Outcome(replica_hours=cost * TICK_S / 3600, within=within / len(arrived), changes=changes)
+    return Outcome(
+        replica_hours=cost * TICK_S / 3600,
+        within=within / sum(1 for each in arrived if each >= warm),
+        changes=changes,
+    )
 
 
 assert TICK_S == autoscale.TICK_S

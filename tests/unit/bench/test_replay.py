@@ -8,6 +8,8 @@ import pytest
 from hack.bench.replay import policies, traces, world
 from hack.bench.replay.traces import Request
 
+LATER = 2.0 * world.WARM_S
+HOURS = (traces.DAY_S - world.WARM_S) / 3600
 LONG = 100  # generated tokens: six seconds, three ticks
 
 
@@ -36,24 +38,23 @@ def test_the_excerpt_is_ten_minutes_of_the_trace(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_clairvoyant_fills_every_slot_and_keeps_one() -> None:
-    crowd = [Request(at=100.0, prompt=0, generated=LONG) for _ in range(world.SLOTS + 1)]
+    crowd = [Request(at=LATER, prompt=0, generated=LONG) for _ in range(world.SLOTS + 1)]
     day = world.work(crowd)
     assert 3 == day.holds[0]
-    ticks = traces.DAY_S / world.TICK_S + 3
-    assert ticks * world.TICK_S / 3600 == pytest.approx(world.clairvoyant(day))
+    assert HOURS + 3 * world.TICK_S / 3600 == pytest.approx(world.clairvoyant(day))
 
 
 def test_who_waits_longer_than_the_slo_is_not_served_in_time() -> None:
-    crowd = [Request(at=100.0, prompt=0, generated=10 * LONG) for _ in range(2 * world.SLOTS)]
+    crowd = [Request(at=LATER, prompt=0, generated=10 * LONG) for _ in range(2 * world.SLOTS)]
     played = world.play(world.work(crowd), lambda seen: 1, lambda source: 0.0, random.Random(0))
-    assert (24.0, 0.5) == (played.replica_hours, played.within)
+    assert (HOURS, 0.5) == (played.replica_hours, played.within)
 
 
 def test_replicas_that_wait_cost_nothing_and_go_first() -> None:
-    day = world.work([Request(at=1.0, prompt=0, generated=1)])
+    day = world.work([Request(at=LATER, prompt=0, generated=1)])
     wanted = iter([2] * 50 + [1] * traces.DAY_S)
     played = world.play(day, lambda seen: next(wanted), lambda source: 3600.0, random.Random(0))
-    assert (24.0, 2) == (played.replica_hours, played.changes)
+    assert (HOURS, 2) == (played.replica_hours, played.changes)
 
 
 def test_ours_and_knative_answer_a_step_within_seconds() -> None:
