@@ -127,6 +127,7 @@ async def _serve(
             store=store,
             clock=clock,
             endpoints=reconciler.book,
+            loads=reconciler.scaler,
             hint=reconciler.hint,
             administration=office.Office(
                 store=store,

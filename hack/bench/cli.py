@@ -76,6 +76,7 @@ def controller() -> Iterator[str]:
             store=store,
             clock=FakeClock(seed=1),
             endpoints=_NoEndpoints(),
+            loads=cast("Any", None),  # no gateway reports here
             hint=lambda kind, namespace, name: None,
             administration=cast("Any", None),  # nobody asks it anything here
         )

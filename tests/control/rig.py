@@ -20,6 +20,8 @@ from llmop.api.v1 import (
 )
 from llmop.domain import checks
 from llmop.domain.endpoint import EndpointTable
+from llmop.domain.scaling import Reported
+from llmop.planner.autoscale import Decision
 from llmop.rpc import server
 from llmop.store.interface import Store
 from llmop.testing.clock import FakeClock
@@ -49,6 +51,20 @@ class Endpoints:
         self._table = table
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+class Loads:
+    """A LoadSink that keeps what it is told and answers what a test has given it."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[str, Mapping[str, Reported]]] = []
+        self.decisions: dict[str, Decision] = {}
+
+    def report(self, gateway: str, loads: Mapping[str, Reported]) -> None:
+        self.reports.append((gateway, loads))
+
+    def decision(self, uid: str) -> Decision | None:
+        return self.decisions.get(uid)
 
 
 class Administration:
@@ -82,6 +98,7 @@ class Rig:
     store: Store
     clock: FakeClock
     endpoints: Endpoints
+    loads: Loads
     administration: Administration
     hints: list[tuple[str, str, str]]
 
@@ -107,12 +124,14 @@ class Rig:
 @contextlib.asynccontextmanager
 async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
     clock, endpoints, administration, hints = FakeClock(), Endpoints(), Administration(), []
+    loads = Loads()
     address = f"unix://{directory}/run/control.sock"
     control = server.build(
         address,
         store=store,
         clock=clock,
         endpoints=endpoints,
+        loads=loads,
         hint=lambda *key: hints.append(key),
         administration=administration,
         log_poll_s=0.01,
@@ -126,6 +145,7 @@ async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
                 store=store,
                 clock=clock,
                 endpoints=endpoints,
+                loads=loads,
                 administration=administration,
                 hints=hints,
             )

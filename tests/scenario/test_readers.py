@@ -15,11 +15,12 @@ from tests.unit.reconciler.test_artifacts import Bench
 from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
 
 from llmop.artifacts import order
-from llmop.domain import deployment, fences, profile, resources, runtime, site, staging
+from llmop.domain import deployment, fences, profile, resources, runtime, scaling, site, staging
 from llmop.manifest import admit, references
+from llmop.planner import autoscale, compute, schedules
 from llmop.reconciler import staging_jobs
 from llmop.rpc import tables
-from llmop.testing import simulation
+from llmop.testing import builders, simulation
 
 CLASSES = (
     deployment.DeploymentSpec,
@@ -31,6 +32,11 @@ CLASSES = (
     site.Site,
     site.Allowed,
     site.Staging,
+    scaling.Scaling,
+    scaling.Metric,
+    scaling.Direction,
+    scaling.Policy,
+    scaling.Schedule,
 )
 # These copy or compare whatever is there.
 NO_READERS = ("dataclasses", "copy", "llmop.manifest.convert", "llmop.testing.", "tests.")
@@ -70,6 +76,30 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
             name = f"{each.__name__}.{field.name}"
             monkeypatch.setattr(each, field.name, Watched(each.__dict__[field.name], name, found))
     return found
+
+
+def scale(which: int) -> None:
+    """A load that rises and falls, as the autoscaler of a deployment with every field of scaling sees it."""
+    (specs,) = [pair for pair in PAIRS if "scaling" in pair[1]]
+    document = {
+        "apiVersion": "llmop/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "x"},
+        "spec": specs[1 + which],
+    }
+    deployed = CONVERT["ModelDeployment"](admit.admit(document, namespace=""))
+    bounds = deployed.spec.scaling
+    assert any(schedules.floor(bounds, hour * 3600) for hour in (7.5, 8.5))
+    memory = autoscale.remember(1, 0.0, (autoscale.Change(at=0.0, before=1, after=2),))
+    samples = []
+    for now in range(0, 600, 2):
+        samples.append(autoscale.Load(at=float(now), in_flight=50 if 100 < now < 200 else 0, queued=0))
+        fleet = autoscale.Fleet(ready=1, on_the_way=0)
+        desired = 2 if 100 < now < 400 else 1
+        made = autoscale.decide(bounds, desired, samples, memory, fleet, None, float(now))
+        memory = made.memory
+        seen = builders.observed(scaling=made)
+        compute.plan(builders.desired(scaling=bounds), seen, builders.names())
 
 
 def objects(which: int) -> dict[str, Any]:
@@ -123,6 +153,7 @@ def test_every_field_has_a_reader(readers: dict[str, set[str]]) -> None:
     assert not played.violations
     for which in (0, 1):
         live(which)
+        scale(which)
     prepared("Cluster", MANIFESTS["Cluster"])
     stage_in_a_job()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from llmop.domain import endpoint, replica
-from llmop.planner import assess, compute, drain, orphans, rollout, routes, values
+from llmop.planner import assess, autoscale, compute, drain, orphans, rollout, routes, values
 from llmop.testing import leaders, simulation
 
 SEEDS = 40
@@ -110,6 +110,17 @@ def ends_jobs_of_that_number_everywhere(patch: Patch) -> None:
     patch.setattr(leaders.TappedCluster, "cancel", spoiled)
 
 
+def gives_up_at_once(patch: Patch) -> None:
+    def spoiled(history: Sequence[tuple[float, int]], window_s: float) -> int:
+        return history[-1][1]
+
+    patch.setattr(autoscale, "_within", spoiled)
+
+
+def goes_beyond_the_bounds(patch: Patch) -> None:
+    patch.setattr(autoscale, "bounded", lambda wanted, desired, floor=None: desired)
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule", "setting"),
     [
@@ -129,6 +140,8 @@ def ends_jobs_of_that_number_everywhere(patch: Patch) -> None:
             "what goes wrong on one cluster touches nothing on another",
             CALM,
         ),
+        (gives_up_at_once, "what the load asks for is not given up at once", CALM),
+        (goes_beyond_the_bounds, "the load asks for no more and no fewer replicas than may be", CALM),
         (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time", CALM),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

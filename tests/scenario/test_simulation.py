@@ -35,6 +35,7 @@ def test_nothing_is_violated_in_a_world_where_everything_goes_wrong() -> None:
         "StartDrain",
         "SubmitJob",
     }
+    assert set(total.steps) >= {"Idle", "LoadFell", "LoadRose", "Woken"}
     assert set(total.letters) == {"in time", "of unknown age", "orders"}
     print(f"passes={total.passes} looks={total.looks} faults={total.faults}")
 

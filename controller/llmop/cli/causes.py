@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmop.cli import advice
-from llmop.domain import times
+from llmop.domain import rollouts, times
 
 Document = Mapping[str, Any]
 
@@ -127,7 +127,7 @@ def _summary(situation: Situation) -> Iterator[str]:
     deployment = situation.deployment
     assert deployment is not None
     name, spec, status = _name(deployment), deployment["spec"], deployment["status"]
-    wanted = int(spec.get("replicas", 1))
+    wanted = rollouts.wanted(spec, status)
     available = int(status.get("availableReplicas") or 0)
     if _is_deleting(deployment):
         left = len([each for each in situation.replicas if not each["status"].get("end")])
@@ -140,6 +140,9 @@ def _summary(situation: Situation) -> Iterator[str]:
         yield "What follows is about the version before." if status.get("conditions") else ""
         return
     ready, stalled = _condition(deployment, "Ready"), _condition(deployment, "Stalled")
+    if ready.get("status") == "True" and not wanted and spec.get("scaling"):
+        yield f"{name} has no replicas, because no request comes: the first one starts one."
+        return
     if ready.get("status") == "True" and not wanted:
         yield f"{name} is scaled to 0 replicas, and has none: nobody is served, as it is wanted."
         return

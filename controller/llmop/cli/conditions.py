@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmop.domain import resources
+from llmop.domain import resources, rollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class State:
             return ""
         if not self.is_current:
             return "waiting for the controller to look at it"
-        wanted = self.spec.get("replicas", 1)
+        wanted = rollouts.wanted(self.spec, self.status)
         parts = [f"{self.status.get('readyReplicas') or 0}/{wanted} ready"]
         if self.status.get("pendingReplicas"):
             parts.append(f"{self.status['pendingReplicas']} pending")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from llmop.domain.endpoint import NO_QUEUE, QueueBounds
+from llmop.domain.scaling import Scaling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,10 +62,14 @@ class Template:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentSpec:
-    """A Template and how many replicas of it, replaced how, and how requests wait for them."""
+    """A Template and how many replicas of it, replaced how, and how requests wait for them.
+
+    With `scaling` the planner puts its decision into `replicas`.
+    """
 
     template: Template
     replicas: int = 1
+    scaling: Scaling | None = None
     max_surge: int = 1
     max_unavailable: int = 0
     progress_deadline_s: int = 1800  # counted from RUNNING, never from submit

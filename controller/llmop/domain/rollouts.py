@@ -18,6 +18,14 @@ class Progress:
     message: str
 
 
+def wanted(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:
+    """How many replicas a deployment shall have now: the number that was written, or that its load asks for."""
+    if not spec.get("scaling"):
+        return int(spec.get("replicas", 1))
+    decided = (status.get("scaling") or {}).get("desiredReplicas")
+    return int(spec["scaling"].get("minReplicas", 1) if decided is None else decided)
+
+
 def progress(
     name: str, generation: int, spec: Mapping[str, Any], status: Mapping[str, Any], *, is_deleting: bool
 ) -> Progress:
@@ -35,15 +43,15 @@ def progress(
         return _stuck(f'deployment "{name}" is stalled: {_sentence(stalled)}')
     if progressing.get("reason") == "ProgressDeadlineExceeded":
         return _stuck(f'deployment "{name}" exceeded its progress deadline: {progressing.get("message", "")}')
-    wanted = int(spec.get("replicas", 1))
+    needed = wanted(spec, status)
     total, updated, available = (
         int(status.get(field) or 0) for field in ("replicas", "updatedReplicas", "availableReplicas")
     )
-    if spec.get("paused") and available >= wanted:
+    if spec.get("paused") and available >= needed:
         return _stuck(f'deployment "{name}" is paused; llmctl rollout resume md/{name} lets it go on')
     waiting = f'Waiting for deployment "{name}" rollout to finish:'
-    if updated < wanted:
-        return _waiting(f"{waiting} {updated} out of {wanted} new replicas have been updated...")
+    if updated < needed:
+        return _waiting(f"{waiting} {updated} out of {needed} new replicas have been updated...")
     if total > updated:
         return _waiting(f"{waiting} {total - updated} old replicas are pending termination...")
     if available < updated:

@@ -72,6 +72,8 @@ def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
     spec = _dump(parsed_spec, "spec")
     if info.name == resources.MODEL_DEPLOYMENT:
         spec = {"model": {"name": meta["name"], **spec.pop("model", {})}, **spec}
+        if "scaling" in spec:
+            del spec["replicas"]  # a default that means nothing here
     return resources.Resource(
         kind=info.name,
         name=meta["name"],

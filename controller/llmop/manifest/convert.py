@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmop.domain import deployment as deployments
-from llmop.domain import endpoint, resources, staging
+from llmop.domain import endpoint, resources, scaling, staging
 from llmop.domain import profile as profiles
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
@@ -21,6 +21,7 @@ from llmop.manifest.schema_v1alpha1.deployment import (
 )
 from llmop.manifest.schema_v1alpha1.profile import ResourceProfileSpec
 from llmop.manifest.schema_v1alpha1.runtime import ServingRuntimeSpec
+from llmop.manifest.schema_v1alpha1.scaling import ScaleDown, ScaleUp, Scaling
 
 
 def deployment(resource: resources.Resource) -> deployments.Deployment:
@@ -36,7 +37,8 @@ def deployment(resource: resources.Resource) -> deployments.Deployment:
         deleted_at=resource.deleted_at,
         spec=deployments.DeploymentSpec(
             template=_template(spec, resource.name),
-            replicas=spec.replicas,
+            replicas=spec.replicas if spec.scaling is None else spec.scaling.min_replicas,
+            scaling=_scaling(spec.scaling) if spec.scaling is not None else None,
             max_surge=spec.rollout_strategy.max_surge,
             max_unavailable=spec.rollout_strategy.max_unavailable,
             progress_deadline_s=quantity.whole_seconds(spec.progress_deadline),
@@ -51,6 +53,48 @@ def deployment(resource: resources.Resource) -> deployments.Deployment:
             ),
             max_in_flight=spec.queue.max_in_flight or 0,
         ),
+    )
+
+
+def _scaling(spec: Scaling) -> scaling.Scaling:
+    return scaling.Scaling(
+        min_replicas=spec.min_replicas,
+        max_replicas=spec.max_replicas,
+        metrics=tuple(
+            scaling.Metric(type=scaling.MetricType(each.type), target=each.target) for each in spec.metrics
+        ),
+        stable_s=quantity.whole_seconds(spec.stable_window),
+        panic_s=quantity.whole_seconds(spec.panic_window),
+        panic_percent=spec.panic_threshold_percent,
+        tolerance_percent=spec.tolerance_percent,
+        scale_to_zero_after_s=quantity.whole_seconds(spec.scale_to_zero_after),
+        up=_direction(spec.behavior.scale_up),
+        down=_direction(spec.behavior.scale_down),
+        schedules=tuple(
+            scaling.Schedule(
+                name=each.name,
+                timezone=each.timezone,
+                start=each.start,
+                end=each.end,
+                min_replicas=each.min_replicas,
+            )
+            for each in spec.schedules or ()
+        ),
+    )
+
+
+def _direction(spec: ScaleUp | ScaleDown) -> scaling.Direction:
+    return scaling.Direction(
+        stabilization_s=quantity.whole_seconds(spec.stabilization_window),
+        policies=tuple(
+            scaling.Policy(
+                type=scaling.PolicyType(each.type),
+                value=each.value,
+                period_s=quantity.whole_seconds(each.period),
+            )
+            for each in spec.policies or ()
+        ),
+        select=scaling.Select(spec.select_policy),
     )
 
 

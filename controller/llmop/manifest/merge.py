@@ -8,16 +8,17 @@ wrote last time.
 import copy
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmop.domain import errors, resources
+from llmop.domain import errors, resources, rollouts
 from llmop.manifest import admit, limits, paths
 from llmop.manifest.schema_v1alpha1 import ATOMIC
 
 SCALE_MANAGER = "scale"
 ROLLOUT_MANAGER = "rollout"
 REPLICAS = "spec.replicas"
+SCALING = "spec.scaling"
 
 _ROOTS = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
 
@@ -70,6 +71,10 @@ def apply(
         path: sorted(name for name, owned in others.items() if path in owned)
         for path, value in wanted.items()
         if not _same(current.get(path), value)
+    }
+    disputed |= {
+        path: sorted(name for name, owned in others.items() if path in owned)
+        for path in _replaced(wanted, current)
     }
     disputed = {path: names for path, names in disputed.items() if names}
     merged = _merge(live, intent, manager, others)
@@ -170,6 +175,7 @@ def _merge(
     for key, value in intent["metadata"].items():
         if key not in ("labels", "annotations"):
             merged["metadata"][key] = value
+    _choose_count(merged["spec"], live, wanted, kept)
     for root in _ROOTS:
         source: Any = intent
         target: Any = merged
@@ -178,6 +184,28 @@ def _merge(
             target = target.setdefault(step, {})
         _overlay(target, source, paths.build(root))
     return merged
+
+
+def _replaced(wanted: Leaves, current: Leaves) -> tuple[str, ...]:
+    """Whoever asks for scaling takes the fixed number away."""
+    return (REPLICAS,) if _has_scaling(wanted) and REPLICAS in current.keys() - wanted.keys() else ()
+
+
+def _has_scaling(names: Iterable[str]) -> bool:
+    return any(path == SCALING or path.startswith(f"{SCALING}.") for path in names)
+
+
+def _choose_count(
+    spec: dict[str, Any], live: resources.Resource, wanted: Leaves, kept: frozenset[str]
+) -> None:
+    """A fixed number or scaling, not both. Defaults of a scaling that nobody asks for any more go with it, and the number that it
+    had decided on stays.
+    """
+    if _has_scaling(wanted):
+        spec.pop("replicas", None)
+    elif "scaling" in spec and not _has_scaling(kept):
+        del spec["scaling"]
+        spec["replicas"] = rollouts.wanted(live.spec, live.status)
 
 
 def _overlay(target: dict[str, Any], value: Mapping[str, Any], path: str) -> None:

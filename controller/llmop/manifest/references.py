@@ -92,10 +92,12 @@ def _profile(deployment: Deployment, profile: Profile) -> Iterator[Violation]:
             f"{template.cluster!r} is not the cluster of the profile {profile.name}, which is {profile.cluster!r};"
             " leave cluster out, or take another profile",
         )
-    if profile.max_replicas and deployment.spec.replicas > profile.max_replicas:
+    scaled = deployment.spec.scaling
+    most = scaled.max_replicas if scaled is not None else deployment.spec.replicas
+    if profile.max_replicas and most > profile.max_replicas:
         yield _invalid(
-            "spec.replicas",
-            f"{deployment.spec.replicas} is more than the profile {profile.name} allows; write {profile.max_replicas} or less",
+            "spec.scaling.maxReplicas" if scaled is not None else "spec.replicas",
+            f"{most} is more than the profile {profile.name} allows; write {profile.max_replicas} or less",
         )
     limit = template.slurm.time_limit_s or profile.time_limit_s
     least = template.slurm.time_min_s or profile.time_min_s

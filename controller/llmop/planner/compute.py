@@ -11,6 +11,7 @@ from llmop.domain import endpoint, fences, ids, replica, resources, staging
 from llmop.planner import (
     artifacts,
     assess,
+    autoscale,
     backoff,
     classify,
     drain,
@@ -23,6 +24,7 @@ from llmop.planner import (
     values,
 )
 
+HISTORY = 10  # steps of the number of replicas that people are shown
 # Ends after which another try with the same manifest would end the same way: somebody has to look.
 _STALLING = frozenset({replica.EndReason.REJECTED, replica.EndReason.NEVER_RUNS})
 
@@ -43,6 +45,7 @@ class _Draft:
 def plan(desired: values.Desired, seen: values.Observed, names: values.Names) -> values.Plan:
     """The plan for one deployment. `names` is called once for each new replica or revision."""
     draft = _Draft()
+    desired = _scaled(desired, seen, draft)
     deployment = desired.deployment
     is_going = deployment.deleted_at is not None
     newest = _newest_revision(desired, names, draft)
@@ -71,6 +74,43 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
         draft.actions.append(values.FinishDeletion())
     _look_again(replicas, seen, draft)
     return _finish(desired, replicas, record, brake, newest, revision, seen, gate, draft)
+
+
+def _scaled(desired: values.Desired, seen: values.Observed, draft: _Draft) -> values.Desired:
+    """With the number of replicas that the load asks for, and the step to there in the record."""
+    deployment, record = desired.deployment, desired.record
+    bounds = deployment.spec.scaling
+    if bounds is None:
+        return desired if record.scaling is None else _recorded(desired, None)
+    if record.scaling is None:
+        held = sum(1 for each in desired.replicas if each.end is None and each.drain is None)
+        return _recorded(desired, values.ScalingRecord(desired=autoscale.bounded(bounds, held)))
+    before = record.scaling.desired
+    step = autoscale.step(bounds, before, seen.scaling)
+    if step.desired == before or deployment.deleted_at is not None:
+        return _recorded(desired, record.scaling)
+    made = values.ScalingStep(
+        at=seen.now,
+        before=before,
+        after=step.desired,
+        reason=step.reason,
+        message=step.message,
+        inputs=step.inputs,
+    )
+    owner = resources.Owner(kind=resources.MODEL_DEPLOYMENT, name=deployment.name, uid=deployment.uid)
+    message = f"from {before} to {step.desired} replicas: {step.message}"
+    draft.actions.append(values.Announce(regarding=owner, warning=False, reason="Scaled", message=message))
+    history = (*record.scaling.history, made)[-HISTORY:]
+    return _recorded(desired, values.ScalingRecord(desired=step.desired, history=history))
+
+
+def _recorded(desired: values.Desired, scaling: values.ScalingRecord | None) -> values.Desired:
+    deployment = desired.deployment
+    if scaling is not None:
+        spec = dataclasses.replace(deployment.spec, replicas=scaling.desired)
+        deployment = dataclasses.replace(deployment, spec=spec)
+    record = dataclasses.replace(desired.record, scaling=scaling)
+    return dataclasses.replace(desired, deployment=deployment, record=record)
 
 
 def owner_of(each: replica.Replica) -> resources.Owner:

@@ -90,10 +90,40 @@ def deployment_conditions(
         ready = _condition("Ready", _FALSE, progressing.reason, progressing.message)
     after = tuple(
         dataclasses.replace(each, observed_generation=desired.deployment.generation)
-        for each in (ready, available, progressing, stalled, capacity, gate.condition)
+        for each in (
+            ready,
+            available,
+            progressing,
+            stalled,
+            capacity,
+            gate.condition,
+            *_scaling(desired, seen),
+        )
     )
     timed = tuple(dataclasses.replace(each, changed_at=seen.now) for each in after)
     return conditions.carry_over(desired.record.conditions, timed)
+
+
+def _scaling(desired: values.Desired, seen: values.Observed) -> tuple[conditions.Condition, ...]:
+    """ScalingActive and ScalingLimited, as a HorizontalPodAutoscaler has them."""
+    bounds, decision = desired.deployment.spec.scaling, seen.scaling
+    if bounds is None:
+        return ()
+    if decision is None:
+        active = _condition("ScalingActive", _UNKNOWN, "NotLookedYet", "the load was not looked at yet")
+        return (active, _condition("ScalingLimited", _UNKNOWN, "NotLookedYet", ""))
+    if decision.is_known:
+        active = _condition("ScalingActive", _TRUE, "LoadKnown", "")
+    else:
+        words = "the load is not known in full: no replica is given up"
+        active = _condition("ScalingActive", _FALSE, "LoadUnknown", words)
+    if decision.limit:
+        words = {
+            "TooManyReplicas": f"the load asks for more than maxReplicas {bounds.max_replicas}",
+            "TooFewReplicas": "the load asks for fewer than minReplicas, or a schedule, lets there be",
+        }[decision.limit]
+        return (active, _condition("ScalingLimited", _TRUE, decision.limit, words))
+    return (active, _condition("ScalingLimited", _FALSE, "WithinBounds", ""))
 
 
 def _was_ready(desired: values.Desired) -> bool:

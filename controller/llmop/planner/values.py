@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from llmop.domain import artifact, deployment, endpoint, job, resources, runtime, site, staging
 from llmop.domain.conditions import Condition
 from llmop.domain.fences import STANDARD, Fences
 from llmop.domain.replica import Drain, End, Heartbeat, Phase, Replica
+from llmop.planner import autoscale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,26 @@ class Lead:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingStep:
+    """A change of the number of replicas by the load. `inputs` are JSON: what the decision was made of."""
+
+    at: float
+    before: int
+    after: int
+    reason: str
+    message: str
+    inputs: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingRecord:
+    """How many replicas the load was given last, and the last steps to there, by time."""
+
+    desired: int
+    history: tuple[ScalingStep, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """What earlier passes wrote into a deployment's status that later ones need.
 
@@ -99,6 +121,7 @@ class Record:
     current_revision: int = 0  # what served last; 0 = nothing did
     last_failure: Failure | None = None
     leads: tuple[Lead, ...] = ()  # of the last replicas that became ready, by time
+    scaling: ScalingRecord | None = None  # None = the number of replicas does not follow the load
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +146,7 @@ class Observed:
     `writers` are replicas whose agents report through files.
     `drained_by_gateways` are draining replicas that no live gateway chooses any more, `routed_by_gateways` those that every live
     gateway chooses from; None where there is no gateway to wait for. `artifacts` holds what is known of the
-    references of the newest revision, by their text.
+    references of the newest revision, by their text. `scaling` is the last decision by the load, None while there is none.
     """
 
     now: float
@@ -139,6 +162,7 @@ class Observed:
     api_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     artifacts: Mapping[str, staging.View] = dataclasses.field(default_factory=dict)
     timing: Timing = Timing()
+    scaling: autoscale.Decision | None = None
     is_blind: bool = (
         False  # so much is silent at once that the fault is more likely ours: nobody is replaced for silence
     )

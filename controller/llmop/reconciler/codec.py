@@ -201,7 +201,48 @@ def record_of(status: Mapping[str, Any]) -> values.Record:
             values.Lead(wait_s=wait_s, boot_s=boot_s)
             for wait_s, boot_s in (status.get("leadTime") or {}).get("last", ())
         ),
+        scaling=_scaling(status),
     )
+
+
+def _scaling(status: Mapping[str, Any]) -> values.ScalingRecord | None:
+    kept = status.get("scaling")
+    if not kept:
+        return None
+    return values.ScalingRecord(
+        desired=int(kept["desiredReplicas"]),
+        history=tuple(
+            values.ScalingStep(
+                at=times.from_rfc3339(each["time"]),
+                before=int(each["from"]),
+                after=int(each["to"]),
+                reason=each["reason"],
+                message=each["message"],
+                inputs=each["inputs"],
+            )
+            for each in status.get("scalingHistory", ())
+        ),
+    )
+
+
+def _scaling_json(record: values.ScalingRecord | None) -> dict[str, Any]:
+    """Nothing for a deployment with a fixed number of replicas."""
+    if record is None:
+        return {}
+    return {
+        "scaling": {"desiredReplicas": record.desired},
+        "scalingHistory": [
+            {
+                "time": _shown(each.at),
+                "from": each.before,
+                "to": each.after,
+                "reason": each.reason,
+                "message": each.message,
+                "inputs": dict(each.inputs),
+            }
+            for each in record.history
+        ],
+    }
 
 
 def _failure(data: Mapping[str, Any]) -> values.Failure:
@@ -277,6 +318,7 @@ def deployment_status(shown: values.DeploymentStatus, generation: int, url: str)
             "stalledGeneration": record.stalled_generation,
             "stalledUntil": _exact(record.stalled_until),
         },
+        **_scaling_json(record.scaling),
     }
 
 

@@ -116,6 +116,10 @@ class Gatherer:
         """What a new revision of `owner` keeps."""
         return self._convert(owner).template
 
+    def deployment(self, owner: resources.Resource) -> deployments.Deployment:
+        """The deployment `owner`, with the name of its cluster."""
+        return self._convert(owner).deployment
+
     def _convert(self, owner: resources.Resource) -> _Converted:
         known_runtimes, known_profiles, known_sites = self.known()
         key = (owner.namespace, owner.name)

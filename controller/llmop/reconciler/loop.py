@@ -27,6 +27,7 @@ from llmop.reconciler import (
     prepare,
     queue,
     routes,
+    scaling,
     staging_jobs,
     submit,
     tasks,
@@ -81,6 +82,7 @@ class Reconciler:
             keys=self.queue,
         )
         self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_acknowledged)
+        self.scaler = scaling.Scaler(outside.clock, self._mirror, self._gatherer, self.queue.add)
         self._agents: ports.Agents = ports.NoAgents()
         self._staging_jobs = staging_jobs.StagingJobs(
             outside.clock,
@@ -197,6 +199,7 @@ class Reconciler:
             asyncio.create_task(self._follow(), name="follow"),
             asyncio.create_task(self._work(), name="work"),
             asyncio.create_task(self.lookout.run(), name="observe"),
+            asyncio.create_task(self.scaler.run(), name="scale"),
         ]
         try:
             done, _ = await asyncio.wait([*workers, self.fatal], return_when=asyncio.FIRST_COMPLETED)
@@ -402,6 +405,7 @@ class Reconciler:
             api_keys={uid: ledger.secrets.api_key for uid, ledger in ledgers.items()},
             artifacts=staged,
             timing=self.lookout.timing,
+            scaling=self.scaler.decision(owner.uid),
             is_blind=self.lookout.is_blind(now),
         )
         return desired, seen

@@ -5,13 +5,14 @@ What comes in are manifests, and those go through `manifest`.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import timestamp_pb2
 
-from llmop.api.v1 import gateway_pb2, resources_pb2
-from llmop.domain import endpoint, resources
+from llmop.api.v1 import gateway_pb2, resources_pb2, rollout_pb2
+from llmop.domain import endpoint, resources, scaling
+from llmop.planner import autoscale
 
 
 def timestamp(at: float | None) -> timestamp_pb2.Timestamp | None:
@@ -103,4 +104,42 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
             )
             for each in table.models
         ],
+    )
+
+
+def from_loads(loads: Iterable[gateway_pb2.DeploymentLoad]) -> dict[str, scaling.Reported]:
+    """By deployment (`namespace/name`)."""
+    return {
+        each.deployment: scaling.Reported(
+            in_flight=each.in_flight,
+            queued=each.queued,
+            unserved=each.unserved,
+            generated_tokens=each.generated_tokens if each.HasField("generated_tokens") else None,
+        )
+        for each in loads
+    }
+
+
+def to_scaling(decision: autoscale.Decision) -> rollout_pb2.Scaling:
+    return rollout_pb2.Scaling(
+        desired=decision.desired,
+        recommended=decision.recommended,
+        reason=decision.reason,
+        message=decision.message,
+        known=decision.is_known,
+        panic=decision.is_panic,
+        metrics=[
+            rollout_pb2.ScalingMetric(
+                type=str(each.type),
+                target=each.target,
+                average=each.stable,
+                peak=each.panic,
+                forecast=each.forecast,
+                replicas=each.replicas,
+            )
+            for each in decision.readings
+        ],
+        ready=decision.fleet.ready,
+        coming=decision.fleet.on_the_way,
+        lead_s=decision.fleet.lead_s,
     )

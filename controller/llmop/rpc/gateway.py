@@ -7,15 +7,17 @@ from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.rpc import convert
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.errors import BadRequest
+from llmop.rpc.loads import LoadSink
 from llmop.store.interface import Store
 
 REPORT_PERIOD_MS = 1000
 
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
-    def __init__(self, store: Store, source: EndpointSource) -> None:
+    def __init__(self, store: Store, source: EndpointSource, loads: LoadSink) -> None:
         self._store = store
         self._source = source
+        self._loads = loads
 
     async def WatchEndpoints(  # noqa: N802  # named by the proto
         self, request: gateway_pb2.WatchEndpointsRequest, context: Any
@@ -34,6 +36,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     ) -> gateway_pb2.ReportResponse:
         _require_name(request.gateway)
         self._source.acknowledge(request.gateway, request.table_version)
+        self._loads.report(request.gateway, convert.from_loads(request.loads))
         return gateway_pb2.ReportResponse(period_ms=REPORT_PERIOD_MS)
 
 

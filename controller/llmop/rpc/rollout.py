@@ -1,6 +1,6 @@
 """RolloutService: imperative verbs on deployments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmop.api.v1 import rollout_pb2, rollout_pb2_grpc
@@ -10,6 +10,7 @@ from llmop.domain.errors import Conflict, NeedsUser
 from llmop.manifest import merge, revisions
 from llmop.rpc import convert
 from llmop.rpc.errors import BadRequest
+from llmop.rpc.loads import LoadSink
 from llmop.rpc.writing import Change, Writer
 from llmop.store.interface import Store
 
@@ -22,10 +23,11 @@ PAUSED = "spec.paused"
 
 
 class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
-    def __init__(self, store: Store, clock: Clock, writer: Writer) -> None:
+    def __init__(self, store: Store, clock: Clock, writer: Writer, loads: LoadSink) -> None:
         self._store = store
         self._clock = clock
         self._writer = writer
+        self._loads = loads
 
     async def Scale(  # noqa: N802  # named by the proto
         self, request: rollout_pb2.ScaleRequest, context: Any
@@ -123,6 +125,33 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         outcome = await self._change(request, pausing(False), "resume")
         return rollout_pb2.ResumeResponse(object=convert.to_object(outcome.resource))
 
+    async def Autoscale(  # noqa: N802  # named by the proto
+        self, request: rollout_pb2.AutoscaleRequest, context: Any
+    ) -> rollout_pb2.AutoscaleResponse:
+        wanted = {
+            field: getattr(request, name) for name, field in _SCALING_FIELDS.items() if request.HasField(name)
+        }
+        if request.off == bool(wanted):
+            raise BadRequest("give off, or at least one of min_replicas, max_replicas and target")
+        outcome = await self._writer.change(
+            *_named(request),
+            fixing if request.off else autoscaling(wanted),
+            verb="autoscale",
+            manager=merge.SCALE_MANAGER,
+            dry_run=request.dry_run,
+        )
+        return rollout_pb2.AutoscaleResponse(object=convert.to_object(outcome.resource))
+
+    async def ScalingStatus(  # noqa: N802  # named by the proto
+        self, request: rollout_pb2.ScalingStatusRequest, context: Any
+    ) -> rollout_pb2.ScalingStatusResponse:
+        deployment = await self._store.get(resources.MODEL_DEPLOYMENT, *_named(request))
+        decision = self._loads.decision(deployment.uid)
+        return rollout_pb2.ScalingStatusResponse(
+            object=convert.to_object(deployment),
+            scaling=convert.to_scaling(decision) if decision is not None else None,
+        )
+
     async def _change(self, request: Any, change: Change, verb: str) -> Any:
         return await self._writer.change(
             *_named(request), change, verb=verb, manager=merge.ROLLOUT_MANAGER, dry_run=request.dry_run
@@ -177,6 +206,37 @@ def pausing(paused: bool) -> Change:
         return merge.take(live, {PAUSED: paused}, manager=merge.ROLLOUT_MANAGER), (PAUSED,)
 
     return change
+
+
+_SCALING_FIELDS = {
+    "min_replicas": f"{merge.SCALING}.minReplicas",
+    "max_replicas": f"{merge.SCALING}.maxReplicas",
+    "target": f"{merge.SCALING}.metrics",
+}
+
+
+def autoscaling(wanted: Mapping[str, int]) -> Change:
+    """Other bounds, or another target of requests in flight; scaling instead of a fixed number where there was one."""
+
+    def change(live: resources.Resource) -> tuple[resources.Resource, tuple[str, ...]]:
+        values: dict[str, Any] = dict(wanted)
+        if (target := values.get(_SCALING_FIELDS["target"])) is not None:
+            values[_SCALING_FIELDS["target"]] = [{"type": "InFlight", "target": target}]
+        if "scaling" not in live.spec:
+            values[merge.REPLICAS] = None
+        return merge.take(live, values, manager=merge.SCALE_MANAGER), tuple(sorted(values))
+
+    return change
+
+
+def fixing(live: resources.Resource) -> tuple[resources.Resource, tuple[str, ...]]:
+    """The number of this moment instead of scaling."""
+    if "scaling" not in live.spec:
+        raise Conflict(f'ModelDeployment "{live.name}" does not scale by its load')
+    present = [path for path in merge.leaves({"spec": live.spec}) if path.startswith(f"{merge.SCALING}.")]
+    values: dict[str, Any] = dict.fromkeys(present)
+    values[merge.REPLICAS] = rollouts.wanted(live.spec, live.status)
+    return merge.take(live, values, manager=merge.SCALE_MANAGER), (merge.REPLICAS, merge.SCALING)
 
 
 def _target(live: resources.Resource, kept: Sequence[resources.Resource], number: int) -> resources.Resource:

@@ -29,6 +29,7 @@ from llmop.rpc.artifacts import ArtifactServicer
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.gateway import GatewayServicer
 from llmop.rpc.interceptor import ErrorInterceptor
+from llmop.rpc.loads import LoadSink
 from llmop.rpc.logs import LogServicer
 from llmop.rpc.resources import ResourceServicer
 from llmop.rpc.rollout import RolloutServicer
@@ -94,6 +95,7 @@ def build(
     store: Store,
     clock: Clock,
     endpoints: EndpointSource,
+    loads: LoadSink,
     hint: Hint,
     administration: Administration,
     log_poll_s: float = 0.5,
@@ -108,9 +110,9 @@ def build(
     writer = Writer(store, clock, hint)
     services: tuple[tuple[Any, Any], ...] = (
         (resources_pb2_grpc.add_ResourceServiceServicer_to_server, ResourceServicer(store, clock, writer)),
-        (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer)),
+        (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer, loads)),
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
-        (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints)),
+        (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints, loads)),
         (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
         (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
     )

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmop.domain import resources, times
+from llmop.domain import resources, rollouts, times
 
 NONE = "<none>"
 UNKNOWN = "<unknown>"
@@ -81,7 +81,7 @@ def condition(resource: resources.Resource, condition_type: str) -> Mapping[str,
 
 
 def _deployment_ready(resource: resources.Resource, now: float) -> str:
-    return f"{resource.status.get('readyReplicas') or 0}/{resource.spec.get('replicas', 1)}"
+    return f"{resource.status.get('readyReplicas') or 0}/{rollouts.wanted(resource.spec, resource.status)}"
 
 
 def _deployment_model(resource: resources.Resource, now: float) -> str:

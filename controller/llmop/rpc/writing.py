@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from llmop.clock import Clock
 from llmop.domain import resources
-from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Violation
+from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NeedsUser, NotFound, Violation
 from llmop.manifest import admit, exported, merge
 from llmop.rpc import audit, deletion, moving, referring
 from llmop.rpc.errors import BadRequest
@@ -107,6 +107,8 @@ class Writer:
             )
 
         def scaled(live: resources.Resource) -> tuple[resources.Resource, tuple[str, ...]]:
+            if live.spec.get("scaling"):
+                raise NeedsUser("Scaled", _scaled(live))
             current = int(live.spec.get("replicas", 1))
             if current_replicas is not None and current_replicas != current:
                 raise Conflict(f'ModelDeployment "{name}" has {current} replicas, not {current_replicas}')
@@ -242,6 +244,14 @@ def _key(document: Mapping[str, Any], namespace: str) -> tuple[str, str, str] | 
     if not isinstance(name, str) or not isinstance(written, str | None):
         return None
     return (info.name, (written or namespace or admit.DEFAULT_NAMESPACE) if info.namespaced else "", name)
+
+
+def _scaled(live: resources.Resource) -> str:
+    bounds = live.spec["scaling"]
+    return (
+        f'ModelDeployment "{live.name}" has as many replicas as its load asks for, between {bounds["minReplicas"]} and '
+        f"{bounds['maxReplicas']}: change these with llmctl autoscale md/{live.name}, or fix the number with --off"
+    )
 
 
 def _refuse_if_deleting(live: resources.Resource) -> None:

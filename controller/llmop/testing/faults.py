@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from llmop.cluster.slurm import states
 from llmop.domain import errors, ids, job, resources, times
 from llmop.rpc import rollout, writing
-from llmop.testing import agents, builders, leaders
+from llmop.testing import agents, builders, crowd, leaders
 from llmop.testing.slurm_text import Phase, VirtualJob
 from llmop.testing.virtual_slurm import SnapshotFault, SubmitFault
 from llmop.testing.world import World
@@ -431,6 +431,7 @@ class Users:
 
     world: World
     every_s: float
+    scales: bool = False  # some deployments follow their load
     is_over: bool = False
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -486,9 +487,10 @@ class Users:
         env = {"VERSION": str(self._version)}
         if fails:
             env[agents.FAIL_VARIABLE] = str(self._source.choice(agents.EXIT_CODES))
+        scaled = self.scales and self._source.random() < 0.5
         document = builders.deployment_manifest(
             name,
-            replicas=replicas,
+            **({"scaling": crowd.bounds(self._source, MOST_REPLICAS)} if scaled else {"replicas": replicas}),
             env=env,
             rolloutStrategy={
                 "maxSurge": self._source.choice((1, 1, 2)),

@@ -4,9 +4,10 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from llmop.domain import endpoint, ids, replica, resources, site
+from llmop.domain import endpoint, ids, replica, resources, rollouts, site
 from llmop.domain.job import Snapshot
 from llmop.planner import assess, drain, rollout, values
+from llmop.testing import crowd
 from llmop.testing.agents import Engine
 from llmop.testing.slurm_text import Phase, VirtualJob
 
@@ -37,11 +38,20 @@ class Violation(AssertionError):
         self.detail = detail
 
 
+def _wanted(desired: values.Desired, plan: values.Plan) -> int:
+    """How many replicas the deployment shall have: what was written, or what was decided by its load."""
+    record = plan.status.record.scaling
+    return record.desired if record is not None else desired.deployment.spec.replicas
+
+
 class Judge:
     """Looks at plans, orders, cancellations and tables as they happen, and at the world as a whole at every `sweep`."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._steps: dict[
+            str, dict[tuple[float, int, int], tuple[float, int, int]]
+        ] = {}  # by deployment uid: when each step was seen
         self._bounds: dict[str, list[tuple[float, int]]] = {}  # by deployment uid: (since, jobs allowed)
         self._drained_at: dict[str, float] = {}  # by replica uid
         self._drains: dict[
@@ -87,6 +97,35 @@ class Judge:
         self._floor(desired, seen, plan)
         self._given_up(plan)
         self._pause(desired, plan)
+        self._scale(desired, plan)
+
+    def _scale(self, desired: values.Desired, plan: values.Plan) -> None:
+        """Never fewer or more replicas than may be, and nothing is given up soon after it was asked for."""
+        bounds, record = desired.deployment.spec.scaling, plan.status.record.scaling
+        if bounds is None or record is None:
+            return
+        if not bounds.min_replicas <= record.desired <= bounds.max_replicas:
+            raise Violation(
+                "the load asks for no more and no fewer replicas than may be",
+                f"{record.desired} replicas of {desired.deployment.name}",
+            )
+        now = self._world.clock.monotonic()
+        steps = self._steps.setdefault(desired.deployment.uid, {})
+        stored = desired.record.scaling.history if desired.record.scaling is not None else ()
+        for step in stored:
+            if (step.at, step.before, step.after) in steps:
+                continue
+            self._world.steps[step.reason] += 1
+            risen = [at for at, before, after in steps.values() if after > before]
+            steps[(step.at, step.before, step.after)] = (now, step.before, step.after)
+            if step.reason not in ("LoadFell", "Idle") or not risen:
+                continue
+            least_s = crowd.STABILIZATION_S if step.reason == "LoadFell" else bounds.scale_to_zero_after_s
+            if now - risen[-1] < least_s - crowd.TICK_S * 5:
+                raise Violation(
+                    "what the load asks for is not given up at once",
+                    f"{desired.deployment.name} from {step.before} to {step.after} after {now - risen[-1]} s",
+                )
 
     def _elsewhere(self, leader: "Leader", plan: values.Plan) -> None:
         if leader is not self._world.leader:
@@ -114,7 +153,7 @@ class Judge:
         """Never more replicas that hold or may get a job than desired + surge, now or when the oldest of them was wanted."""
         deployment = desired.deployment
         allowed = (
-            0 if deployment.deleted_at is not None else deployment.spec.replicas + deployment.spec.max_surge
+            0 if deployment.deleted_at is not None else _wanted(desired, plan) + deployment.spec.max_surge
         )
         history = self._bounds.setdefault(deployment.uid, [])
         if not history or history[-1][1] != allowed:
@@ -172,7 +211,7 @@ class Judge:
                 assess.assess(each, seen, asked=each.drain is not None), spec.min_ready_s, seen.now
             )
         }
-        floor = spec.replicas - spec.max_unavailable
+        floor = _wanted(desired, plan) - spec.max_unavailable
         if available & doomed and len(available - doomed) < floor:
             raise Violation(
                 "available replicas never fall below desired - maxUnavailable because of us",
@@ -438,9 +477,9 @@ class Judge:
             ready = conditions.get("Ready", {"status": "Unknown", "reason": "NotLookedYet", "message": ""})
             if ready["status"] != "True" or each.status.get("observedGeneration") != each.generation:
                 return f"{each.name} is not ready: {ready['reason']} {ready['message']}"
-            if each.status.get("readyReplicas") != each.spec.get("replicas", 1):
-                return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {each.spec.get('replicas', 1)}"
-            wanted += int(each.spec.get("replicas", 1))
+            if each.status.get("readyReplicas") != rollouts.wanted(each.spec, each.status):
+                return f"{each.name} has {each.status.get('readyReplicas')} ready replicas of {rollouts.wanted(each.spec, each.status)}"
+            wanted += rollouts.wanted(each.spec, each.status)
         jobs = [job for job in self._live_jobs() if self._is_ours(job)]
         if len(jobs) != wanted:
             return f"{len(jobs)} jobs for {wanted} replicas: {[(job.id, job.name) for job in jobs]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from llmop.cluster.slurm import states
 from llmop.domain import job, replica, site
 from llmop.store import interface, sql, sqlite
-from llmop.testing import film, invariants
+from llmop.testing import crowd, film, invariants
 from llmop.testing.clock import FakeClock
 from llmop.testing.faults import Chaos, Users
 from llmop.testing.memory_store import MemoryStore
@@ -49,6 +49,7 @@ class Result:
     letters: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     rows: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     reasons: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    steps: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     transitions: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
     violations: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
 
@@ -87,13 +88,17 @@ async def _play(seed: int, setting: Setting, store: interface.Store) -> Result:
     world = _world(seed, store, source)
     await world.begin()
     chaos = Chaos(world, setting.fault_every_s * source.choice((0.5, 1.0, 2.0)))
-    users = Users(world, setting.user_every_s * source.choice((0.5, 1.0, 2.0)))
+    users = Users(world, setting.user_every_s * source.choice((0.5, 1.0, 2.0)), scales=seed % 2 == 1)
+    requests = crowd.Crowd(world, setting.user_every_s * source.choice((1.0, 3.0)))
+    if users.scales:
+        requests.start()
     users.start()
     chaos.start()
     result = Result(seeds=1, hours=setting.hours)
     try:
         await world.run(world.start + setting.hours * 3600)
         chaos.stop()
+        requests.stop()
         await users.stop()
         await _calm_down(world)
     except invariants.Violation as violation:
@@ -108,6 +113,7 @@ async def _play(seed: int, setting: Setting, store: interface.Store) -> Result:
     result.letters.update(world.letters)
     result.rows.update(world.slurm.fired)
     result.reasons.update(world.reasons)
+    result.steps.update(world.steps)
     result.transitions.update(world.transitions)
     return result
 

@@ -127,6 +127,7 @@ class World:
         self.letters: collections.Counter[str] = collections.Counter()
         self.transitions: collections.Counter[tuple[str, str]] = collections.Counter()
         self.reasons: collections.Counter[str] = collections.Counter()
+        self.steps: collections.Counter[str] = collections.Counter()  # of the autoscaler, by reason
         self.interlopers: list[Callable[[], Awaitable[None]]] = []  # users who write between read and write
         self.calm_node, self.quiet_replicas = CALM_NODE, QUIET_REPLICAS
         self.judge = invariants.Judge(self)

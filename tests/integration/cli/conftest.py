@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 from tests.control import manifests
-from tests.control.rig import Administration, Endpoints
+from tests.control.rig import Administration, Endpoints, Loads
 from tests.integration.cli import terminal
 
 import llmop
@@ -49,6 +49,7 @@ class World:
         self.store: MemoryStore
         self.is_terminal = False  # whether stdout and stderr of commands are terminals
         self.administration = Administration()
+        self.loads = Loads()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._control: server.ControlServer
@@ -72,6 +73,7 @@ class World:
             store=self.store,
             clock=self.clock,
             endpoints=Endpoints(),
+            loads=self.loads,
             hint=lambda kind, namespace, name: None,
             administration=self.administration,
             log_poll_s=0.01,

@@ -106,6 +106,8 @@ def test_a_command_of_a_page_is_understood(page: str, rest: str, world: World) -
     ready(world)
     if words[:2] == ["rollout", "resume"]:
         assert 0 == world.llmctl("rollout", "pause", "md/chat").code
+    if words[0] == "autoscale" and "--off" in words:
+        assert 0 == world.llmctl("autoscale", "md/chat", "--max=2").code
     outcome = world.llmctl(*words)
     # 1 is a difference; 208 and 217 are waits for what this controller never does.
     assert outcome.code in (0, 1, 208, 217) or "not found" in outcome.stderr, outcome

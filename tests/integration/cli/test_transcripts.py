@@ -9,7 +9,8 @@ from tests.control import manifests
 from tests.integration.cli.conftest import Transcript, World, conditions
 
 from llmop.cli import main
-from llmop.domain import artifact, resources
+from llmop.domain import artifact, resources, scaling
+from llmop.planner import autoscale
 from llmop.store import interface
 
 MANIFEST = """\
@@ -218,6 +219,71 @@ def test_scale(transcript: Transcript) -> None:
     transcript.run("scale", "md", "chat", "--replicas=-1")
     transcript.run("scale", "rp", "cpu", "--replicas=1")
     transcript.run("scale", "md", "chat")
+
+
+SCALED = MANIFEST.replace("replicas: 2", "scaling: {minReplicas: 0, maxReplicas: 4}")
+STEP = {
+    "time": "2025-10-09T08:48:20Z",
+    "from": 1,
+    "to": 3,
+    "reason": "LoadRose",
+    "message": "the load is more than the replicas are meant for (InFlight 40.0, target 16)",
+    "inputs": {"readyReplicas": 1},
+}
+
+
+def test_autoscale(transcript: Transcript) -> None:
+    transcript.world.base()
+    transcript.run("apply", "-f", "-", stdin=MANIFEST)
+    transcript.run("autoscale", "md/chat")
+    transcript.run("autoscale", "md/chat", "--min=0", "--max=4", "--dry-run=server")
+    transcript.run("autoscale", "md/chat", "--min=0", "--max=4")
+    transcript.run("get", "md", "chat")
+    transcript.run("autoscale", "md/chat")
+    transcript.run("scale", "md/chat", "--replicas=2")
+    transcript.run("apply", "-f", "-", stdin=MANIFEST)
+    transcript.run("autoscale", "md/chat", "--max=0")
+    transcript.run("autoscale", "md/chat", "--min=9")
+    transcript.run("autoscale", "md/chat", "--off")
+    transcript.run("autoscale", "md/chat", "--off")
+    transcript.run("autoscale", "md/chat", "--off", "--min=1")
+    transcript.run("autoscale", "rp/cpu")
+    transcript.run("autoscale", "md/nobody")
+
+
+def test_autoscale_shows_the_load(transcript: Transcript) -> None:
+    world = transcript.world
+    world.base()
+    transcript.run("apply", "-f", "-", stdin=SCALED)
+    scaled = {"scaling": {"desiredReplicas": 3}, "scalingHistory": [STEP], "readyReplicas": 1}
+    world.status(MD, "chat", conditions=READY, **scaled)
+    reading = autoscale.Reading(
+        type=scaling.MetricType.IN_FLIGHT, target=16, stable=41.27, panic=48.0, forecast=44.5, replicas=3
+    )
+    tokens = autoscale.Reading(
+        type=scaling.MetricType.TOKENS_PER_SECOND,
+        target=900,
+        stable=None,
+        panic=None,
+        forecast=None,
+        replicas=None,
+    )
+    world.loads.decisions[world.get(MD, "chat").uid] = autoscale.Decision(
+        desired=3,
+        reason="LoadUnknown",
+        message="the load is not known in full: nothing is given up",
+        recommended=3,
+        last=None,
+        readings=(reading, tokens),
+        fleet=autoscale.Fleet(ready=1, on_the_way=2, lead_s=312.0),
+        is_known=False,
+        is_panic=True,
+        limit="",
+        memory=autoscale.remember(3, 0.0),
+    )
+    transcript.run("autoscale", "md/chat")
+    transcript.run("describe", "md/chat")
+    transcript.run("rollout", "status", "md/chat", "--no-watch")
 
 
 def test_diff(transcript: Transcript) -> None:

@@ -101,6 +101,77 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
+        "ModelDeployment",
+        {
+            "runtime": "a",
+            "scaling": {
+                "minReplicas": 0,
+                "maxReplicas": 5,
+                "metrics": [{"type": "InFlight", "target": 1}],
+                "stableWindow": "1m",
+                "panicWindow": "7s",
+                "panicThresholdPercent": 150,
+                "tolerancePercent": 1,
+                "scaleToZeroAfter": "1m",
+                "behavior": {
+                    "scaleUp": {
+                        "stabilizationWindow": "1s",
+                        "selectPolicy": "Max",
+                        "policies": [{"type": "Replicas", "value": 1, "period": "1s"}],
+                    },
+                    "scaleDown": {
+                        "stabilizationWindow": "1s",
+                        "selectPolicy": "Max",
+                        "policies": [{"type": "Replicas", "value": 1, "period": "1s"}],
+                    },
+                },
+                "schedules": [
+                    {
+                        "name": "a",
+                        "timezone": "UTC",
+                        "start": "0 8 * * *",
+                        "end": "0 9 * * *",
+                        "minReplicas": 1,
+                    }
+                ],
+            },
+        },
+        {
+            "runtime": "b",
+            "scaling": {
+                "minReplicas": 1,
+                "maxReplicas": 6,
+                "metrics": [{"type": "QueueDepth", "target": 2}],
+                "stableWindow": "2m",
+                "panicWindow": "8s",
+                "panicThresholdPercent": 250,
+                "tolerancePercent": 2,
+                "scaleToZeroAfter": "2m",
+                "behavior": {
+                    "scaleUp": {
+                        "stabilizationWindow": "2s",
+                        "selectPolicy": "Min",
+                        "policies": [{"type": "Percent", "value": 2, "period": "2s"}],
+                    },
+                    "scaleDown": {
+                        "stabilizationWindow": "2s",
+                        "selectPolicy": "Disabled",
+                        "policies": [{"type": "Percent", "value": 2, "period": "2s"}],
+                    },
+                },
+                "schedules": [
+                    {
+                        "name": "b",
+                        "timezone": "Europe/Berlin",
+                        "start": "1 8 * * *",
+                        "end": "1 9 * * *",
+                        "minReplicas": 2,
+                    }
+                ],
+            },
+        },
+    ),
+    (
         "ServingRuntime",
         {
             "engine": "a",

@@ -208,7 +208,7 @@ def test_every_violation_comes_at_once() -> None:
             "apiVersion": "v1",
             "kind": "ModelDeployment",
             "metadata": {"name": "Llama", "uid": "x"},
-            "spec": {"replicas": -1, "scaling": {}, "model": {"uri": "s3://a/b"}, "argz": []},
+            "spec": {"replicas": -1, "rollover": {}, "model": {"uri": "s3://a/b"}, "argz": []},
             "extra": 1,
         }
     )
@@ -220,14 +220,14 @@ def test_every_violation_comes_at_once() -> None:
         "metadata.uid": "Forbidden",
         "spec.runtime": "Required",
         "spec.replicas": "InvalidValue",
-        "spec.scaling": "Unsupported",
+        "spec.rollover": "Unsupported",
         "spec.model.uri": "InvalidValue",
         "spec.argz": "Unknown",
     } == {path: reason for path, (reason, _) in found.items()}
     assert 'unknown field; did you mean "args"?' == found["spec.argz"][1]
 
 
-@pytest.mark.parametrize("name", ["scaling", "rollover", "loadBalancing", "trafficPolicy"])
+@pytest.mark.parametrize("name", ["rollover", "loadBalancing", "trafficPolicy"])
 def test_fields_of_later_versions_are_refused_by_name(name: str) -> None:
     assert {f"spec.{name}": ("Unsupported", "is not supported in this version; remove it")} == violations(
         with_spec(**{name: {}})

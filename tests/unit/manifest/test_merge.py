@@ -150,6 +150,64 @@ def test_scaling_checks_its_number() -> None:
         merge.scale(applied(None, manifest()), -1)
 
 
+def decided(live: resources.Resource, number: int) -> resources.Resource:
+    return dataclasses.replace(live, status={"scaling": {"desiredReplicas": number}})
+
+
+def test_scaling_stands_instead_of_a_number() -> None:
+    live = applied(None, manifest(scaling={"maxReplicas": 4}))
+
+    assert "replicas" not in live.spec
+    assert 1 == live.spec["scaling"]["minReplicas"]
+    assert (
+        merge.Verdict.UNCHANGED
+        == merge.apply(live, manifest(scaling={"maxReplicas": 4}), manager="me").verdict
+    )
+    with pytest.raises(errors.Invalid, match=r"spec\.replicas: the number follows from scaling"):
+        merge.apply(None, manifest(replicas=2, scaling={"maxReplicas": 4}), manager="me")
+
+
+def test_scaling_takes_the_place_of_a_number_that_nobody_else_owns() -> None:
+    for live in (applied(None, manifest()), applied(None, manifest(replicas=3))):
+        changed = applied(live, manifest(scaling={"maxReplicas": 4}))
+
+        assert "replicas" not in changed.spec
+        assert {"me": ("spec.runtime", "spec.scaling.maxReplicas")} == changed.owned_fields
+
+
+def test_scaling_against_a_number_of_somebody_else_is_a_conflict() -> None:
+    live = merge.scale(applied(None, manifest()), 5)
+
+    with pytest.raises(errors.Conflict, match=r'spec\.replicas belongs to "scale"'):
+        merge.apply(live, manifest(scaling={"maxReplicas": 4}), manager="me")
+    forced = applied(live, manifest(scaling={"maxReplicas": 4}), force=True)
+    assert "replicas" not in forced.spec
+    assert ["me"] == list(forced.owned_fields)
+
+
+def test_a_number_against_the_scaling_of_somebody_else_is_refused() -> None:
+    live = applied(None, manifest(scaling={"maxReplicas": 4}))
+
+    with pytest.raises(errors.Invalid, match=r"spec\.replicas: the number follows from scaling"):
+        merge.apply(live, manifest(replicas=2), manager="you")
+    assert live.spec == applied(live, manifest(), manager="you").spec
+
+
+def test_without_scaling_the_number_that_it_had_decided_on_stays() -> None:
+    live = decided(applied(None, manifest(scaling={"maxReplicas": 4, "tolerancePercent": 5})), 3)
+
+    without = applied(live, manifest())
+    assert 3 == without.spec["replicas"] and "scaling" not in without.spec
+    assert 2 == applied(live, manifest(replicas=2)).spec["replicas"]
+
+
+def test_scaling_stays_as_long_as_somebody_wants_it() -> None:
+    live = applied(None, manifest(scaling={"maxReplicas": 4}))
+    both = applied(live, manifest(scaling={"maxReplicas": 4, "minReplicas": 2}), manager="you")
+
+    assert 2 == applied(both, manifest()).spec["scaling"]["minReplicas"]
+
+
 def test_lists_are_replaced_as_a_whole() -> None:
     live = applied(None, manifest(args=["a", "b"]))
 

@@ -9,6 +9,7 @@ from tests.control.rig import Rig
 
 from llmop.api.v1 import gateway_pb2
 from llmop.domain.endpoint import EndpointTable, RoutedModel
+from llmop.domain.scaling import Reported
 
 
 async def read(call: Any) -> gateway_pb2.EndpointTable:
@@ -40,6 +41,19 @@ async def test_a_report_acknowledges_a_version(rig: Rig) -> None:
     request = gateway_pb2.ReportRequest(gateway="g1", table_version=7)
     assert 1000 == (await rig.gateway.Report(request)).period_ms
     assert [("g1", 7)] == rig.endpoints.acknowledged
+
+
+async def test_a_report_tells_the_load_of_each_deployment(rig: Rig) -> None:
+    loads = [
+        gateway_pb2.DeploymentLoad(deployment="default/a", in_flight=3, queued=2, unserved=1),
+        gateway_pb2.DeploymentLoad(deployment="default/b", generated_tokens=0),
+    ]
+    await rig.gateway.Report(gateway_pb2.ReportRequest(gateway="g1", table_version=7, loads=loads))
+    told = {
+        "default/a": Reported(in_flight=3, queued=2, unserved=1),
+        "default/b": Reported(generated_tokens=0),
+    }
+    assert [("g1", told)] == rig.loads.reports
 
 
 async def test_a_gateway_has_a_name(rig: Rig) -> None:

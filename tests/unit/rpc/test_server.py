@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.control.rig import Administration, Endpoints, Rig
+from tests.control.rig import Administration, Endpoints, Loads, Rig
 
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import server, socket
@@ -22,6 +22,7 @@ def build(address: str) -> server.ControlServer:
         store=MemoryStore(),
         clock=FakeClock(),
         endpoints=Endpoints(),
+        loads=Loads(),
         hint=lambda kind, namespace, name: None,
         administration=Administration(),
     )

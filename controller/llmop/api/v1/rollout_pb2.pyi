@@ -11,6 +11,86 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AutoscaleRequest(_message.Message):
+    __slots__ = ("namespace", "name", "min_replicas", "max_replicas", "target", "off", "dry_run")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    min_replicas: int
+    max_replicas: int
+    target: int
+    off: bool
+    dry_run: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., target: _Optional[int] = ..., off: _Optional[bool] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class AutoscaleResponse(_message.Message):
+    __slots__ = ("object",)
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    object: _resources_pb2.Object
+    def __init__(self, object: _Optional[_Union[_resources_pb2.Object, _Mapping]] = ...) -> None: ...
+
+class ScalingStatusRequest(_message.Message):
+    __slots__ = ("namespace", "name")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ScalingStatusResponse(_message.Message):
+    __slots__ = ("object", "scaling")
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    SCALING_FIELD_NUMBER: _ClassVar[int]
+    object: _resources_pb2.Object
+    scaling: Scaling
+    def __init__(self, object: _Optional[_Union[_resources_pb2.Object, _Mapping]] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ...) -> None: ...
+
+class Scaling(_message.Message):
+    __slots__ = ("desired", "recommended", "reason", "message", "known", "panic", "metrics", "ready", "coming", "lead_s")
+    DESIRED_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    PANIC_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    COMING_FIELD_NUMBER: _ClassVar[int]
+    LEAD_S_FIELD_NUMBER: _ClassVar[int]
+    desired: int
+    recommended: int
+    reason: str
+    message: str
+    known: bool
+    panic: bool
+    metrics: _containers.RepeatedCompositeFieldContainer[ScalingMetric]
+    ready: int
+    coming: int
+    lead_s: float
+    def __init__(self, desired: _Optional[int] = ..., recommended: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., known: _Optional[bool] = ..., panic: _Optional[bool] = ..., metrics: _Optional[_Iterable[_Union[ScalingMetric, _Mapping]]] = ..., ready: _Optional[int] = ..., coming: _Optional[int] = ..., lead_s: _Optional[float] = ...) -> None: ...
+
+class ScalingMetric(_message.Message):
+    __slots__ = ("type", "target", "average", "peak", "forecast", "replicas")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    AVERAGE_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    target: int
+    average: float
+    peak: float
+    forecast: float
+    replicas: int
+    def __init__(self, type: _Optional[str] = ..., target: _Optional[int] = ..., average: _Optional[float] = ..., peak: _Optional[float] = ..., forecast: _Optional[float] = ..., replicas: _Optional[int] = ...) -> None: ...
+
 class ScaleRequest(_message.Message):
     __slots__ = ("namespace", "name", "replicas", "current_replicas", "resource_version", "dry_run")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]

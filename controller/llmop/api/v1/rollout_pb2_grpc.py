@@ -71,6 +71,16 @@ class RolloutServiceStub:
                 request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.FromString,
                 _registered_method=True)
+        self.Autoscale = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/Autoscale',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleResponse.FromString,
+                _registered_method=True)
+        self.ScalingStatus = channel.unary_unary(
+                '/llmop.api.v1.RolloutService/ScalingStatus',
+                request_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -126,6 +136,20 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Autoscale(self, request, context):
+        """Sets bounds and target of spec.scaling instead of spec.replicas, or takes scaling away. What it writes belongs to the manager "scale".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScalingStatus(self, request, context):
+        """The load of this moment and what is decided by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +187,16 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.Resume,
                     request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.FromString,
                     response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.SerializeToString,
+            ),
+            'Autoscale': grpc.unary_unary_rpc_method_handler(
+                    servicer.Autoscale,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleResponse.SerializeToString,
+            ),
+            'ScalingStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScalingStatus,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +390,60 @@ class RolloutService:
             '/llmop.api.v1.RolloutService/Resume',
             llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeRequest.SerializeToString,
             llmop_dot_api_dot_v1_dot_rollout__pb2.ResumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Autoscale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/Autoscale',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.AutoscaleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScalingStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.RolloutService/ScalingStatus',
+            llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_rollout__pb2.ScalingStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

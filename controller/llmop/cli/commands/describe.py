@@ -43,6 +43,7 @@ def command(
 
 def _describe(session: Session, item: Any) -> list[str]:
     from llmop.cli import happenings, printing
+    from llmop.cli.commands import autoscale
     from llmop.domain import resources
 
     now = session.clock.now()
@@ -60,6 +61,7 @@ def _describe(session: Session, item: Any) -> list[str]:
     }
     lines += _section("Status", rest) if rest else []
     lines += _conditions(status.get("conditions") or (), now)
+    lines += autoscale.history(status, now)
     replicas: list[Any] = []
     if item.kind == resources.MODEL_DEPLOYMENT:
         replicas, columns = session.client.list(resources.REPLICA, item.metadata.namespace)
@@ -89,11 +91,13 @@ _SHOWN_STATUS = (
     "url",
     "pending",
     "retryAt",
+    "scaling",
+    "scalingHistory",
 )
 
 
 def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> list[list[str]]:
-    from llmop.domain import resources
+    from llmop.domain import resources, rollouts
 
     metadata = item.metadata
     rows = [["Name:", metadata.name]]
@@ -107,7 +111,10 @@ def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: fl
         held = ", ".join(metadata.finalizers) or "the controller"
         rows.append(["Deleting:", f"since {_when(metadata.deletion_time.seconds, now)}; waits for {held}"])
     if item.kind == resources.MODEL_DEPLOYMENT:
-        counts = [f"{spec.get('replicas', 1)} desired"]
+        counts = [f"{rollouts.wanted(spec, status)} desired"]
+        bounds = spec.get("scaling") or {}
+        if bounds:
+            counts[0] += f" ({bounds['minReplicas']} to {bounds['maxReplicas']} by the load)"
         for word, field in _COUNTS:
             counts.append(f"{status.get(field) or 0} {word}")
         rows.append(["Replicas:", " | ".join(counts)])

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from llmop.domain import artifact
 from llmop.manifest import quantity
 from llmop.manifest.schema_v1alpha1 import fields
+from llmop.manifest.schema_v1alpha1.scaling import Scaling
 
 # Options that carry the identity, the script and the fences of a replica's job, and with them exactly-once.
 OWN_SBATCH_FLAGS = frozenset(
@@ -303,9 +304,7 @@ class Queue(fields.Fields):
 class ModelDeploymentSpec(fields.Fields):
     """What is wanted."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"scaling", "rollover", "loadBalancing", "trafficPolicy"}
-    )
+    unsupported: ClassVar[frozenset[str]] = frozenset({"rollover", "loadBalancing", "trafficPolicy"})
 
     model: ModelSource = Field(default_factory=ModelSource, description="Which model is served.")
     runtime: fields.Name = Field(description="The ServingRuntime that starts the engine, like tgi.")
@@ -343,7 +342,12 @@ class ModelDeploymentSpec(fields.Fields):
     slurm: Slurm | None = Field(
         default=None, description="Options of sbatch instead of, or over, the profile's."
     )
-    replicas: int = Field(default=1, ge=0, le=10_000, description="How many replicas are wanted.")
+    replicas: int = Field(
+        default=1, ge=0, le=10_000, description="How many replicas are wanted; not together with scaling."
+    )
+    scaling: Scaling | None = Field(
+        default=None, description="As many replicas as the load asks for, instead of a fixed number."
+    )
     rollout_strategy: RolloutStrategy = Field(
         default_factory=RolloutStrategy, description="How replicas are replaced when the template changes."
     )
@@ -378,6 +382,13 @@ class ModelDeploymentSpec(fields.Fields):
     queue: Queue = Field(
         default_factory=Queue, description="How requests wait in a gateway that no replica can take."
     )
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if self.scaling is not None and "replicas" in self.model_fields_set:
+            message = "the number follows from scaling; remove it, or remove scaling to fix the number"
+            raise fields.invalid_below(("replicas", message))
+        return self
 
     @model_validator(mode="after")
     def _deadline_is_longer(self) -> Self:

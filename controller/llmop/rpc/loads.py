@@ -1,0 +1,17 @@
+"""Where the loads that gateways report go, and what follows from them. The reconciler implements it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from llmop.domain.scaling import Reported
+from llmop.planner.autoscale import Decision
+
+
+class LoadSink(Protocol):
+    def report(self, gateway: str, loads: Mapping[str, Reported]) -> None:
+        """`gateway` has this much of each deployment (`namespace/name`) that it knows."""
+        ...
+
+    def decision(self, uid: str) -> Decision | None:
+        """How many replicas the load asks for: the last decision about the deployment with this uid; None where there is none."""
+        ...

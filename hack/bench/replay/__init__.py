@@ -1,0 +1,1 @@
+"""A day of requests played against autoscalers: traces, the world that answers, and the policies."""

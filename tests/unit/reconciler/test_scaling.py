@@ -1,0 +1,157 @@
+"""From reports of gateways to replicas: windows, what is not known, wake-up, and what the next controller goes on with."""
+
+from typing import Any
+
+from tests.unit.reconciler.reconciler_rig import Rig
+
+from llmop.domain import resources, scaling
+from llmop.testing import builders
+
+NAME = f"default/{builders.DEPLOYMENT}"
+SCALING = {"minReplicas": 1, "maxReplicas": 5, "metrics": [{"type": "InFlight", "target": 10}]}
+
+
+async def started(**changes: Any) -> Rig:
+    rig = Rig()
+    await rig.start(scaling={**SCALING, **changes})
+    await rig.poll()
+    await rig.settle()
+    return rig
+
+
+async def pass_time(rig: Rig, seconds: float, *gateways: str, **load: Any) -> None:
+    """Second by second, with reports of these gateways."""
+    for _ in range(int(seconds)):
+        rig.clock.advance(1)
+        for gateway in gateways:
+            rig.reconciler.scaler.report(gateway, {NAME: scaling.Reported(**load)})
+        rig.reconciler.scaler.tick()
+        await rig.settle()
+
+
+async def status(rig: Rig) -> Any:
+    return (await rig.store.get(resources.MODEL_DEPLOYMENT, "default", builders.DEPLOYMENT)).status
+
+
+async def desired(rig: Rig) -> int:
+    return int((await status(rig))["scaling"]["desiredReplicas"])
+
+
+async def events(rig: Rig) -> list[str]:
+    found = (await rig.store.list(resources.EVENT)).items
+    return [each.spec["message"] for each in found if each.spec["reason"] == "Scaled"]
+
+
+async def test_the_loads_of_all_gateways_are_one_load() -> None:
+    rig = await started()
+    await pass_time(rig, 90, "a", "b", in_flight=15)
+
+    assert 3 == await desired(rig)
+    assert 3 == len(await rig.replicas())
+    (step, *_) = (await status(rig))["scalingHistory"]
+    assert (1, 3, "LoadRose") == (step["from"], step["to"], step["reason"])
+    assert 30.0 == step["inputs"]["metrics"][0]["average"]
+    assert 30 == step["inputs"]["inFlight"]
+    assert [
+        "from 1 to 3 replicas: the load is more than the replicas are meant for (InFlight 30.0, target 10)"
+    ] == (await events(rig))
+
+
+async def test_without_a_gateway_nothing_changes() -> None:
+    rig = await started(minReplicas=0)
+    await pass_time(rig, 30, "a", in_flight=25)
+    assert 3 == await desired(rig)
+    await pass_time(rig, 2000)
+
+    assert 3 == await desired(rig)
+    condition = await rig.condition(
+        resources.MODEL_DEPLOYMENT, builders.DEPLOYMENT, "default", "ScalingActive"
+    )
+    assert ("False", "LoadUnknown") == (condition["status"], condition["reason"])
+
+
+async def test_a_gateway_that_falls_silent_hides_what_it_has_until_it_is_gone() -> None:
+    rig = await started(
+        minReplicas=0, behavior={"scaleDown": {"stabilizationWindow": "0s"}}, scaleToZeroAfter="10s"
+    )
+    await pass_time(rig, 80, "a", "b", in_flight=5)
+    await pass_time(rig, 150, "a")
+    assert 1 == await desired(rig)
+    await pass_time(rig, 150, "a")
+
+    assert 0 == await desired(rig)
+
+
+async def test_a_request_for_a_deployment_at_zero_is_answered_within_its_report() -> None:
+    for load, replicas in (({"queued": 12}, 2), ({"unserved": 12}, 1)):
+        rig = await started(minReplicas=0)
+        await pass_time(rig, 20, "a")
+        assert 0 == await desired(rig) == len(await rig.replicas())
+        rig.reconciler.scaler.report("a", {NAME: scaling.Reported(**load)})
+        await rig.settle()
+
+        assert replicas == await desired(rig) == len(await rig.replicas())
+        assert "Woken" == (await status(rig))["scalingHistory"][-1]["reason"]
+
+
+async def test_the_next_controller_goes_on_with_what_was_decided_and_knows_no_load() -> None:
+    rig = await started(behavior={"scaleDown": {"stabilizationWindow": "2m"}})
+    await pass_time(rig, 30, "a", in_flight=40)
+    assert 4 == await desired(rig)
+    await rig.restart()
+    await rig.settle()
+    assert 4 == await desired(rig)
+    await pass_time(rig, 170, "a", in_flight=1)
+    assert 4 == await desired(
+        rig
+    )  # a stable window is not known in full before, and the other one begins after it
+    await pass_time(rig, 20, "a", in_flight=1)
+
+    assert 1 == await desired(rig)
+    assert ["LoadRose", "LoadFell"] == [each["reason"] for each in (await status(rig))["scalingHistory"]]
+
+
+async def test_a_load_that_stays_writes_nothing() -> None:
+    rig = await started()
+    await pass_time(rig, 90, "a", in_flight=18)
+    before = await rig.store.revision()
+    await pass_time(rig, 120, "a", in_flight=19)
+
+    assert before == await rig.store.revision()
+
+
+async def test_tokens_are_counted_between_reports_and_unknown_after_a_new_start() -> None:
+    rig = await started(metrics=[{"type": "TokensPerSecond", "target": 100}])
+    for second in range(90):
+        await pass_time(rig, 1, "a", generated_tokens=second * 250)
+    assert 3 == await desired(rig)
+    await pass_time(rig, 1, "a", generated_tokens=0)
+    await pass_time(rig, 1, "a", generated_tokens=250)
+    decision = rig.reconciler.scaler.decision(
+        (await rig.store.get(resources.MODEL_DEPLOYMENT, "default", builders.DEPLOYMENT)).uid
+    )
+
+    assert decision is not None and not decision.is_known
+    assert 3 == await desired(rig)
+
+
+async def test_a_schedule_is_in_force_without_any_load() -> None:
+    rig = await started(
+        schedules=[{"name": "always", "start": "* * * * *", "end": "0 0 1 1 *", "minReplicas": 2}]
+    )
+    await pass_time(rig, 5)
+
+    assert 2 == await desired(rig)
+    assert "Schedule" == (await status(rig))["scalingHistory"][-1]["reason"]
+
+
+async def test_a_deployment_with_a_fixed_number_is_left_alone() -> None:
+    rig = Rig()
+    await rig.start(replicas=2)
+    await rig.poll()
+    await rig.settle()
+    before = await rig.store.revision()
+    await pass_time(rig, 60, "a", in_flight=100)
+
+    assert before == await rig.store.revision()
+    assert "scaling" not in await status(rig)
