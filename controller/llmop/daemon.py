@@ -43,6 +43,7 @@ RETENTION_S = 3600
 CHANGES_KEPT = 10_000
 TOMBSTONES_KEPT_S = 7 * 86_400.0
 EVENTS_KEPT_S = 7 * 86_400.0
+USAGE_KEPT_S = 400 * 86_400.0  # a year can be compared with the one before
 BUILTIN_MANAGER = "builtin"
 
 
@@ -319,6 +320,7 @@ async def retain(store: interface.Store, clock: Clock, places: Places) -> None:
             tombstones_before=now - TOMBSTONES_KEPT_S,
             events_before=now - EVENTS_KEPT_S,
         )
+        await store.drop_usage(now - USAGE_KEPT_S)
         await places.sweep(store)
     except errors.Unavailable as error:
         _log.warning("nothing was cleaned up", error=str(error))

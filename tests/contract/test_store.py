@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from llmop.domain import errors, replica, resources
+from llmop.domain.usage import Amount, UsageBy, UsageRow
 from llmop.store import interface
 from llmop.store.sql import open_store
 from llmop.testing.memory_store import MemoryStore
@@ -896,3 +898,53 @@ async def test_the_double_crashes_where_it_is_told() -> None:
         await made(double, "a")
     assert 1 == await double.revision()
     assert "a" == (await double.get("ModelDeployment", "team", "a")).name
+
+
+def used(hour: int, key: str, model: str, requests: int) -> UsageRow:
+    return UsageRow(
+        hour=hour,
+        key=key,
+        model=model,
+        amount=Amount(requests=requests, prompt_tokens=10 * requests, completion_tokens=2**40, limited=1),
+    )
+
+
+async def sums(store: interface.Store, *by: UsageBy, **more: Any) -> list[tuple[int, str, str, int]]:
+    found = await store.usage(by, **({"since": 0, "until": math.inf} | more))
+    return [(row.hour, row.key, row.model, row.amount.requests) for row in found]
+
+
+async def test_a_batch_of_usage_is_counted_once(store: interface.Store) -> None:
+    first = [used(3600, "default/a", "m", 1), used(3600, "default/b", "m", 2)]
+    assert await store.add_usage("s1", 1, first)
+    assert not await store.add_usage("s1", 1, first)
+    assert await store.add_usage("s1", 3, [used(3600, "default/a", "m", 4), used(7200, "", "org/n", 8)])
+    assert not await store.add_usage("s1", 2, first)
+    assert await store.add_usage("s2", 1, [used(7200, "", "org/n", 16)])
+    assert [
+        (3600, "default/a", "m", 5),
+        (3600, "default/b", "m", 2),
+        (7200, "", "org/n", 24),
+    ] == await sums(store, *UsageBy)
+    (total,) = await store.usage((), since=0, until=math.inf)
+    assert Amount(requests=31, prompt_tokens=310, completion_tokens=5 * 2**40, limited=5) == total.amount
+
+
+async def test_usage_is_summed_over_what_is_not_asked_for(store: interface.Store) -> None:
+    assert [] == await sums(store)
+    rows = [used(hour * 3600, key, model, 1) for hour in (1, 2, 3) for key in "ab" for model in "mn"]
+    await store.add_usage("s", 1, rows)
+    assert [(0, "a", "", 6), (0, "b", "", 6)] == await sums(store, UsageBy.KEY)
+    assert [(0, "", "m", 3), (0, "", "n", 3)] == await sums(store, UsageBy.MODEL, key="a")
+    assert [(3600, "", "", 2), (7200, "", "", 2), (10800, "", "", 2)] == await sums(
+        store, UsageBy.HOUR, model="n"
+    )
+    assert [(0, "", "", 4)] == await sums(store, since=3601, until=10800)
+    await store.drop_usage(7200)
+    assert [7200, 10800] == [hour for hour, *_ in await sums(store, UsageBy.HOUR)]
+
+
+async def test_usage_changes_no_object(store: interface.Store) -> None:
+    before = await store.revision()
+    await store.add_usage("s", 1, [used(3600, "a", "m", 1)])
+    assert before == await store.revision()

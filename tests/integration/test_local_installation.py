@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,3 +347,38 @@ def test_preflight_and_doctor_of_a_laptop(laptop: Laptop) -> None:
     assert {"store", "controller", "cluster default", "agents"} <= {each["subject"] for each in examined}
     assert laptop.llmctl("discover", code=212) == ""  # there is no Slurm to ask, and it says so on stderr
     assert laptop.end() == 0
+
+
+def test_a_key_is_made_used_limited_accounted_for_and_taken_back(laptop: Laptop) -> None:
+    laptop.up("--ephemeral")
+    laptop.apply(simulator(), simulator("other"))
+    laptop.wait_ready("sim")
+    laptop.wait_ready("other")
+    key = laptop.llmctl("key", "create", "ci", "--model=sim", "--requests-per-minute=5").strip()
+
+    def status(path: str, body: dict[str, Any] | None = None) -> int:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{laptop.gateway[0]}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    laptop.wait("the gateway to know the key", lambda: status("/v1/models") == 200, timeout=10)
+    answers = [status("/v1/completions", {"model": "sim", "prompt": "x", "max_tokens": 3}) for _ in range(7)]
+    assert [200] * 5 + [429] * 2 == answers
+    assert 404 == status("/v1/completions", {"model": "other", "prompt": "x"})
+
+    def used() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(laptop.llmctl("usage", "--key=default/ci", "-o", "json"))
+        return rows
+
+    laptop.wait("the usage to arrive", lambda: used() and used()[0]["requests"] == 5, timeout=30)
+    (row,) = used()
+    assert ("sim", 15, 2) == (row["model"], row["completion_tokens"], row["limited"])
+    laptop.llmctl("delete", "apikey", "ci")
+    laptop.wait("the key to be refused", lambda: status("/v1/models") == 401, timeout=10)

@@ -7,6 +7,8 @@ together: what a user writes has a reader.
 import asyncio
 import dataclasses
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,12 @@ from tests.unit.reconciler.test_artifacts import Bench
 from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
 
 from llmop.artifacts import order
-from llmop.domain import deployment, fences, profile, resources, runtime, scaling, site, staging
+from llmop.domain import client, deployment, fences, profile, resources, runtime, scaling, site, staging
+from llmop.gateway.fleet import Fleet
+from llmop.gateway.keys import KeyRing
+from llmop.gateway.limiter import Limiter
+from llmop.gateway.limits import Lengths
+from llmop.gateway.metrics import Counts
 from llmop.manifest import admit, references
 from llmop.planner import autoscale, compute, schedules
 from llmop.reconciler import staging_jobs
@@ -37,13 +44,24 @@ CLASSES = (
     scaling.Direction,
     scaling.Policy,
     scaling.Schedule,
+    client.ClientKey,
+    client.Limits,
 )
 # These copy or compare whatever is there.
-NO_READERS = ("dataclasses", "copy", "llmop.manifest.convert", "llmop.testing.", "tests.")
+NO_READERS = (
+    "dataclasses",
+    "copy",
+    "llmop.manifest.convert",
+    "llmop.rpc.convert",
+    "llmop.gateway.table",
+    "llmop.testing.",
+    "tests.",
+)
 JOB_ORDER = order.Order(reference="hf://team/model@main", digest="b" * 40, shared_dir="/s")
 IN_CODE_OF_DATACLASSES = "<string>"
 READ_ELSEWHERE = {
     "Template.restarted_at",  # a difference between two templates, which is what it is for
+    "ClientKey.priority",  # whose turn it is among those that wait, and nobody waits in this version yet
     "Runtime.engine",  # for people: `llmctl get sr` shows it
 }
 
@@ -128,6 +146,22 @@ def live(which: int) -> None:
     )
     staging.wanted(engine, wanted.spec.template)
     asyncio.run(stage(made["Cluster"]))
+    let_in(made["APIKey"])
+
+
+def let_in(key: client.ClientKey) -> None:
+    """What a gateway asks of a key."""
+    with tempfile.TemporaryDirectory() as folder:
+        KeyRing(Path(folder) / "keys", 0.0).grant((key,), 0.0)
+    limiter = Limiter()
+    limiter.grant((key,), 0.0)
+    asyncio.run(ask(key, limiter))
+
+
+async def ask(key: client.ClientKey, limiter: Limiter) -> None:
+    Fleet(Counts(), asyncio.get_running_loop()).models_for(key)
+    for _ in range(2):
+        limiter.reserve(key, b"{}", Lengths(), 0.0, generates=True)
 
 
 def stage_in_a_job() -> None:

@@ -128,6 +128,13 @@ class Client:
         stub: Any = artifacts_pb2_grpc.ArtifactServiceStub
         return stub(self._channel)
 
+    @functools.cached_property
+    def usage(self) -> Any:
+        from llmop.api.v1 import usage_pb2_grpc
+
+        stub: Any = usage_pb2_grpc.UsageServiceStub
+        return stub(self._channel)
+
     def close(self) -> None:
         self._channel.close()
 

@@ -34,12 +34,14 @@ COMMANDS = {
     "explain": "Describe the fields of a kind",
     "generate": "Let a model go on with a text",
     "get": "List objects",
+    "key": "Make keys for users of the gateway",
     "logs": "Print the log of a replica",
     "port-forward": "Reach the engine of one replica from this machine",
     "preflight": "Check a cluster or a deployment before anything is started",
     "rollout": "Watch, pause, restart or undo the rollout of a deployment",
     "scale": "Set the number of replicas of a deployment",
     "top": "Show the load of the models as a gateway counts it",
+    "usage": "Show what keys have used of which models",
     "version": "Print the versions of llmctl and of the controller",
     "wait": "Wait for a condition, a field, a creation or a deletion",
     "why": "Say why a deployment or a replica is as it is",
@@ -52,7 +54,6 @@ LATER_COMMANDS = frozenset(
     {
         "batch",
         "edit",
-        "key",
         "patch",
     }
 )

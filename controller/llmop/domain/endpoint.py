@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 
+from llmop.domain.client import ClientKey
+
 
 class EndpointState(enum.StrEnum):
     READY = "Ready"
@@ -80,6 +82,7 @@ class EndpointTable:
     version: int
     endpoints: tuple[Endpoint, ...] = ()
     models: tuple[RoutedModel, ...] = ()
+    keys: tuple[ClientKey, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

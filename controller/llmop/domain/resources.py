@@ -12,6 +12,7 @@ REVISION = "Revision"
 SERVING_RUNTIME = "ServingRuntime"
 RESOURCE_PROFILE = "ResourceProfile"
 CLUSTER = "Cluster"
+API_KEY = "APIKey"
 EVENT = "Event"
 
 
@@ -86,6 +87,15 @@ KINDS: Mapping[str, KindInfo] = {
             description="a Slurm cluster, or this machine",
         ),
         KindInfo(
+            name=API_KEY,
+            singular="apikey",
+            plural="apikeys",
+            short_names=("key",),
+            namespaced=True,
+            read_only=False,
+            description="who may call the gateway: models, priority, limits",
+        ),
+        KindInfo(
             name=EVENT,
             singular="event",
             plural="events",
@@ -103,7 +113,6 @@ LATER_KINDS: Mapping[str, tuple[str, ...]] = {
     "Route": ("route", "routes", "rt"),
     "Tribunal": ("tribunal", "tribunals", "tb"),
     "Assistant": ("assistant", "assistants", "as"),
-    "APIKey": ("apikey", "apikeys", "key"),
     "GitSource": ("gitsource", "gitsources", "gs"),
 }
 

@@ -63,17 +63,18 @@ def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitab
     """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
 
-    async def models(_: Request) -> Response:
+    async def models(request: Request) -> Response:
         if worker.fleet.received is None:
             return _refuse(errors.NO_TABLE)
-        listed = [_describe(model) for model in worker.fleet.models.values()]
+        known = worker.fleet.models_for(request.state.key)
+        listed = [_describe(model) for model in known.values()]
         return _json({"object": "list", "data": listed})
 
     async def model(request: Request) -> Response:
         if worker.fleet.received is None:
             return _refuse(errors.NO_TABLE)
         name = request.path_params["name"]
-        found = worker.fleet.models.get(name)
+        found = worker.fleet.models_for(request.state.key).get(name)
         if found is None:
             return _refuse(errors.unknown_model(name))
         if request.url.path.startswith("/models/"):

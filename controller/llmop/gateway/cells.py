@@ -1,5 +1,5 @@
 """How many requests are at each endpoint, over all worker processes of a gateway: one number per worker and endpoint in shared memory. The parent
-has a row too, for the requests that wait for each deployment.
+has a row too, for the requests that wait for each deployment. Behind those numbers lie the accounts of clients' keys (`limiter`).
 
 Each number has a single writer, so nothing has to be locked. When a worker dies its numbers are set to zero by the parent.
 """
@@ -13,6 +13,9 @@ from typing import Final
 SLOTS = 4096  # endpoints; those beyond are chosen by what the worker itself has sent them
 NO_SLOT = -1
 _NUMBER: Final = "i"
+ACCOUNT_NUMBERS: Final = 3  # of each key and worker
+_ACCOUNT_NUMBER: Final = "q"
+_ROW: Final = SLOTS * struct.calcsize(_NUMBER)  # bytes
 
 
 class Cells:
@@ -21,17 +24,20 @@ class Cells:
     def __init__(self, descriptor: int, rows: int) -> None:
         """`descriptor` stays the caller's."""
         self._map = mmap.mmap(descriptor, size_of(rows))
-        self.view = memoryview(self._map).cast(_NUMBER)
+        memory = memoryview(self._map)
+        self.view = memory[: rows * _ROW].cast(_NUMBER)
+        self.accounts = memory[rows * _ROW :].cast(_ACCOUNT_NUMBER)
 
     def total(self, slot: int) -> int:
         return sum(self.view[slot::SLOTS])
 
     def clear(self, worker: int) -> None:
         """The worker is dead: what it had in flight is gone with it."""
-        self.view[worker * SLOTS : (worker + 1) * SLOTS] = memoryview(bytes(size_of(1))).cast(_NUMBER)
+        self.view[worker * SLOTS : (worker + 1) * SLOTS] = memoryview(bytes(_ROW)).cast(_NUMBER)
 
     def close(self) -> None:
         self.view.release()
+        self.accounts.release()
         self._map.close()
 
 
@@ -53,7 +59,7 @@ class Row:
 
 def size_of(rows: int) -> int:
     """In bytes."""
-    return rows * SLOTS * struct.calcsize(_NUMBER)
+    return rows * (_ROW + SLOTS * ACCOUNT_NUMBERS * struct.calcsize(_ACCOUNT_NUMBER))
 
 
 def make(rows: int) -> int:

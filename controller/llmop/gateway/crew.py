@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from llmop.domain.client import Limits
 from llmop.domain.endpoint import DeploymentLoad, EndpointState
 from llmop.domain.errors import NeedsUser
 from llmop.gateway import cells, sums, table
 from llmop.gateway.app import Presence
 from llmop.gateway.desk import SharedDesk, sum_up
 from llmop.gateway.dispatch import Place
+from llmop.gateway.limiter import Board
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import GatewaySettings, to_values
@@ -56,10 +59,12 @@ class Crew:
         sockets: list[socket.socket],
         presence: Presence,
         hurry: asyncio.Event,
+        usage_folder: Path | None,
     ) -> None:
         """The sockets stay the caller's; they stay open while workers come and go, so no waiting client is lost. `hurry` is set when the
-        controller should hear at once of somebody who waits.
+        controller should hear at once of somebody who waits. Workers write down usage in `usage_folder`, if there is one.
         """
+        self._usage_folder = usage_folder
         self._settings = settings
         self._sockets = sockets
         self._presence = presence
@@ -69,6 +74,8 @@ class Crew:
         self._rows = settings.workers + 1
         self._memory = cells.make(self._rows)
         self._cells = cells.Cells(self._memory, self._rows)
+        self._board = Board(self._cells)
+        self._account_slots = cells.Slots()
         self._row = cells.Row(self._cells, settings.workers)
         self._queues: dict[str, int] = {}  # the slot of each deployment
         self._endpoint_slots: list[int] = []
@@ -105,6 +112,7 @@ class Crew:
             "table": content,
             "slots": slots,
             "queues": self._queues,
+            "accounts": self._accounts_of(received, acted_on),
             "number": self._number,
         }
         for member in self._members.values():
@@ -159,6 +167,14 @@ class Crew:
         slot = self._queues.get(deployment, cells.NO_SLOT)
         if slot != cells.NO_SLOT:
             self._row.put(slot, number)
+
+    def _accounts_of(self, received: ReceivedTable, acted_on: int) -> dict[str, int]:
+        """The places of those keys that have limits."""
+        limited = [key.name for key in received.table.keys if key.limits != Limits()]
+        slots = self._account_slots.assign(
+            limited, self._number, acted_on, lambda slot: self._board.in_flight(slot) > 0
+        )
+        return dict(zip(limited, slots, strict=True))
 
     async def settled(self) -> None:
         while any(member.acted_on < self._number for member in self._members.values()):
@@ -234,7 +250,10 @@ class Crew:
             process = _start((far.fileno(), listening.fileno(), self._memory), index, self._rows)
         member = self._members[index] = _Member(process, await Link.over(near), self._loop.time())
         try:
-            first = {"settings": to_values(self._settings)} | self._presence_values()
+            first = {
+                "settings": to_values(self._settings),
+                "usage_folder": str(self._usage_folder or ""),
+            } | self._presence_values()
             member.link.send(first | (self._message or {}))
             if self._stopping:
                 process.send_signal(signal.SIGTERM)
@@ -247,6 +266,7 @@ class Crew:
             del self._members[index]
             self._cells.clear(index)
             self._desk.bury(index)
+            self._board.clear(index)
             if member.told is not None:
                 dead = sums.of_the_dead(member.told)
                 self._past = dead if self._past is None else sums.add(self._past, dead)

@@ -17,11 +17,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from llmop.domain.client import ClientKey
 from llmop.gateway import errors
 from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
+from llmop.gateway.keys import KEYLESS
 from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
@@ -73,8 +75,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._repeatable = False
         self._shape_route: Route
         self._shape_keys = 0
+        self._shape_key: ClientKey
         self._length: int | None = None
         self._route: Route | None = None
+        self._key: ClientKey | None = None
         self._refusal: Refusal | None = None
         self._cold = False
         self._cold_open = False
@@ -98,9 +102,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._last = True
         self._waiting.clear()
         self._held.clear()
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.cancel()
+        if self._exchange is not None:
+            self._exchange.cancel()
+            self._end_exchange()
 
     def data_received(self, data: bytes) -> None:
         if self._last:
@@ -138,7 +142,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self._busy = True
         self._start_exchange(
             Exchange(
-                self._worker, self, self._shape_route, self._last_head, body, keep_alive=True, http11=True
+                self._worker,
+                self,
+                self._shape_route,
+                self._last_head,
+                body,
+                self._shape_key,
+                keep_alive=True,
+                http11=True,
             )
         )
 
@@ -222,7 +233,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refusal = None
         self._phase = _BODY
         self._progress = self._since
-        if not self._keyless and not self._worker.keys.knows(head.key) and self.url != KEYLESS_PATH:
+        self._key = key = KEYLESS if self._keyless else self._worker.keys.find(head.key)
+        if key is None and self.url != KEYLESS_PATH:
             self._refusal = errors.UNAUTHENTICATED
         elif route is not None and self._length is not None and self._length > self._worker.body_limit:
             self._body_too_large()
@@ -289,6 +301,9 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._repeatable = keep_alive and http11 and not head.expects_continue
         self._shape_route = route
+        key = self._key
+        assert key is not None
+        self._shape_key = key
         body, self._body = self._body, b""
         exchange = Exchange(
             self._worker,
@@ -296,6 +311,7 @@ class GatewayProtocol(HttpToolsProtocol):
             route,
             head,
             body if type(body) is bytes else bytes(body),
+            key,
             keep_alive=keep_alive and http11,
             http11=http11,
         )
@@ -320,7 +336,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "scheme": self.scheme or "http",
             "root_path": self.root_path,
             "headers": self.headers,
-            "state": self.app_state.copy(),
+            "state": self.app_state | {"key": self._key},
         }
         self.cycle = None  # type: ignore[assignment]  # else uvicorn would queue it behind a cycle of its own
         super().on_headers_complete()
@@ -341,6 +357,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._exchange = exchange
         exchange.start()
 
+    def _end_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close()
+
     def _start_cold(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._cold_open = cycle.more_body
         super()._start_asgi_task(cycle, app)
@@ -351,7 +372,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.response_done(keep_alive=not self.transport.is_closing())
 
     def response_done(self, keep_alive: bool) -> None:
-        self._exchange = None
+        self._end_exchange()
         self.server_state.total_requests += 1
         if not keep_alive or self._stopping:
             self._close()
@@ -458,7 +479,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def break_off(self, visible: bool) -> None:
-        self._exchange = None
+        self._end_exchange()
         if visible:
             self._close()
         else:

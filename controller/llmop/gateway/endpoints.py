@@ -4,6 +4,7 @@ The only module of the gateway that speaks gRPC. Whatever happens to this line, 
 """
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -15,12 +16,15 @@ from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
 from llmop.domain.endpoint import DeploymentLoad
 from llmop.gateway.app import Presence
+from llmop.gateway.spool import Batch, Spool
 from llmop.gateway.table import ReceivedTable, from_message, to_report
 
 LOG = logging.getLogger(__name__)
 
 REPORT_PERIOD = 1.0
 _REPORT_TIMEOUT = 2.0
+USAGE_PERIOD = 5.0
+_USAGE_TIMEOUT = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _BREATH = 0.02  # between two reports, whatever the hurry
 _OPTIONS = (
@@ -72,6 +76,8 @@ class ControllerLine:
         save: Callable[[ReceivedTable], Awaitable[None]],
         random: Callable[[], float],
         hurry: asyncio.Event,
+        spool: Spool | None,
+        own_tally: str,
     ) -> None:
         self._target = target
         self._name = name
@@ -80,6 +86,8 @@ class ControllerLine:
         self._clock = clock
         self._save = save
         self._random = random
+        self._spool = spool
+        self._own_tally = own_tally
         self._acknowledged = fleet.received.table.version if fleet.received is not None else 0
         self._hurry = hurry
 
@@ -90,6 +98,8 @@ class ControllerLine:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(stub))
                 group.create_task(self._report(stub))
+                if self._spool is not None:
+                    group.create_task(self._report_usage(stub, self._spool))
 
     async def _watch(self, stub: gateway_pb2_grpc.GatewayServiceStub) -> None:
         pause = _FIRST_PAUSE
@@ -113,7 +123,7 @@ class ControllerLine:
     async def _receive(self, message: gateway_pb2.EndpointTable) -> None:
         now = self._clock.now()
         self._presence.connected = True
-        received = from_message(message, now)
+        received = from_message(message, now, self._fleet.received)
         if not self._fleet.apply(received):
             return
         self._presence.confirmed_at = now
@@ -146,3 +156,47 @@ class ControllerLine:
                 self._presence.confirmed_at = self._clock.now()
             if response.period_ms > 0:
                 period = min(REPORT_PERIOD, response.period_ms / 1000)
+
+    async def _report_usage(self, stub: gateway_pb2_grpc.GatewayServiceStub, spool: Spool) -> None:
+        while True:
+            await asyncio.sleep(USAGE_PERIOD)
+            try:
+                await self._hand_over(stub, spool)
+            except OSError as error:
+                LOG.error("what clients used stays in memory for now: %s", error)
+            except grpc.aio.AioRpcError as error:
+                LOG.debug("usage not taken: %s", error.details())
+
+    async def _hand_over(self, stub: gateway_pb2_grpc.GatewayServiceStub, spool: Spool) -> None:
+        """Everything that there is. Raises OSError and AioRpcError; nothing is lost then."""
+        while (batch := await asyncio.to_thread(spool.collect, self._own_tally)) is not None:
+            await stub.ReportUsage(_to_request(self._name, spool.name, batch), timeout=_USAGE_TIMEOUT)
+            spool.arrived(batch.number)
+
+    async def last_words(self) -> None:
+        """What was used before the end; what the controller does not hear now it hears from the next gateway here."""
+        if self._spool is None:
+            return
+        try:
+            async with (
+                asyncio.timeout(_REPORT_TIMEOUT),
+                grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel,
+            ):
+                stub = gateway_pb2_grpc.GatewayServiceStub(channel)  # type: ignore[no-untyped-call]
+                await self._hand_over(stub, self._spool)
+        except (OSError, TimeoutError, grpc.aio.AioRpcError) as error:
+            LOG.info("what was used last is told when a gateway starts here again: %s", error)
+
+
+def _to_request(gateway: str, spool: str, batch: Batch) -> gateway_pb2.ReportUsageRequest:
+    return gateway_pb2.ReportUsageRequest(
+        gateway=gateway,
+        spool=spool,
+        number=batch.number,
+        rows=[
+            gateway_pb2.UsageRow(
+                hour=row.hour, key=row.key, model=row.model, **dataclasses.asdict(row.amount)
+            )
+            for row in batch.rows
+        ],
+    )

@@ -2,8 +2,12 @@
 
 import dataclasses
 import enum
+import math
+from collections.abc import Callable
 
 import orjson
+
+from llmop.domain.client import ClientKey, Limits
 
 
 class Dialect(enum.StrEnum):
@@ -76,7 +80,29 @@ def head_too_large(limit: int) -> Refusal:
 
 
 def unknown_model(name: str) -> Refusal:
-    return Refusal(status=404, code="model_not_found", message=f"the model '{name[:200]}' does not exist")
+    return Refusal(
+        status=404,
+        code="model_not_found",
+        message=f"the model '{name[:200]}' does not exist, or this key may not use it",
+    )
+
+
+_LIMITS: dict[str, tuple[str, Callable[[Limits], int]]] = {
+    "requests": ("requests per minute", lambda of: of.requests_per_minute),
+    "tokens": ("tokens per minute", lambda of: of.tokens_per_minute),
+    "parallel": ("requests at a time", lambda of: of.parallel_requests),
+}
+
+
+def over_limit(key: ClientKey, limit: str, wait: float) -> Refusal:
+    words, read = _LIMITS[limit]
+    return Refusal(
+        status=429,
+        code="rate_limit_exceeded",
+        message=f"the key {key.name} may use {read(key.limits)} {words}: try again in {max(1, math.ceil(wait))} s",
+        retry_after=max(1, math.ceil(wait)),
+        dropped=f"limit_{limit}",
+    )
 
 
 NO_TABLE = Refusal(

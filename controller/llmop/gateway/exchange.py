@@ -5,17 +5,22 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from llmop.domain import client
+from llmop.domain.client import ClientKey
 from llmop.gateway import errors, retry, routing, usage, waiting
 from llmop.gateway.admission import admit
 from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.fleet import ModelRoute, Upstream
 from llmop.gateway.heads import RequestHead, ResponseHead, status_line
-from llmop.gateway.queue import Ticket
+from llmop.gateway.limiter import Exceeded, Reservation
+from llmop.gateway.metrics import REFUSED, SHADOWED
+from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.retry import RETRYABLE_STATUSES, Failure
 from llmop.gateway.routes import Route
 from llmop.gateway.sse import FirstBlock, says_overloaded
 from llmop.gateway.upstream import UpstreamConnection
+from llmop.gateway.usage import Usage
 from llmop.gateway.worker import Worker
 
 LOG = logging.getLogger(__name__)
@@ -24,6 +29,12 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _NOT_QUEUED = b"x-llmop-queue-ms: 0\r\n"
 _LONGEST_ERROR = 64 * 1024
 _REMINDER = 10.0  # seconds after which the same comment is sent again to a client that waits
+_BANDS = {
+    client.Priority.SYSTEM: Priority.SYSTEM,
+    client.Priority.INTERACTIVE: Priority.INTERACTIVE,
+    client.Priority.DEFAULT: Priority.DEFAULT,
+    client.Priority.BULK: Priority.BULK,
+}
 _BODILESS = frozenset((204, 304))
 
 
@@ -70,6 +81,8 @@ class Exchange:
     _chunked = False
     _stream_tail: bytes | None = None
     _meter: usage.Answer | usage.Stream | None = None
+    _reservation: Reservation | None = None
+    _used: Usage | None = None
     # Of those that wait, or have waited
     _ticket: Ticket | None = None
     _waits = False
@@ -87,6 +100,7 @@ class Exchange:
         route: Route,
         head: RequestHead,
         body: bytes,
+        key: ClientKey,
         *,
         keep_alive: bool,
         http11: bool,
@@ -96,6 +110,7 @@ class Exchange:
         self._route = route
         self._head = head
         self._body = body
+        self._key = key
         self._asked = len(body)
         self._keep_alive = keep_alive
         self._http11 = http11
@@ -110,7 +125,7 @@ class Exchange:
     def start(self) -> None:
         worker = self._worker
         admission = (
-            admit(self._route, self._head.model, self._body, worker.fleet.models)
+            admit(self._route, self._head.model, self._body, worker.fleet.models_for(self._key))
             if worker.fleet.received is not None
             else errors.NO_TABLE
         )
@@ -120,8 +135,20 @@ class Exchange:
             return
         self._body = admission.body
         self._usage_asked = admission.usage_asked
-        self._model = worker.fleet.routes[admission.model]
-        self._started_at = worker.loop.time()
+        model = self._model = worker.fleet.routes[admission.model]
+        now = self._started_at = worker.loop.time()
+        reservation = worker.limiter.reserve(
+            self._key, self._body, model.lengths, now, generates=self._route.generates
+        )
+        if isinstance(reservation, Exceeded):
+            outcome = SHADOWED if reservation.shadow else REFUSED
+            worker.counts.limited[reservation.limit][outcome] += 1
+            worker.accounts.limited(self._key.name, model.model.name)
+            if not reservation.shadow:
+                self._refuse(errors.over_limit(self._key, reservation.limit, reservation.wait))
+                return
+        else:
+            self._reservation = reservation
         worker.budget.earn()
         self._attempt()
 
@@ -285,8 +312,9 @@ class Exchange:
         wishes = head.wishes
         ticket = self._ticket = Ticket(
             worker.desk.number(),
-            owner=worker.keys.owner(head.key),
-            priority=wishes.priority,
+            owner=self._key.name,
+            # A client may let others pass; to go before others is its key's to allow.
+            priority=max(_BANDS[self._key.priority], wishes.priority),
             size=len(self._body) + len(head.forward),
             arrived_at=self._started_at,
             patience=wishes.patience,
@@ -529,7 +557,7 @@ class Exchange:
     def _begin_answer(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         said = head.usage or (usage.read(body) if complete else None)
         if said is not None:
-            self._model.counts.spent(said)
+            self._spent(said)
         else:
             self._meter = usage.Answer()
             self._meter.feed(body)
@@ -564,7 +592,21 @@ class Exchange:
         """Counts what was spent, also on an answer that did not come to its end."""
         meter, self._meter = self._meter, None
         if meter is not None:
-            self._model.counts.spent(meter.usage(self._asked))
+            self._spent(meter.usage(self._asked))
+
+    def _spent(self, used: Usage) -> None:
+        self._used = used
+        self._model.counts.spent(used)
+        self._model.lengths.learn(used.completion)
+
+    def close(self) -> None:
+        """Nothing more is used, however it ended: what was reserved becomes what was used, and that is written down."""
+        used, self._used = self._used, None
+        if used is not None:
+            self._worker.accounts.used(self._key.name, self._model.model.name, used)
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.settle(used.prompt + used.completion if used is not None else 0)
 
     def _copy(self, connection: UpstreamConnection, parts: list[bytes], body: bytes) -> None:
         if not self._chunked:
@@ -575,6 +617,11 @@ class Exchange:
         if complete and self._chunked:
             parts.append(_LAST_CHUNK)
         data = b"".join(parts)
+        if (
+            complete
+        ):  # what a client has got is written down, also where the process is killed in the next moment
+            self._settle()
+            self.close()
         if data:
             self._client.write(data)
         if complete:
@@ -589,8 +636,6 @@ class Exchange:
         self._connection = None
         self._upstream.pool.give_back(connection)
         self._let_go()
-        if self._meter is not None:
-            self._settle()
         self._model.counts.answered(self._route.dialect, self._status)
         self._client.response_done(self._keep_alive)
 
@@ -633,6 +678,8 @@ class Exchange:
             assert self._ticket is not None
             self._stop_waiting()
             self._worker.desk.leave(self._ticket)
+        if self._connection is not None and not self.committed and self._route.generates:
+            self._used = usage.estimate(self._asked, 0)  # it has at least begun to read
         if self._task is not None:
             self._task.cancel()
         if self._timer is not None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from llmop.domain.client import ClientKey
 from llmop.domain.endpoint import Endpoint, EndpointState, QueueBounds, RoutedModel
 from llmop.gateway import routing
 from llmop.gateway.cells import NO_SLOT, Row
+from llmop.gateway.limits import Lengths
 from llmop.gateway.metrics import Counts, ModelCounts
 from llmop.gateway.pool import Closing, Pool
 from llmop.gateway.table import ReceivedTable, replaces
@@ -138,12 +140,15 @@ def _taken(upstream: Upstream) -> Upstream:
 
 
 class ModelRoute:
-    __slots__ = ("counts", "deployment", "model")
+    __slots__ = ("counts", "deployment", "lengths", "model")
 
-    def __init__(self, model: RoutedModel, deployment: Deployment, counts: ModelCounts) -> None:
+    def __init__(
+        self, model: RoutedModel, deployment: Deployment, counts: ModelCounts, lengths: Lengths
+    ) -> None:
         self.model = model
         self.deployment = deployment
         self.counts = counts
+        self.lengths = lengths
 
 
 class Fleet:
@@ -161,6 +166,24 @@ class Fleet:
         self.routes: dict[str, ModelRoute] = {}
         self.deployments: dict[str, Deployment] = {}
         self._waiters: dict[str, Waiters] = {}
+        self.followers: list[
+            Callable[[ReceivedTable], None]
+        ] = []  # told of every table that comes into force
+        self._views: dict[tuple[str, ...], dict[str, RoutedModel]] = {}
+        self._known_lengths: dict[str, Lengths] = {}
+
+    def models_for(self, key: ClientKey) -> dict[str, RoutedModel]:
+        """Those that exist for a client: a key that names models knows no others."""
+        if not key.models:
+            return self.models
+        view = self._views.get(key.models)
+        if view is None:
+            view = {name: self.models[name] for name in key.models if name in self.models}
+            self._views[key.models] = view
+        return view
+
+    def _lengths(self, model: str) -> Lengths:
+        return self._known_lengths.get(model) or Lengths()
 
     def apply(
         self, received: ReceivedTable, slots: Sequence[int] = (), queues: Mapping[str, int] | None = None
@@ -202,9 +225,15 @@ class Fleet:
         self._waiters = {name: one for name, one in self._waiters.items() if name in deployments}
         self.models = {model.name: model for model in received.table.models}
         self.routes = {
-            name: ModelRoute(model, deployments[model.deployment], self._counts.models[name])
+            name: ModelRoute(
+                model, deployments[model.deployment], self._counts.models[name], self._lengths(name)
+            )
             for name, model in self.models.items()
         }
+        self._known_lengths = {name: route.lengths for name, route in self.routes.items()}
+        self._views.clear()
+        for follow in self.followers:
+            follow(received)
         return True
 
     def waiters(self, deployment: str) -> Waiters:

@@ -1,23 +1,24 @@
-"""Keys of the gateway's clients. The file holds their hashes, one `<name> sha256:<hex>` per line.
-
-A key is 256 random bits, so a fast hash gives nothing away to whoever reads the file.
+"""Keys of the gateway's clients: APIKeys, which come from the controller, and those of a file on this machine. The file holds hashes, one
+`<name> sha256:<hex>` per line; such a key may do everything.
 """
 
 import fcntl
-import hashlib
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from llmop.clock import Clock, SystemClock
+from llmop.domain.client import KEY_PREFIX, ClientKey, digest
 from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway.table_file import write_private
 
-PREFIX = "llmop-"
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 _LINE = re.compile(r"(?P<name>\S+) sha256:(?P<digest>[0-9a-f]{64})")
+
+# Who comes through the door that asks for no key.
+KEYLESS = ClientKey(name="", digest="")
 
 Signature = tuple[int, int, int]
 
@@ -33,15 +34,15 @@ def create(file: Path, name: str, clock: Clock | None = None) -> str:
             "InvalidKeyName",
             f'key name "{name}": use 1 to 63 of A-Z a-z 0-9 . _ @ -, the first a letter or digit',
         )
-    secret = PREFIX + (clock or SystemClock()).secret()
+    secret = KEY_PREFIX + (clock or SystemClock()).secret()
     lock = os.open(file.with_name(f".{file.name}.lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = dict(load(file)) if file.exists() else {}
         if name in keys.values():
             raise AlreadyExists("key", name)
-        keys[_digest(secret.encode())] = name
-        text = "".join(f"{owner} sha256:{digest.hex()}\n" for digest, owner in keys.items())
+        keys[digest(secret.encode())] = name
+        text = "".join(f"{owner} sha256:{found.hex()}\n" for found, owner in keys.items())
         write_private(file, text.encode())
     finally:
         os.close(lock)
@@ -66,45 +67,70 @@ def load(file: Path) -> Mapping[bytes, str]:
     return keys
 
 
-def _digest(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
-
-
 class KeyRing:
-    """The keys in force; `version` rises whenever they may have changed.
+    """The keys in force: those of the file, and those that the controller grants. `version` rises whenever they may have changed.
 
-    A file that does not exist yet holds none; a broken one never takes away those that were read.
+    A file that does not exist yet holds none; a broken one never takes away those that were read. Where both have a key, what the
+    controller says of it counts.
     """
 
-    def __init__(self, file: Path) -> None:
-        """Raises NeedsUser."""
+    def __init__(self, file: Path, now: float) -> None:
+        """Here and below `now` is epoch seconds. Raises NeedsUser."""
         self._file = file
         self._signature: Signature | None = None
         self.version = 0
-        self._keys: Mapping[bytes, str] = {}
-        self.reload()
+        self._of_file: Mapping[bytes, str] = {}
+        self._granted: tuple[ClientKey, ...] = ()
+        self._keys: dict[bytes, ClientKey] = {}
+        self._next_end = math.inf
+        self.refresh(now)
 
-    def reload(self) -> None:
-        """Reads the file if it has changed. Raises NeedsUser; the keys stay what they were then."""
+    def grant(self, keys: tuple[ClientKey, ...], now: float) -> None:
+        """Instead of those that were granted before."""
+        if keys != self._granted:
+            self._granted = keys
+            self._compose(now)
+
+    def refresh(self, now: float) -> None:
+        """Reads the file if it has changed, and drops what has expired. Raises NeedsUser; the keys of the file stay what they were then."""
+        try:
+            if self._read():
+                self._compose(now)
+        finally:
+            if now >= self._next_end:
+                self._compose(now)
+
+    def _read(self) -> bool:
         try:
             status = self._file.stat()
             signature = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if signature != self._signature:
-                self._signature = signature
-                self.version += 1
-                self._keys = load(self._file)
+            if signature == self._signature:
+                return False
+            self._signature = signature
+            self._of_file = load(self._file)
         except FileNotFoundError:
-            if self._signature is not None:
-                self.version += 1
+            if self._signature is None:
+                return False
             self._signature = None
-            self._keys = {}
+            self._of_file = {}
+        return True
 
-    def knows(self, secret: bytes | None) -> bool:
-        return secret is not None and _digest(secret) in self._keys
+    def _compose(self, now: float) -> None:
+        keys = {found: ClientKey(name=name, digest=found.hex()) for found, name in self._of_file.items()}
+        self._next_end = math.inf
+        for key in self._granted:
+            found = bytes.fromhex(key.digest)
+            if key.expires_at is None or now < key.expires_at:
+                keys[found] = key
+                self._next_end = min(self._next_end, key.expires_at or math.inf)
+            else:
+                keys.pop(found, None)
+        self._keys = keys
+        self.version += 1
 
-    def owner(self, secret: bytes | None) -> str:
-        """Whose key it is; "" for none."""
-        return "" if secret is None else self._keys.get(_digest(secret), "")
+    def find(self, secret: bytes | None) -> ClientKey | None:
+        """By its hash, so that how long it takes says nothing about the keys that there are."""
+        return None if secret is None else self._keys.get(digest(secret))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -7,7 +7,7 @@ import logging
 import random
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import uvloop
 
@@ -19,9 +19,11 @@ from llmop.gateway.desk import OwnDesk
 from llmop.gateway.endpoints import ControllerLine, Tables
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
+from llmop.gateway.limiter import Limiter
 from llmop.gateway.listener import listen, name_of
 from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import GatewaySettings, SocketPath, TcpAddress, check
+from llmop.gateway.spool import Spool
 from llmop.gateway.table import ReceivedTable
 from llmop.gateway.table_file import TableFile
 
@@ -65,8 +67,11 @@ async def run(
     clock = clock or SystemClock()
     serving.raise_file_limit()
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not len(KeyRing(settings.keys_file)) and isinstance(address, TcpAddress):
-        LOG.warning("no key in %s: every request will be refused until one is made", settings.keys_file)
+    if not len(KeyRing(settings.keys_file, clock.now())) and isinstance(address, TcpAddress):
+        LOG.warning(
+            "no key in %s: every request will be refused until one is made there or granted by the controller",
+            settings.keys_file,
+        )
     sockets = listen(address, settings.workers)
     name = name_of(address, sockets[0], tls=settings.tls_cert is not None)
     try:
@@ -91,22 +96,25 @@ async def _run_alone(
     loop, hurry, numbers, presence = asyncio.get_running_loop(), asyncio.Event(), Counts(), Presence()
     fleet = Fleet(numbers, loop)
     desk = OwnDesk(numbers, fleet, loop, hurry)
-    worker = serving.make_worker(settings, clock, numbers, fleet, desk)
-    line = _line(settings, desk, presence, clock, hurry)
+    spool = _spool(settings, clock)
+    usage_folder = spool.folder if spool is not None else None
+    worker = serving.make_worker(settings, clock, numbers, fleet, desk, usage_folder, Limiter())
+    line = _line(settings, desk, presence, clock, hurry, spool, worker.accounts.name)
 
     async def counts() -> Counts:
         return numbers
 
-    await serving.take_requests(
-        worker,
-        settings,
-        sockets[0],
-        presence=presence,
-        everybody=counts,
-        beside=line.run,
-        stop=stop,
-        ready=ready,
-    )
+    async with _accounting(line, spool):
+        await serving.take_requests(
+            worker,
+            settings,
+            sockets[0],
+            presence=presence,
+            everybody=counts,
+            beside=line.run,
+            stop=stop,
+            ready=ready,
+        )
 
 
 async def _run_crew(
@@ -117,20 +125,56 @@ async def _run_crew(
     ready: Callable[[], None],
 ) -> None:
     presence, hurry = Presence(), asyncio.Event()
-    crew = Crew(settings, sockets, presence, hurry)
-    line = _line(settings, crew, presence, clock, hurry)
-    await crew.run(beside=line.run, stop=stop, ready=ready)
+    spool = _spool(settings, clock)
+    crew = Crew(settings, sockets, presence, hurry, spool.folder if spool is not None else None)
+    line = _line(settings, crew, presence, clock, hurry, spool, "")
+    async with _accounting(line, spool):
+        await crew.run(beside=line.run, stop=stop, ready=ready)
+
+
+def _spool(settings: GatewaySettings, clock: Clock) -> Spool | None:
+    try:
+        return Spool(settings.state_dir, clock)
+    except (ValueError, OSError) as error:
+        LOG.error("what clients use is not written down: %s", error)
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _accounting(line: ControllerLine, spool: Spool | None) -> AsyncIterator[None]:
+    """At the end the controller is told what was used last."""
+    try:
+        yield
+        await line.last_words()
+    finally:
+        if spool is not None:
+            spool.close()
 
 
 def _line(
-    settings: GatewaySettings, tables: Tables, presence: Presence, clock: Clock, hurry: asyncio.Event
+    settings: GatewaySettings,
+    tables: Tables,
+    presence: Presence,
+    clock: Clock,
+    hurry: asyncio.Event,
+    spool: Spool | None,
+    own_tally: str,
 ) -> ControllerLine:
     """With the last good table already in force."""
     file = TableFile(settings.state_dir)
     _load_table(file, tables)
     save = functools.partial(_save_table, file)
     return ControllerLine(
-        settings.controller, settings.name, tables, presence, clock, save, random.random, hurry
+        settings.controller,
+        settings.name,
+        tables,
+        presence,
+        clock,
+        save,
+        random.random,
+        hurry,
+        spool,
+        own_tally,
     )
 
 

@@ -31,6 +31,8 @@ REFUSALS = ("malformed", "head_too_large", "body_too_large", "slow_head", "slow_
 REPORTED, ESTIMATED = "reported", "estimated"
 TOKENS = ("prompt", "completion")
 WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+LIMITS = ("requests", "tokens", "parallel")
+REFUSED, SHADOWED = "refused", "shadow"
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -105,6 +107,7 @@ class Counts:
         self.models: dict[str, ModelCounts] = {UNKNOWN_MODEL: ModelCounts()}
         self.unknown = self.models[UNKNOWN_MODEL]
         self.refused: dict[str, int] = dict.fromkeys(REFUSALS, 0)
+        self.limited: dict[str, dict[str, int]] = {limit: {REFUSED: 0, SHADOWED: 0} for limit in LIMITS}
         self.connections = 0
         self.restarts = 0  # of worker processes
 
@@ -178,7 +181,15 @@ class CountsCollector(Collector):
         )
         for reason, number in self._counts.refused.items():
             refused.add_metric((reason,), number)
-        yield from (requests, in_flight, refused)
+        limited = CounterMetricFamily(
+            "llmop_gateway_limited",
+            "Requests beyond the limits of their keys; those of keys in shadow mode were answered nevertheless.",
+            labels=("limit", "outcome"),
+        )
+        for limit, outcomes in self._counts.limited.items():
+            for outcome, number in outcomes.items():
+                limited.add_metric((limit, outcome), number)
+        yield from (requests, in_flight, refused, limited)
 
     def _tokens(self) -> Metric:
         tokens = CounterMetricFamily(

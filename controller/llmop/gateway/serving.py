@@ -10,6 +10,7 @@ import random
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,8 +23,11 @@ from llmop.gateway.desk import Desk
 from llmop.gateway.downstream import GatewayProtocol
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
+from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import GatewaySettings
+from llmop.gateway.table import ReceivedTable
+from llmop.gateway.tally import Accounts
 from llmop.gateway.worker import Worker
 
 LOG = logging.getLogger(__name__)
@@ -66,16 +70,33 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def make_worker(settings: GatewaySettings, clock: Clock, counts: Counts, fleet: Fleet, desk: Desk) -> Worker:
-    """In a running loop. Raises NeedsUser for a keys file that cannot be used."""
+def make_worker(
+    settings: GatewaySettings,
+    clock: Clock,
+    counts: Counts,
+    fleet: Fleet,
+    desk: Desk,
+    usage_folder: Path | None,
+    limiter: Limiter,
+) -> Worker:
+    """In a running loop. Usage is written down in `usage_folder`, if there is one. Raises NeedsUser for a keys file that cannot be used."""
     loop = asyncio.get_running_loop()
+    keys = KeyRing(settings.keys_file, clock.now())
+
+    def grant(received: ReceivedTable) -> None:
+        keys.grant(received.table.keys, clock.now())
+        limiter.grant(received.table.keys, loop.time())
+
+    fleet.followers.append(grant)
     return Worker(
         loop=loop,
         clock=clock,
         random=random.random,
         fleet=fleet,
         desk=desk,
-        keys=KeyRing(settings.keys_file),
+        keys=keys,
+        limiter=limiter,
+        accounts=Accounts.begin(usage_folder, clock.suffix(12)),
         counts=counts,
         timeouts=settings.timeouts,
         body_limit=settings.body_limit,
@@ -147,8 +168,9 @@ async def _sweep(worker: Worker) -> None:
         now = worker.loop.time()
         for connection in list(worker.connections):
             connection.sweep(now)
+        worker.limiter.keep_up(now)
         worker.fleet.close_old_connections(now - worker.timeouts.upstream_idle)
         try:
-            worker.keys.reload()
+            worker.keys.refresh(worker.clock.now())
         except (NeedsUser, OSError) as error:
             LOG.error("keys stay as they were: %s", error)

@@ -19,6 +19,7 @@ def tell(counts: Counts) -> Told:
             for name, model in counts.models.items()
         },
         "refused": counts.refused,
+        "limited": counts.limited,
         "connections": counts.connections,
         "restarts": counts.restarts,
     }
@@ -55,6 +56,7 @@ def hear(told: Told) -> Counts:
         model.failures = {Failure(failure): number for failure, number in model.failures.items()}
         counts.models[name] = model
     counts.refused = told["refused"]
+    counts.limited = told["limited"]
     counts.connections = told["connections"]
     counts.restarts = told["restarts"]
     return counts

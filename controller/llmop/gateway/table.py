@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from llmop.api.v1 import gateway_pb2
+from llmop.domain.client import ClientKey, Limits, Priority
 from llmop.domain.endpoint import (
     DeploymentLoad,
     Endpoint,
@@ -40,8 +41,19 @@ _STAGES = {
 }
 
 
-def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTable:
-    """A state that this version does not know counts as draining: nothing new goes there."""
+_PRIORITIES = {
+    gateway_pb2.ClientKey.PRIORITY_SYSTEM: Priority.SYSTEM,
+    gateway_pb2.ClientKey.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    gateway_pb2.ClientKey.PRIORITY_BULK: Priority.BULK,
+}
+
+
+def from_message(
+    message: gateway_pb2.EndpointTable, now: float, before: ReceivedTable | None
+) -> ReceivedTable:
+    """A state that this version does not know counts as draining: nothing new goes there. A message without keys leaves those that there
+    were `before`.
+    """
     return ReceivedTable(
         installation=message.installation,
         received_at=now,
@@ -83,6 +95,9 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                 )
                 for model in message.models
             ),
+            keys=tuple(_key(each) for each in message.keys.keys)
+            if message.HasField("keys") or before is None
+            else before.table.keys,
         ),
     )
 
@@ -101,6 +116,22 @@ def to_report(gateway: str, version: int, loads: Sequence[DeploymentLoad]) -> ga
             )
             for load in loads
         ],
+    )
+
+
+def _key(message: gateway_pb2.ClientKey) -> ClientKey:
+    return ClientKey(
+        name=message.name,
+        digest=message.digest.hex(),
+        models=tuple(message.models),
+        priority=_PRIORITIES.get(message.priority, Priority.DEFAULT),
+        limits=Limits(
+            requests_per_minute=message.requests_per_minute,
+            tokens_per_minute=message.tokens_per_minute,
+            parallel_requests=message.parallel_requests,
+        ),
+        shadow=message.shadow,
+        expires_at=float(message.expires_at) or None,
     )
 
 
@@ -126,6 +157,19 @@ def from_json(text: bytes) -> ReceivedTable:
                     for endpoint in table["endpoints"]
                 ),
                 models=tuple(_model(model) for model in table["models"]),
+                keys=tuple(
+                    ClientKey(
+                        **(
+                            key
+                            | {
+                                "models": tuple(key["models"]),
+                                "priority": Priority(key["priority"]),
+                                "limits": Limits(**key["limits"]),
+                            }
+                        )
+                    )
+                    for key in table["keys"]
+                ),
             ),
         )
     except (KeyError, TypeError, AttributeError) as error:

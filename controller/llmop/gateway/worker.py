@@ -9,9 +9,11 @@ from llmop.clock import Clock
 from llmop.gateway.desk import Desk
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
+from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
 from llmop.gateway.retry import Budget
 from llmop.gateway.settings import Timeouts
+from llmop.gateway.tally import Accounts
 
 
 class Swept(Protocol):
@@ -35,6 +37,8 @@ class Worker:
     fleet: Fleet
     desk: Desk
     keys: KeyRing
+    limiter: Limiter
+    accounts: Accounts
     counts: Counts
     timeouts: Timeouts
     body_limit: int

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from llmop.gateway.app import Presence
 from llmop.gateway.cells import Cells, Row
 from llmop.gateway.desk import ParentsDesk
 from llmop.gateway.fleet import Fleet
+from llmop.gateway.limiter import Board, Limiter
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
 from llmop.gateway.settings import from_values
@@ -93,6 +95,7 @@ class ParentLine:
             asked.set_result(message["counts"])
         self._desk.take(message)
         if "table" in message:
+            self._worker.limiter.slots = message["accounts"]
             received = table.from_json(orjson.dumps(message["table"]))
             self._worker.fleet.apply(received, message["slots"], message["queues"])
             await self._worker.fleet.settled()
@@ -117,7 +120,9 @@ async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells,
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ask_to_end)
     counts, presence, desk = Counts(), Presence(), ParentsDesk(link)
     fleet = Fleet(counts, asyncio.get_running_loop(), Row(cells, index))
-    worker = serving.make_worker(settings, SystemClock(), counts, fleet, desk)
+    usage_folder = Path(first["usage_folder"]) if first["usage_folder"] else None
+    limiter = Limiter(Board(cells), index)
+    worker = serving.make_worker(settings, SystemClock(), counts, fleet, desk, usage_folder, limiter)
     line = ParentLine(link, worker, desk, presence, stop)
     await line.take(first)
     with contextlib.suppress(asyncio.CancelledError):

@@ -6,12 +6,14 @@ Objects that were stored by an older version get the defaults of fields that it 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmop.domain import client as clients
 from llmop.domain import deployment as deployments
-from llmop.domain import endpoint, resources, scaling, staging
+from llmop.domain import endpoint, resources, scaling, staging, times
 from llmop.domain import profile as profiles
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.manifest import quantity
+from llmop.manifest.schema_v1alpha1.apikey import APIKeySpec
 from llmop.manifest.schema_v1alpha1.cluster import ClusterSpec
 from llmop.manifest.schema_v1alpha1.deployment import (
     ModelDeploymentSpec,
@@ -272,6 +274,27 @@ def site(resource: resources.Resource) -> sites.Site:
         poll_max_s=quantity.seconds(spec.poll_interval.max),
         orphan_policy=sites.OrphanPolicy(spec.orphan_policy),
         orphan_grace_s=quantity.seconds(spec.orphan_grace_period),
+    )
+
+
+def client_key(resource: resources.Resource) -> clients.ClientKey:
+    """The APIKey that `resource` stores."""
+    spec = APIKeySpec.model_validate(resource.spec)
+    limits = spec.limits
+    return clients.ClientKey(
+        name=f"{resource.namespace}/{resource.name}",
+        digest=spec.key_hash.removeprefix("sha256:"),
+        models=tuple(spec.models or ()),
+        priority=clients.Priority(spec.priority),
+        limits=clients.Limits(
+            requests_per_minute=limits.requests_per_minute or 0,
+            tokens_per_minute=limits.tokens_per_minute or 0,
+            parallel_requests=limits.parallel_requests or 0,
+        )
+        if limits is not None
+        else clients.Limits(),
+        shadow=spec.shadow,
+        expires_at=times.from_rfc3339(spec.expires_at) if spec.expires_at else None,
     )
 
 

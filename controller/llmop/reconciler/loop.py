@@ -17,6 +17,7 @@ from llmop.planner import compute, values
 from llmop.reconciler import (
     artifacts,
     cancel,
+    clients,
     execute,
     exits,
     gather,
@@ -139,7 +140,7 @@ class Reconciler:
             self.queue.add(queue.Key(kind=kind, namespace=namespace, name=name), queue.URGENT)
         elif kind == resources.REPLICA:
             self.heard(namespace, name)
-        else:
+        elif kind != resources.API_KEY:  # those take effect as soon as the change is seen
             self._enqueue_all(queue.NORMAL)
 
     def heard(self, namespace: str, name: str) -> None:
@@ -303,6 +304,8 @@ class Reconciler:
     async def _catch_up(self, looking_at: queue.Key | None) -> None:
         """Enqueues all but the key that is about to be looked at anyway."""
         refreshed = await self._mirror.refresh()
+        if refreshed.clients:
+            self.book.grant(clients.keys(self._mirror.all(resources.API_KEY)))
         self.book.expect(
             f"{each.namespace}/{each.name}" for each in self._mirror.all(resources.MODEL_DEPLOYMENT)
         )

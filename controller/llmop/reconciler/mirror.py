@@ -21,15 +21,19 @@ _MIRRORED = (
     resources.SERVING_RUNTIME,
     resources.RESOURCE_PROFILE,
     resources.CLUSTER,
+    resources.API_KEY,
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Refreshed:
-    """The keys that a change concerns; `everything` when the references of all deployments may have changed."""
+    """The keys that a change concerns; `everything` when the references of all deployments may have changed, `clients` when the keys of
+    the gateways' clients have.
+    """
 
     keys: frozenset[queue.Key]
     everything: bool = False
+    clients: bool = False
 
 
 class Mirror:
@@ -105,7 +109,7 @@ class Mirror:
         self.revision = min(listing.revision for listing in listings)
         self._is_doubtful = False
         refreshed = _concerned(self._objects.values())
-        return dataclasses.replace(refreshed, everything=True)
+        return dataclasses.replace(refreshed, everything=True, clients=True)
 
     def _apply(self, change: interface.Change) -> None:
         resource = change.resource
@@ -172,7 +176,7 @@ def _model(resource: resources.Resource) -> str:
 
 def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
     keys: set[queue.Key] = set()
-    everything = False
+    everything = clients = False
     for resource in touched:
         if resource.kind == resources.MODEL_DEPLOYMENT:
             keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
@@ -183,6 +187,8 @@ def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
         elif resource.kind == resources.CLUSTER:
             keys.add(queue.Key(kind=resource.kind, namespace="", name=resource.name))
             everything = True
+        elif resource.kind == resources.API_KEY:
+            clients = True
         else:
             everything = True
-    return Refreshed(keys=frozenset(keys), everything=everything)
+    return Refreshed(keys=frozenset(keys), everything=everything, clients=clients)

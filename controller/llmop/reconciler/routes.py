@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from llmop.domain import endpoint
+from llmop.domain import client, endpoint
 
 GATEWAY_LIVE_S = 3.0  # gateways report every second
 
@@ -33,6 +33,7 @@ class EndpointBook:
         self._on_acknowledged = on_acknowledged
         self._endpoints: dict[str, tuple[endpoint.Endpoint, ...]] = {}
         self._models: dict[str, endpoint.RoutedModel] = {}
+        self._keys: tuple[client.ClientKey, ...] = ()
         # By uid: (version since which no gateway should choose it, or all should, deployment)
         self._draining: dict[str, tuple[int, str]] = {}
         self._routed: dict[str, tuple[int, str]] = {}
@@ -80,11 +81,21 @@ class EndpointBook:
         else:
             self._publish()
 
+    def grant(self, keys: tuple[client.ClientKey, ...]) -> None:
+        """The keys with which gateways let clients in, from now on."""
+        if keys == self._keys:
+            return
+        self._keys = keys
+        if self._table.version:
+            self._publish()
+
     def _publish(self) -> None:
         self._version += 1
         endpoints = tuple(each for _, group in sorted(self._endpoints.items()) for each in group)
         models = tuple(model for _, model in sorted(self._models.items()))
-        self._table = endpoint.EndpointTable(version=self._version, endpoints=endpoints, models=models)
+        self._table = endpoint.EndpointTable(
+            version=self._version, endpoints=endpoints, models=models, keys=self._keys
+        )
         draining = {
             each.uid: each.deployment for each in endpoints if each.state is endpoint.EndpointState.DRAINING
         }

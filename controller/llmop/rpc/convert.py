@@ -1,8 +1,9 @@
 """Domain values -> messages: lossless, but for `owned_fields`, which never leave the controller.
 
-What comes in are manifests, and those go through `manifest`.
+What comes in are manifests, and those go through `manifest`; the usage that gateways report is the exception.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 
 from llmop.api.v1 import gateway_pb2, resources_pb2, rollout_pb2
-from llmop.domain import endpoint, resources, scaling
+from llmop.domain import client, endpoint, resources, scaling, usage
 from llmop.planner import autoscale
 
 
@@ -64,7 +65,37 @@ _STAGES = {
 }
 
 
-def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.EndpointTable:
+_PRIORITIES = {
+    client.Priority.SYSTEM: gateway_pb2.ClientKey.PRIORITY_SYSTEM,
+    client.Priority.INTERACTIVE: gateway_pb2.ClientKey.PRIORITY_INTERACTIVE,
+    client.Priority.DEFAULT: gateway_pb2.ClientKey.PRIORITY_DEFAULT,
+    client.Priority.BULK: gateway_pb2.ClientKey.PRIORITY_BULK,
+}
+
+
+def to_keys(keys: Iterable[client.ClientKey]) -> gateway_pb2.ClientKeys:
+    return gateway_pb2.ClientKeys(
+        keys=[
+            gateway_pb2.ClientKey(
+                name=each.name,
+                digest=bytes.fromhex(each.digest),
+                models=each.models,
+                priority=_PRIORITIES[each.priority],
+                expires_at=int(each.expires_at or 0),
+                requests_per_minute=each.limits.requests_per_minute,
+                tokens_per_minute=each.limits.tokens_per_minute,
+                parallel_requests=each.limits.parallel_requests,
+                shadow=each.shadow,
+            )
+            for each in keys
+        ]
+    )
+
+
+def to_table(
+    table: endpoint.EndpointTable, installation: str, *, with_keys: bool
+) -> gateway_pb2.EndpointTable:
+    """Without its keys where the reader has them."""
     return gateway_pb2.EndpointTable(
         version=table.version,
         installation=installation,
@@ -104,6 +135,7 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
             )
             for each in table.models
         ],
+        keys=to_keys(table.keys) if with_keys else None,
     )
 
 
@@ -143,3 +175,22 @@ def to_scaling(decision: autoscale.Decision) -> rollout_pb2.Scaling:
         coming=decision.fleet.on_the_way,
         lead_s=decision.fleet.lead_s,
     )
+
+
+def usage_row(message: gateway_pb2.UsageRow) -> usage.UsageRow:
+    return usage.UsageRow(
+        hour=message.hour,
+        key=message.key,
+        model=message.model,
+        amount=usage.Amount(
+            requests=message.requests,
+            prompt_tokens=message.prompt_tokens,
+            completion_tokens=message.completion_tokens,
+            estimated=message.estimated,
+            limited=message.limited,
+        ),
+    )
+
+
+def to_usage_row(row: usage.UsageRow) -> gateway_pb2.UsageRow:
+    return gateway_pb2.UsageRow(hour=row.hour, key=row.key, model=row.model, **dataclasses.asdict(row.amount))

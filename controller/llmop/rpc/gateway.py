@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
+from llmop.domain.client import ClientKey
 from llmop.rpc import convert
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.errors import BadRequest
@@ -25,11 +26,12 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         _require_name(request.gateway)
         installation = await self._store.installation()
         version = 0
+        keys: tuple[ClientKey, ...] | None = None
         while True:
             # The first table comes once it is complete: until then gateways stay with the one they have.
             table = await self._source.changed(version)
-            yield convert.to_table(table, installation)
-            version = table.version
+            yield convert.to_table(table, installation, with_keys=table.keys != keys)
+            version, keys = table.version, table.keys
 
     async def Report(  # noqa: N802  # named by the proto
         self, request: gateway_pb2.ReportRequest, context: Any
@@ -38,6 +40,17 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         self._source.acknowledge(request.gateway, request.table_version)
         self._loads.report(request.gateway, convert.from_loads(request.loads))
         return gateway_pb2.ReportResponse(period_ms=REPORT_PERIOD_MS)
+
+    async def ReportUsage(  # noqa: N802  # named by the proto
+        self, request: gateway_pb2.ReportUsageRequest, context: Any
+    ) -> gateway_pb2.ReportUsageResponse:
+        _require_name(request.gateway)
+        if not request.spool or request.number < 1:
+            raise BadRequest("spool, number: must name a batch, the first of which is 1")
+        await self._store.add_usage(
+            request.spool, request.number, [convert.usage_row(each) for each in request.rows]
+        )
+        return gateway_pb2.ReportUsageResponse()
 
 
 def _require_name(gateway: str) -> None:

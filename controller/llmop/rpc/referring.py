@@ -1,8 +1,11 @@
-"""What deployments may refer to, as values of the domain. Read once and kept: every apply asks for it, and it hardly ever changes."""
+"""What an object may not contradict in others.
+
+What deployments refer to is kept as values of the domain: every apply asks for it, and it hardly ever changes.
+"""
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmop.domain import resources
@@ -27,7 +30,7 @@ class _Known:
 
 
 class References:
-    """Checks deployments against runtimes, profiles and clusters."""
+    """Checks deployments against runtimes, profiles and clusters, and keys against each other."""
 
     def __init__(self, store: interface.Store) -> None:
         self._store = store
@@ -37,11 +40,13 @@ class References:
     async def check(
         self, resource: resources.Resource, *, will_write: bool
     ) -> tuple[interface.Unchanged, ...]:
-        """Raises Invalid when a deployment names what does not exist or does not fit.
+        """Raises Invalid when a deployment names what does not exist or does not fit, and when two objects claim the same key.
 
         With `will_write` the answer may rest on what was read for an earlier one; what is returned has to be committed together with
         `resource`, and fails where that is not the case any more (`forget`, and check again).
         """
+        if resource.kind == resources.API_KEY:
+            return (await self._check_key(resource),)
         if resource.kind != resources.MODEL_DEPLOYMENT:
             return ()
         deployment = convert.deployment(resource)
@@ -60,6 +65,19 @@ class References:
         """Something has changed: the next check reads everything again."""
         self._known = None
 
+    async def _check_key(self, resource: resources.Resource) -> interface.Unchanged:
+        keys = (await self._store.list(resources.API_KEY)).items
+        for other in keys:
+            if other.spec.get("keyHash") == resource.spec["keyHash"] and other.uid != resource.uid:
+                holder = f"{other.namespace}/{other.name}"
+                problem = Violation(
+                    path="spec.keyHash",
+                    reason="InvalidValue",
+                    message=f"is the hash of the APIKey {holder} already; make a key of its own with llmctl key create",
+                )
+                raise Invalid(resource.kind, resource.name, (problem,))
+        return interface.Unchanged(kinds={resources.API_KEY: _extent(keys)})
+
     async def _read(self) -> _Known:
         listings = await asyncio.gather(*(self._store.list(kind) for kind in _KINDS))
         before = self._converted
@@ -75,10 +93,10 @@ class References:
                 kind: {each.name: self._converted[each.uid, each.resource_version] for each in items}
                 for kind, items in found
             },
-            guard=interface.Unchanged(
-                kinds={
-                    kind: (len(items), max((each.resource_version for each in items), default=0))
-                    for kind, items in found
-                }
-            ),
+            guard=interface.Unchanged(kinds={kind: _extent(items) for kind, items in found}),
         )
+
+
+def _extent(items: Sequence[resources.Resource]) -> tuple[int, int]:
+    """How many, and the newest version: any change of them changes one of the two."""
+    return (len(items), max((each.resource_version for each in items), default=0))

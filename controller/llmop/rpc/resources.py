@@ -132,6 +132,7 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
             manager=request.field_manager or DEFAULT_MANAGER,
             force=request.force,
             dry_run=request.dry_run,
+            create_only=request.create_only,
         )
         return resources_pb2.ApplyResponse(
             object=convert.to_object(outcome.resource),

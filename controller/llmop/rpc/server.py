@@ -20,6 +20,8 @@ from llmop.api.v1 import (
     resources_pb2_grpc,
     rollout_pb2,
     rollout_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
 )
 from llmop.clock import Clock
 from llmop.domain.errors import NeedsUser
@@ -33,6 +35,7 @@ from llmop.rpc.loads import LoadSink
 from llmop.rpc.logs import LogServicer
 from llmop.rpc.resources import ResourceServicer
 from llmop.rpc.rollout import RolloutServicer
+from llmop.rpc.usage import UsageServicer
 from llmop.rpc.writing import Hint, Writer
 from llmop.store.interface import Store
 
@@ -45,6 +48,7 @@ SERVICES = tuple(
         (gateway_pb2, "GatewayService"),
         (admin_pb2, "AdminService"),
         (artifacts_pb2, "ArtifactService"),
+        (usage_pb2, "UsageService"),
     )
 )
 _OPTIONS = (
@@ -115,6 +119,7 @@ def build(
         (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints, loads)),
         (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
         (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
+        (usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(store)),
     )
     for add, servicer in services:
         add(servicer, server)

@@ -137,6 +137,18 @@ def _cluster_reason(resource: resources.Resource, now: float) -> str:
     return "" if reachable.get("status") == "True" else _text(reachable.get("reason"))
 
 
+def _key_models(resource: resources.Resource, now: float) -> str:
+    return _text(resource.spec.get("models")) or "*"
+
+
+def _key_expires(resource: resources.Resource, now: float) -> str:
+    expires_at = resource.spec.get("expiresAt")
+    if not expires_at:
+        return ""
+    left = times.from_rfc3339(expires_at) - now
+    return times.human(left) if left > 0 else "expired"
+
+
 def _event_last_seen(resource: resources.Resource, now: float) -> str:
     last = resource.spec.get("lastSeenAt")
     return times.human(now - times.from_rfc3339(last)) if last else UNKNOWN
@@ -215,6 +227,18 @@ _TABLES: Mapping[str, Sequence[Column]] = {
         Column(name="REASON", cell=_cluster_reason),
         _AGE,
         Column(name="SHARED-DIR", cell=_at("spec", "sharedDir"), wide=True),
+    ),
+    resources.API_KEY: (
+        _NAME,
+        Column(name="OWNER", cell=_at("spec", "owner")),
+        Column(name="MODELS", cell=_key_models),
+        Column(name="PRIORITY", cell=_at("spec", "priority")),
+        Column(name="EXPIRES", cell=_key_expires),
+        _AGE,
+        Column(name="REQUESTS/MIN", cell=_at("spec", "limits", "requestsPerMinute"), wide=True),
+        Column(name="TOKENS/MIN", cell=_at("spec", "limits", "tokensPerMinute"), wide=True),
+        Column(name="PARALLEL", cell=_at("spec", "limits", "parallelRequests"), wide=True),
+        Column(name="SHADOW", cell=_at("spec", "shadow"), wide=True),
     ),
     resources.EVENT: (
         Column(name="LAST SEEN", cell=_event_last_seen),

@@ -47,13 +47,22 @@ class Writer:
         self._references = referring.References(store)
 
     async def apply(
-        self, manifest: str, *, namespace: str, manager: str, force: bool, dry_run: bool
+        self,
+        manifest: str,
+        *,
+        namespace: str,
+        manager: str,
+        force: bool,
+        dry_run: bool,
+        create_only: bool = False,
     ) -> Outcome:
         """What only the controller sets is ignored, with a warning unless the manifest is what `get` has printed."""
         document, warnings = exported.strip(_document(manifest))
 
         async def attempt() -> Outcome:
             live = await self._live(_key(document, namespace))
+            if create_only and live is not None:
+                raise AlreadyExists(live.kind, live.name)
             applied = merge.apply(live, document, manager=manager, force=force, namespace=namespace)
             resource = applied.resource if live is not None else self._new(applied.resource)
             outcome = Outcome(

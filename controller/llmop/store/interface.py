@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from llmop.domain import replica, resources
+from llmop.domain.usage import UsageBy, UsageRow
 
 
 class ChangeType(enum.StrEnum):
@@ -235,6 +236,24 @@ class Store(Protocol):
         Raises Expired for a reader that is too slow or too old, or has seen what the store has lost since (a failover to a standby
         that was behind). Whoever lists again can go on.
         """
+        ...
+
+    async def add_usage(self, spool: str, number: int, rows: Sequence[UsageRow]) -> bool:
+        """Counts a batch, durably and once: False, and nothing is counted, unless its number is higher than that of every batch of this
+        spool before.
+        """
+        ...
+
+    async def usage(
+        self, by: Sequence[UsageBy], *, since: float, until: float, key: str = "", model: str = ""
+    ) -> tuple[UsageRow, ...]:
+        """Sums over the hours that began at `since` or later and before `until`, ordered by hour, key and model; what is summed over is
+        left out of the rows. `key` and `model` choose, "" = all.
+        """
+        ...
+
+    async def drop_usage(self, before: float) -> None:
+        """Forgets the hours that began before."""
         ...
 
     async def compact(self, *, changes_before: int, tombstones_before: float, events_before: float) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from llmop.domain import errors, resources
-from llmop.store import codec, database, feed, interface, rows, tables, transaction
+from llmop.domain.usage import UsageBy, UsageRow
+from llmop.store import codec, database, feed, interface, rows, tables, transaction, usage
 
 _counter = tables.counter.c
 _NEXT = tables.counter.update().values(revision=_counter.revision + 1)
@@ -140,6 +141,19 @@ class SqlStore:
             _drop_history, changes_before=changes_before, tombstones_before=tombstones_before
         )
         self._feed.forget(await self._database.write(work, durable=False))
+
+    async def add_usage(self, spool: str, number: int, rows: Sequence[UsageRow]) -> bool:
+        work = functools.partial(usage.add, spool=spool, number=number, rows=tuple(rows))
+        return await self._database.write(work, durable=True)
+
+    async def usage(
+        self, by: Sequence[UsageBy], *, since: float, until: float, key: str = "", model: str = ""
+    ) -> tuple[UsageRow, ...]:
+        ask = functools.partial(usage.sums, by=by, since=since, until=until, key=key, model=model)
+        return await self._database.read(ask)
+
+    async def drop_usage(self, before: float) -> None:
+        await self._database.write(functools.partial(usage.drop, before=before), durable=False)
 
     async def close(self) -> None:
         await self._database.close()

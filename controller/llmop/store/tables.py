@@ -79,6 +79,27 @@ ledgers = sa.Table(
     sa.Column("tombstoned_at", sa.Double, index=True),
 )
 
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", _Name, primary_key=True),
+    sa.Column("model", _Name, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("estimated", sa.BigInteger, nullable=False),
+    sa.Column("limited", sa.BigInteger, nullable=False),
+)
+
+# The last batch of each spool that was counted.
+usage_spools = sa.Table(
+    "usage_spools",
+    metadata,
+    sa.Column("spool", _Name, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
 changes = sa.Table(
     "changes",
     metadata,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from llmop.channel import desk
 from llmop.cluster import driver
 from llmop.domain import errors, job, replica, resources
+from llmop.domain.usage import UsageBy, UsageRow
 from llmop.reconciler import loop
 from llmop.store import interface
 
@@ -180,6 +181,17 @@ class TappedStore:
         if await self._leader.gate("after commit", _COMMIT_AFTER) is Blow.LOSE_ANSWER:
             raise errors.Unavailable("the store's answer was lost")
         return committed
+
+    async def add_usage(self, spool: str, number: int, rows: Sequence[UsageRow]) -> bool:
+        return await self._inner.add_usage(spool, number, rows)
+
+    async def usage(
+        self, by: Sequence[UsageBy], *, since: float, until: float, key: str = "", model: str = ""
+    ) -> tuple[UsageRow, ...]:
+        return await self._inner.usage(by, since=since, until=until, key=key, model=model)
+
+    async def drop_usage(self, before: float) -> None:
+        await self._inner.drop_usage(before)
 
     async def take_over(self, holder: str) -> int:
         return await self._inner.take_over(holder)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mappi
 from typing import Generic, TypeVar
 
 from llmop.domain import errors, resources
+from llmop.domain.usage import Amount, UsageBy, UsageRow
 from llmop.store import interface, transaction
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -40,6 +41,8 @@ class MemoryStore:
         self._log: list[interface.Change] = []
         self._tables = _Tables()
         self._news = asyncio.Event()
+        self._usage: dict[tuple[int, str, str], Amount] = {}
+        self._spools: dict[str, int] = {}
 
     async def installation(self) -> str:
         return self._installation
@@ -129,6 +132,35 @@ class MemoryStore:
             self._wake()
 
         return put_back
+
+    async def add_usage(self, spool: str, number: int, rows: Sequence[UsageRow]) -> bool:
+        if self._spools.get(spool, -1) >= number:
+            return False
+        self._spools[spool] = number
+        for row in rows:
+            place = (row.hour, row.key, row.model)
+            self._usage[place] = self._usage.get(place, Amount()) + row.amount
+        return True
+
+    async def usage(
+        self, by: Sequence[UsageBy], *, since: float, until: float, key: str = "", model: str = ""
+    ) -> tuple[UsageRow, ...]:
+        sums: dict[tuple[int, str, str], Amount] = {}
+        for (hour, of_key, of_model), amount in self._usage.items():
+            if since <= hour < until and key in ("", of_key) and model in ("", of_model):
+                place = (
+                    hour if UsageBy.HOUR in by else 0,
+                    of_key if UsageBy.KEY in by else "",
+                    of_model if UsageBy.MODEL in by else "",
+                )
+                sums[place] = sums.get(place, Amount()) + amount
+        return tuple(
+            UsageRow(hour=hour, key=of_key, model=of_model, amount=amount)
+            for (hour, of_key, of_model), amount in sorted(sums.items(), key=lambda each: each[0])
+        )
+
+    async def drop_usage(self, before: float) -> None:
+        self._usage = {place: amount for place, amount in self._usage.items() if place[0] >= before}
 
     async def close(self) -> None:
         """Nothing is held open; the content stays."""

@@ -1,15 +1,17 @@
 """What people see, word for word. The files are in tests/golden/cli; read them to see llmctl at work."""
 
+import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable
 
 from tests.control import manifests
-from tests.integration.cli.conftest import Transcript, World, conditions
+from tests.integration.cli.conftest import NOW, Transcript, World, conditions
 
 from llmop.cli import main
 from llmop.domain import artifact, resources, scaling
+from llmop.domain.usage import Amount, UsageRow
 from llmop.planner import autoscale
 from llmop.store import interface
 
@@ -398,6 +400,59 @@ def test_what_a_later_version_has(transcript: Transcript) -> None:
     transcript.run("get", "md,Tribunal.llmop")
     transcript.run("describe", "route/chat")
     transcript.run("explain", "gitsource.spec")
+
+
+def test_keys(transcript: Transcript) -> None:
+    made = transcript.run("key", "create", "ci", "--model=chat", "--requests-per-minute=60", "--expires=30d")
+    stored = transcript.world.get("APIKey", "ci").spec
+    transcript.run("key", "create", "ci")
+    transcript.run("get", "apikeys")
+    transcript.run("get", "key", "ci", "-o", "yaml")
+    transcript.run("key", "create", "team", "--owner=NLP team", "--priority=Bulk", "--shadow")
+    transcript.run("get", "key", "-o", "wide")
+    file = transcript.world.directory / "key.yaml"
+    transcript.run("key", "create", "later", "--parallel-requests=2", "-o", str(file))
+    transcript.run("key", "create", "later", "-o", str(file))
+    transcript.run("apply", "-f", str(file))
+    again = file.read_text().replace("name: later", "name: twin")
+    transcript.run("apply", "-f", transcript.write("twin.yaml", again))
+    transcript.run("key", "create", "Bad Name", "-o", str(file))
+    transcript.run("key", "create", "late", "--expires=2020-13-01")
+    transcript.run("key", "create", "late", "--expires=-1d")
+    transcript.run("explain", "apikey.spec")
+    transcript.run("delete", "apikey", "ci")
+    secret = made.stdout.strip()
+    assert secret.startswith("llmop-")
+    assert stored["keyHash"] == "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
+
+
+def test_usage(transcript: Transcript) -> None:
+    world = transcript.world
+    transcript.run("usage")
+    hour = int(NOW) // 3600 * 3600
+
+    def row(hours: int, key: str, model: str, requests: int, **more: int) -> UsageRow:
+        amount = Amount(
+            requests=requests, prompt_tokens=10 * requests, completion_tokens=20 * requests, **more
+        )
+        return UsageRow(hour=hour - 3600 * hours, key=key, model=model, amount=amount)
+
+    rows = [
+        row(0, "default/ci", "chat", 3),
+        row(1, "default/ci", "chat", 4, estimated=1),
+        row(1, "nlp/team", "meta-llama/Llama-3.2-1B", 5, limited=7),
+        row(30, "laptop", "chat", 1),
+        row(1000, "", "chat", 100),
+    ]
+    world.do(world.store.add_usage("spool", 1, rows))
+    transcript.run("usage")
+    transcript.run("usage", "--by", "model", "--since=24h")
+    transcript.run("usage", "--by", "day,key", "--since=90d")
+    transcript.run("usage", "--by", "hour", "--key", "default/ci", "-o", "csv")
+    transcript.run("usage", "--by", "total", "--model", "chat", "-o", "json")
+    transcript.run("usage", "--since", "2025-10-01T00:00:00Z", "--until", "2025-10-08T00:00:00Z")
+    transcript.run("usage", "--by", "week")
+    transcript.run("usage", "--since", "yesterday")
 
 
 def test_artifacts(transcript: Transcript) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
@@ -15,11 +16,13 @@ INSTALLATION = "abc123"
 
 
 class Control(gateway_pb2_grpc.GatewayServiceServicer):
-    """`reports` are all that came, in order."""
+    """`reports` and `usage` are all that came, in order."""
 
     def __init__(self, socket: Path) -> None:
         self.target = f"unix://{socket}"
         self.reports: list[gateway_pb2.ReportRequest] = []
+        self.usage: list[gateway_pb2.ReportUsageRequest] = []
+        self.forgets_to_answer = 0  # so many batches are counted, and their gateway is not told
         self._table: gateway_pb2.EndpointTable | None = None
         self._version = 0
         self._news = asyncio.Event()
@@ -42,11 +45,16 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         endpoints: list[gateway_pb2.Endpoint],
         models: list[gateway_pb2.Model],
         version: int | None = None,
+        keys: list[gateway_pb2.ClientKey] | None = None,
     ) -> int:
         """Sends a new table to all watchers; gives its version."""
         self._version = self._version + 1 if version is None else version
         self._table = gateway_pb2.EndpointTable(
-            version=self._version, installation=INSTALLATION, endpoints=endpoints, models=models
+            version=self._version,
+            installation=INSTALLATION,
+            endpoints=endpoints,
+            models=models,
+            keys=None if keys is None else gateway_pb2.ClientKeys(keys=keys),
         )
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -80,3 +88,28 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         reported, self._reported = self._reported, asyncio.Event()
         reported.set()
         return gateway_pb2.ReportResponse(period_ms=200)
+
+    async def ReportUsage(
+        self, request: gateway_pb2.ReportUsageRequest, context: Any
+    ) -> gateway_pb2.ReportUsageResponse:
+        self.usage.append(request)
+        if self.forgets_to_answer:
+            self.forgets_to_answer -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+        return gateway_pb2.ReportUsageResponse()
+
+    def used(self) -> dict[tuple[str, str], tuple[int, int, int]]:
+        """Requests, prompt and completion tokens by key and model, each batch counted once."""
+        batches = {(each.spool, each.number): each for each in self.usage}
+        sums: dict[tuple[str, str], tuple[int, int, int]] = {}
+        for batch in batches.values():
+            for row in batch.rows:
+                before = sums.get((row.key, row.model), (0, 0, 0))
+                new = (row.requests, row.prompt_tokens, row.completion_tokens)
+                sums[row.key, row.model] = tuple(map(sum, zip(before, new, strict=True)))  # type: ignore[assignment]
+        return sums
+
+    async def until_used(self, key: str, model: str, requests: int) -> None:
+        async with asyncio.timeout(30):
+            while self.used().get((key, model), (0,))[0] != requests:  # noqa: ASYNC110  # polled, as whoever asks for it does
+                await asyncio.sleep(0.05)

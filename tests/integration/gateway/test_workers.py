@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.rig import Wire
+from tests.integration.gateway.test_client_keys import SECRET, key
 from tests.integration.gateway.upstreams import Call, Engine, Gate, answer_any, model, waits
 
+from llmop.api.v1 import gateway_pb2
 from llmop.gateway import keys
 from llmop.gateway.crew import pause
 
@@ -87,7 +89,7 @@ def free_port() -> int:
 async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     control = Control(folder / "control.sock")
     await control.start()
-    key = keys.create(folder / "keys", "test")
+    secret = keys.create(folder / "keys", "test")
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -97,7 +99,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         f"127.0.0.1:{port}",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
     )
-    gateway = Gateway(process, port, key, control)
+    gateway = Gateway(process, port, secret, control)
     try:
         async with asyncio.timeout(30):
             while True:
@@ -412,3 +414,61 @@ async def test_who_waits_at_a_worker_when_the_gateway_ends_is_told_so(gateway: G
         assert (answer.status, answer.headers["x-llmop-dropped-reason"]) == (503, "shutting_down")
     async with asyncio.timeout(20):
         assert 0 == await gateway.process.wait()
+
+
+async def _counting(call: Call) -> None:
+    await call.answer(b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}')
+
+
+async def grant(gateway: Gateway, engines: list[Engine], granted: gateway_pb2.ClientKey) -> None:
+    endpoints = [engine.endpoint() for engine in engines]
+    version = gateway.control.publish(endpoints, [model("m")], keys=[granted])
+    await gateway.control.acknowledged(version)
+    gateway.key = SECRET
+
+
+async def test_requests_are_counted_over_all_workers(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    held.go_on.set()
+    await grant(gateway, engines, key(requests_per_minute=10))
+    # Each on a connection of its own, which the kernel gives to one of the workers.
+    assert [200] * 10 + [429] * 20 == [await gateway.status() for _ in range(30)]
+    assert 10 == sum(len(engine.calls) for engine in engines)
+
+
+async def test_places_of_a_dead_worker_are_free_again(
+    gateway: Gateway, engines: list[Engine], held: Held
+) -> None:
+    await grant(gateway, engines, key(parallel_requests=12))
+    await open_streams(gateway, 12)
+    assert [429] * 6 == [await gateway.status() for _ in range(6)]
+    workers = gateway.workers()
+    os.kill(workers[0], signal.SIGKILL)
+    held.go_on.set()
+    async with asyncio.timeout(20):
+        # Streams of the other worker end by themselves; those of the dead one are nobody's.
+        while await gateway.status() != 200:  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.02)
+    assert [200] * 12 == [await gateway.status() for _ in range(12)]
+
+
+async def test_a_worker_that_is_killed_loses_nothing_that_was_answered(gateway: Gateway) -> None:
+    engine = Engine("r1", _counting)
+    await engine.start()
+    await gateway.control.acknowledged(gateway.control.publish([engine.endpoint()], [model("m")]))
+    asked = 0
+    try:
+        for _ in range(2):
+            before = gateway.workers()
+            for _ in range(30):
+                assert 200 == await gateway.status()
+            asked += 30
+            os.kill(before[0], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while len(set(gateway.workers()) - {before[0]}) < 2:  # noqa: ASYNC110  # nothing tells
+                    await asyncio.sleep(0.02)
+            await gateway.control.acknowledged(gateway.control.publish([engine.endpoint()], [model("m")]))
+        await gateway.control.until_used("test", "m", asked)
+    finally:
+        await engine.stop()

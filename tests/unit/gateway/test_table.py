@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmop.api.v1 import gateway_pb2
+from llmop.domain.client import ClientKey, Limits, Priority
 from llmop.domain.endpoint import (
     Endpoint,
     EndpointState,
@@ -51,6 +52,18 @@ RECEIVED = ReceivedTable(
                 next_replica=NextReplica(stage=Stage.LOADING, ready_at=300.0),
             ),
         ),
+        keys=(
+            ClientKey(
+                name="default/ci",
+                digest="0f" * 32,
+                models=("m", "org/n"),
+                priority=Priority.BULK,
+                limits=Limits(requests_per_minute=1, tokens_per_minute=2, parallel_requests=3),
+                shadow=True,
+                expires_at=77.0,
+            ),
+            ClientKey(name="default/x", digest="ff" * 32),
+        ),
     ),
 )
 
@@ -88,17 +101,46 @@ def message() -> gateway_pb2.EndpointTable:
                 usage_in_stream=True,
             )
         ],
+        keys=gateway_pb2.ClientKeys(
+            keys=[
+                gateway_pb2.ClientKey(
+                    name="default/ci",
+                    digest=b"\x0f" * 32,
+                    models=["m", "org/n"],
+                    priority=gateway_pb2.ClientKey.PRIORITY_BULK,
+                    expires_at=77,
+                    requests_per_minute=1,
+                    tokens_per_minute=2,
+                    parallel_requests=3,
+                    shadow=True,
+                ),
+                gateway_pb2.ClientKey(
+                    name="default/x",
+                    digest=b"\xff" * 32,
+                    priority=gateway_pb2.ClientKey.PRIORITY_DEFAULT,
+                ),
+            ]
+        ),
     )
 
 
 def test_a_message_becomes_a_table() -> None:
-    assert RECEIVED == table.from_message(message(), 12.5)
+    assert RECEIVED == table.from_message(message(), 12.5, None)
 
 
 def test_an_unknown_state_gets_nothing_new() -> None:
     unknown = message()
     unknown.endpoints[0].state = 17  # type: ignore[assignment]  # of a later version
-    assert EndpointState.DRAINING is table.from_message(unknown, 0.0).table.endpoints[0].state
+    assert EndpointState.DRAINING is table.from_message(unknown, 0.0, None).table.endpoints[0].state
+
+
+def test_a_message_without_keys_leaves_those_that_there_were() -> None:
+    later = message()
+    later.version = 8
+    later.ClearField("keys")
+    assert RECEIVED.table.keys == table.from_message(later, 13.0, RECEIVED).table.keys
+    later.keys.SetInParent()
+    assert () == table.from_message(later, 13.0, RECEIVED).table.keys
 
 
 def test_the_file_gives_back_what_was_saved_and_is_private(tmp_path: Path) -> None:

@@ -345,8 +345,30 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"driver": "slurm", "sharedDir": "/a", "staging": {"where": "Login"}},
         {"driver": "slurm", "sharedDir": "/a", "staging": {"where": "Job"}},
     ),
+    (
+        "APIKey",
+        {
+            "keyHash": "sha256:" + 64 * "a",
+            "models": ["a"],
+            "priority": "System",
+            "limits": {"requestsPerMinute": 1, "tokensPerMinute": 1, "parallelRequests": 1},
+            "shadow": True,
+            "owner": "a",
+            "expiresAt": "2026-01-01T00:00:00Z",
+        },
+        {
+            "keyHash": "sha256:" + 64 * "b",
+            "models": ["b"],
+            "priority": "Bulk",
+            "limits": {"requestsPerMinute": 2, "tokensPerMinute": 2, "parallelRequests": 2},
+            "shadow": False,
+            "owner": "b",
+            "expiresAt": "2026-01-02T00:00:00Z",
+        },
+    ),
 ]
 CONVERT: dict[str, Any] = {
+    "APIKey": convert.client_key,
     "ModelDeployment": convert.deployment,
     "ServingRuntime": convert.runtime,
     "ResourceProfile": convert.profile,

@@ -12,10 +12,14 @@ from llmop.manifest.schema_v1alpha1 import SPECS
 
 # It takes one value only, so there is nothing to tell the planner.
 ONE_VALUE = {"spec.rolloutStrategy.type"}
+# It tells people something, in `llmctl get`.
+FOR_PEOPLE = {"spec.owner"}
 
 
 def fields(kind: str) -> set[str]:
-    return {path for path in leaves(explain.fields(kind)) if path.startswith("spec.")} - ONE_VALUE
+    return (
+        {path for path in leaves(explain.fields(kind)) if path.startswith("spec.")} - ONE_VALUE - FOR_PEOPLE
+    )
 
 
 def read(kind: str, spec: dict[str, Any]) -> object:

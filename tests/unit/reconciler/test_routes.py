@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from llmop.domain import endpoint
+from llmop.domain import client, endpoint
 from llmop.reconciler import routes
 from llmop.testing.clock import FakeClock
 
@@ -115,3 +115,17 @@ def test_a_deployment_is_looked_at_again_only_for_what_is_new_to_a_gateway() -> 
     given.book.put("default/b", (), None)
     given.book.acknowledge("g1", given.book.table().version)
     assert ["default/a", "default/b"] == given.told
+
+
+def test_keys_are_published_when_they_change_and_not_before_the_first_table() -> None:
+    key = client.ClientKey(name="default/a", digest="0" * 64)
+    book = routes.EndpointBook(1, FakeClock().monotonic, lambda _: None)
+    book.grant((key,))
+    assert 0 == book.table().version
+    book.expect(())
+    first = book.table()
+    assert (key,) == first.keys
+    book.grant((key,))
+    assert first == book.table()
+    book.grant(())
+    assert ((), first.version + 1) == (book.table().keys, book.table().version)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.api.v1 import gateway_pb2, resources_pb2
-from llmop.domain import endpoint, resources
+from llmop.domain import client, endpoint, resources
 from llmop.rpc import convert
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -141,7 +141,7 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
             )
         ],
     )
-    assert expected == convert.to_table(table, "abc123")
+    assert expected == convert.to_table(table, "abc123", with_keys=False)
 
 
 def test_every_state_of_an_endpoint_has_a_number() -> None:
@@ -149,5 +149,15 @@ def test_every_state_of_an_endpoint_has_a_number() -> None:
         each = endpoint.Endpoint(
             replica="a", uid="u", host="h", port=1, api_key="k", state=state, deployment="d/a"
         )
-        message = convert.to_table(endpoint.EndpointTable(version=1, endpoints=(each,)), "i").endpoints[0]
+        message = convert.to_table(
+            endpoint.EndpointTable(version=1, endpoints=(each,)), "i", with_keys=True
+        ).endpoints[0]
         assert f"STATE_{state.value.upper()}" == gateway_pb2.Endpoint.State.Name(message.state)
+
+
+def test_every_priority_of_a_key_has_a_number() -> None:
+    for priority in client.Priority:
+        (message,) = convert.to_keys(
+            [client.ClientKey(name="default/a", digest="00" * 32, priority=priority)]
+        ).keys
+        assert f"PRIORITY_{priority.value.upper()}" == gateway_pb2.ClientKey.Priority.Name(message.priority)

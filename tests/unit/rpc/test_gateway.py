@@ -8,6 +8,7 @@ import pytest
 from tests.control.rig import Rig
 
 from llmop.api.v1 import gateway_pb2
+from llmop.domain.client import ClientKey
 from llmop.domain.endpoint import EndpointTable, RoutedModel
 from llmop.domain.scaling import Reported
 
@@ -27,6 +28,19 @@ async def test_the_table_comes_at_once_and_after_every_change(rig: Rig) -> None:
         [each.name for each in table.models],
         table.installation,
     )
+
+
+async def test_keys_come_with_the_first_table_and_when_they_have_changed(rig: Rig) -> None:
+    one, two = (ClientKey(name=f"default/{name}", digest=name * 64) for name in "ab")
+    rig.endpoints.publish(EndpointTable(version=2, keys=(one,)))
+    call = rig.gateway.WatchEndpoints(gateway_pb2.WatchEndpointsRequest(gateway="g1"))
+    seen = [await read(call)]
+    for version, keys in ((3, (one,)), (4, (one, two)), (5, ())):
+        rig.endpoints.publish(EndpointTable(version=version, keys=keys))
+        seen.append(await read(call))
+    assert [["default/a"], None, ["default/a", "default/b"], []] == [
+        [each.name for each in table.keys.keys] if table.HasField("keys") else None for table in seen
+    ]
 
 
 async def test_a_slow_gateway_gets_the_newest_table_only(rig: Rig) -> None:

@@ -95,17 +95,59 @@ class NextReplica(_message.Message):
     ready_at: int
     def __init__(self, stage: _Optional[_Union[NextReplica.Stage, str]] = ..., starts_at: _Optional[int] = ..., ready_at: _Optional[int] = ...) -> None: ...
 
+class ClientKey(_message.Message):
+    __slots__ = ("name", "digest", "models", "priority", "expires_at", "requests_per_minute", "tokens_per_minute", "parallel_requests", "shadow")
+    class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PRIORITY_UNSPECIFIED: _ClassVar[ClientKey.Priority]
+        PRIORITY_SYSTEM: _ClassVar[ClientKey.Priority]
+        PRIORITY_INTERACTIVE: _ClassVar[ClientKey.Priority]
+        PRIORITY_DEFAULT: _ClassVar[ClientKey.Priority]
+        PRIORITY_BULK: _ClassVar[ClientKey.Priority]
+    PRIORITY_UNSPECIFIED: ClientKey.Priority
+    PRIORITY_SYSTEM: ClientKey.Priority
+    PRIORITY_INTERACTIVE: ClientKey.Priority
+    PRIORITY_DEFAULT: ClientKey.Priority
+    PRIORITY_BULK: ClientKey.Priority
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    PARALLEL_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: bytes
+    models: _containers.RepeatedScalarFieldContainer[str]
+    priority: ClientKey.Priority
+    expires_at: int
+    requests_per_minute: int
+    tokens_per_minute: int
+    parallel_requests: int
+    shadow: bool
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[bytes] = ..., models: _Optional[_Iterable[str]] = ..., priority: _Optional[_Union[ClientKey.Priority, str]] = ..., expires_at: _Optional[int] = ..., requests_per_minute: _Optional[int] = ..., tokens_per_minute: _Optional[int] = ..., parallel_requests: _Optional[int] = ..., shadow: _Optional[bool] = ...) -> None: ...
+
+class ClientKeys(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[ClientKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[ClientKey, _Mapping]]] = ...) -> None: ...
+
 class EndpointTable(_message.Message):
-    __slots__ = ("version", "installation", "endpoints", "models")
+    __slots__ = ("version", "installation", "endpoints", "models", "keys")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTALLATION_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     version: int
     installation: str
     endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
     models: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(self, version: _Optional[int] = ..., installation: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+    keys: ClientKeys
+    def __init__(self, version: _Optional[int] = ..., installation: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., keys: _Optional[_Union[ClientKeys, _Mapping]] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("gateway", "table_version", "loads")
@@ -136,3 +178,39 @@ class ReportResponse(_message.Message):
     PERIOD_MS_FIELD_NUMBER: _ClassVar[int]
     period_ms: int
     def __init__(self, period_ms: _Optional[int] = ...) -> None: ...
+
+class ReportUsageRequest(_message.Message):
+    __slots__ = ("gateway", "spool", "number", "rows")
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    SPOOL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    spool: str
+    number: int
+    rows: _containers.RepeatedCompositeFieldContainer[UsageRow]
+    def __init__(self, gateway: _Optional[str] = ..., spool: _Optional[str] = ..., number: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ...) -> None: ...
+
+class UsageRow(_message.Message):
+    __slots__ = ("hour", "key", "model", "requests", "prompt_tokens", "completion_tokens", "estimated", "limited")
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    LIMITED_FIELD_NUMBER: _ClassVar[int]
+    hour: int
+    key: str
+    model: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: int
+    limited: int
+    def __init__(self, hour: _Optional[int] = ..., key: _Optional[str] = ..., model: _Optional[str] = ..., requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., estimated: _Optional[int] = ..., limited: _Optional[int] = ...) -> None: ...
+
+class ReportUsageResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -45,6 +45,11 @@ class GatewayServiceStub:
                 request_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportRequest.SerializeToString,
                 response_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportResponse.FromString,
                 _registered_method=True)
+        self.ReportUsage = channel.unary_unary(
+                '/llmop.api.v1.GatewayService/ReportUsage',
+                request_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -66,6 +71,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportUsage(self, request, context):
+        """What clients have used. Each batch of a spool is counted once, however often it is sent; batches come in the order of their numbers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportRequest.FromString,
                     response_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportResponse.SerializeToString,
+            ),
+            'ReportUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportUsage,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class GatewayService:
             '/llmop.api.v1.GatewayService/Report',
             llmop_dot_api_dot_v1_dot_gateway__pb2.ReportRequest.SerializeToString,
             llmop_dot_api_dot_v1_dot_gateway__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.GatewayService/ReportUsage',
+            llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

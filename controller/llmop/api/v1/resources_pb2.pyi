@@ -179,18 +179,20 @@ class WatchResponse(_message.Message):
     def __init__(self, type: _Optional[_Union[WatchResponse.Type, str]] = ..., row: _Optional[_Union[Row, _Mapping]] = ..., resource_version: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("manifest_json", "namespace", "field_manager", "force", "dry_run")
+    __slots__ = ("manifest_json", "namespace", "field_manager", "force", "dry_run", "create_only")
     MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     FIELD_MANAGER_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    CREATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     manifest_json: str
     namespace: str
     field_manager: str
     force: bool
     dry_run: bool
-    def __init__(self, manifest_json: _Optional[str] = ..., namespace: _Optional[str] = ..., field_manager: _Optional[str] = ..., force: _Optional[bool] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    create_only: bool
+    def __init__(self, manifest_json: _Optional[str] = ..., namespace: _Optional[str] = ..., field_manager: _Optional[str] = ..., force: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., create_only: _Optional[bool] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("object", "verdict", "changed_paths", "warnings", "live")

@@ -1,0 +1,96 @@
+"""How much a key may use: token buckets, and what a request will probably take. Pure; times are seconds of one monotonic clock.
+
+A limit per minute is a bucket that holds a minute's worth and fills up at its rate. It may be overdrawn, by answers that were longer than
+expected and by what other processes spent meanwhile; that is paid back before anything new is admitted, so that the average is kept.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+_MINUTE = 60.0
+_BYTES_PER_TOKEN = 4
+# Before a model's answers are known, of a request that does not say how long its answer may be.
+_UNKNOWN_ANSWER = 256
+# `max_tokens` and `max_completion_tokens` of OpenAI's dialect, `max_new_tokens` of TGI's. Within a text the quotes are escaped.
+_MOST = re.compile(rb'"max_(?:new_|completion_)?tokens"\s*:\s*([0-9]{1,9})\b')
+
+
+class Bucket(NamedTuple):
+    """`level` is what was left at `at`, when `spent` had been spent in all."""
+
+    level: float
+    at: float
+    spent: int
+
+
+def full(limit: int, spent: int, now: float) -> Bucket:
+    return Bucket(float(limit), now, spent)
+
+
+def look(bucket: Bucket, limit: int, spent: int, now: float) -> Bucket:
+    """The bucket as it is now. `spent` is a count that all processes add to, and take from where a reservation was too high."""
+    left = bucket.level - (spent - bucket.spent) + limit / _MINUTE * max(0.0, now - bucket.at)
+    return Bucket(min(float(limit), left), now, spent)
+
+
+def wait(bucket: Bucket, limit: int, wanted: int) -> float:
+    """Seconds until `wanted` can be had; 0.0 = now. Whoever wants more than a whole bucket waits for a full one."""
+    return max(0.0, (min(wanted, limit) - bucket.level) * _MINUTE / limit)
+
+
+class Lengths:
+    """How long a model's answers are, in tokens: what nine of ten do not exceed. New answers count more than old ones."""
+
+    __slots__ = ("_known", "_new", "_numbers", "_total")
+
+    LEAST = 20  # answers before anything is said
+    _HALVE = 1000
+    _LOOK = 10  # new answers after which it is worked out again
+
+    def __init__(self) -> None:
+        self._numbers = [0.0] * 33  # by bits of the length
+        self._total = 0.0
+        self._known: int | None = None
+        self._new = 0
+
+    def learn(self, tokens: int) -> None:
+        self._numbers[min(32, tokens.bit_length())] += 1
+        self._total += 1
+        self._new += 1
+        if self._total > self._HALVE:
+            self._numbers = [number / 2 for number in self._numbers]
+            self._total /= 2
+
+    def p90(self) -> int | None:
+        if self._total < self.LEAST:
+            return None
+        if self._known is None or self._new >= self._LOOK:
+            self._known, self._new = self._work_out(), 0
+        return self._known
+
+    def _work_out(self) -> int | None:
+        wanted = 0.9 * self._total
+        for bits, number in enumerate(self._numbers):
+            if number and wanted <= number:
+                low, high = (1 << bits) >> 1, (1 << bits) - 1
+                return round(low + (high - low) * wanted / number)
+            wanted -= number
+        return None
+
+
+def need(body: bytes, usual_answer: int | None) -> int:
+    """Tokens that a request will probably take. `usual_answer` is the length that nine of ten of its model's answers do not exceed."""
+    found = _MOST.search(body)
+    if found is not None:
+        answer = int(found[1])
+        if usual_answer is not None:
+            answer = min(answer, usual_answer)
+    else:
+        answer = _UNKNOWN_ANSWER if usual_answer is None else usual_answer
+    return prompt_tokens(len(body)) + answer
+
+
+def prompt_tokens(size: int) -> int:
+    """Of a body of so many bytes."""
+    return math.ceil(size / _BYTES_PER_TOKEN)

@@ -1,0 +1,97 @@
+"""Keys that the controller grants: what they may use, how soon they end, and that they outlive the controller."""
+
+from __future__ import annotations
+
+import time
+
+from tests.integration.gateway.rig import Rig
+from tests.integration.gateway.upstreams import model, polite
+
+from llmop.api.v1 import gateway_pb2
+from llmop.clock import SystemClock
+from llmop.domain.client import digest
+
+SECRET = "llmop-of-the-team"
+BODY = b'{"model":"%s","messages":[]}'
+
+
+def key(*models: str, secret: str = SECRET, **more: int) -> gateway_pb2.ClientKey:
+    return gateway_pb2.ClientKey(name="default/team", digest=digest(secret.encode()), models=models, **more)
+
+
+def bearer(secret: str = SECRET) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+async def two_models(rig: Rig, *keys: gateway_pb2.ClientKey) -> int:
+    if not rig.engines:
+        await rig.engine(polite)
+    version = rig.control.publish([rig.engines[0].endpoint()], [model("m"), model("org/n")], keys=list(keys))
+    await rig.control.acknowledged(version)
+    return version
+
+
+async def listed(rig: Rig, headers: dict[str, str]) -> list[str]:
+    answer = await rig.ask("/v1/models", b"", headers, method="GET")
+    return [each["id"] for each in answer.json()["data"]]
+
+
+async def test_a_key_sees_and_uses_its_models_alone(rig: Rig) -> None:
+    await two_models(rig, key("org/n"))
+    assert 200 == (await rig.ask(body=BODY % b"org/n", headers=bearer())).status
+    refused = await rig.ask(body=BODY % b"m", headers=bearer())
+    nowhere = await rig.ask(body=BODY % b"x", headers=bearer())
+    assert (404, "model_not_found") == (refused.status, refused.json()["error"]["code"])
+    # Nothing tells a model that others may use from one that nobody has.
+    assert refused.body.replace(b"'m'", b"'x'") == nowhere.body
+    assert ["org/n"] == await listed(rig, bearer())
+    assert 404 == (await rig.ask("/v1/models/m", b"", bearer(), method="GET")).status
+    assert ["m", "org/n"] == await listed(rig, {})
+
+
+async def test_the_only_model_of_a_key_needs_no_name_in_a_dialect_without_names(rig: Rig) -> None:
+    await two_models(rig, key("m"))
+    assert 200 == (await rig.ask("/generate", b'{"inputs":"x"}', bearer())).status
+    assert 400 == (await rig.ask("/generate", b'{"inputs":"x"}')).status
+
+
+async def test_a_key_that_is_taken_back_opens_nothing_more_on_an_open_connection_either(rig: Rig) -> None:
+    await two_models(rig, key())
+    wire = await rig.wire()
+    for _ in range(3):
+        await wire.send(rig.request(headers=bearer()))
+        assert 200 == (await wire.answer()).status
+    await two_models(rig)
+    await wire.send(rig.request(headers=bearer()))
+    assert 401 == (await wire.answer()).status
+
+
+async def test_a_key_that_gets_other_models_uses_those_on_an_open_connection(rig: Rig) -> None:
+    await two_models(rig, key("m"))
+    wire = await rig.wire()
+    for _ in range(3):
+        await wire.send(rig.request(headers=bearer()))
+        assert 200 == (await wire.answer()).status
+    await two_models(rig, key("org/n"))
+    await wire.send(rig.request(headers=bearer()))
+    assert 404 == (await wire.answer()).status
+
+
+async def test_a_key_expires(rig: Rig) -> None:
+    await two_models(rig, key(expires_at=int(SystemClock().now()) + 4))
+    wire = await rig.wire()
+    seen = set()
+    deadline = time.monotonic() + 20
+    while 401 not in seen and time.monotonic() < deadline:
+        await wire.send(rig.request(headers=bearer()))
+        seen.add((await wire.answer()).status)
+    assert {200, 401} == seen
+
+
+async def test_keys_are_kept_for_a_start_without_a_controller(rig: Rig) -> None:
+    await two_models(rig, key("m"))
+    await rig.stop()
+    await rig.control.stop()
+    await rig.start()
+    assert ["m"] == await listed(rig, bearer())
+    assert SECRET not in (rig.state_dir / "endpoints.json").read_text()
