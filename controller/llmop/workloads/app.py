@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llmop.workloads import batch_routes, files, refusals
+from llmop.workloads import batch_routes, bulk, files, refusals
 from llmop.workloads.place import Place
 from llmop.workloads.refusals import Refused
 
@@ -17,7 +17,12 @@ LOG = logging.getLogger(__name__)
 
 def make_app(place: Place) -> Starlette:
     return Starlette(
-        routes=[*files.routes(place), *batch_routes.routes(place), Route("/healthz", _healthz)],
+        routes=[
+            *files.routes(place),
+            *batch_routes.routes(place),
+            *bulk.routes(place),
+            Route("/healthz", _healthz),
+        ],
         exception_handlers={
             Refused: refusals.answer,
             sqlite3.Error: _store_failed,

@@ -11,7 +11,7 @@ from llmop.workloads.shelf import Shelf, lines
 
 _AT_ONCE = 500
 _MOST_PROBLEMS = 100  # that are shown
-_MOST_MODELS = 100  # that one batch asks
+MOST_MODELS = 100  # that one batch asks
 
 
 class Intake:
@@ -59,8 +59,8 @@ def _places(
         if isinstance(parsed, Row):
             intake.models.add(parsed.model)
             yield Place(number, start, length, parsed.custom_id, parsed.model)
-            if len(intake.models) > _MOST_MODELS:
-                message = f"this is the {len(intake.models)}th model: a batch asks at most {_MOST_MODELS}"
+            if len(intake.models) > MOST_MODELS:
+                message = f"this is the {len(intake.models)}th model: a batch asks at most {MOST_MODELS}"
                 intake.problems.append(
                     Problem(code="too_many_models", line=number, param="body.model", message=message)
                 )

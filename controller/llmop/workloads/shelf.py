@@ -47,10 +47,10 @@ class Draft:
 class Shelf:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = directory
+        self.directory = directory
 
     def path(self, name: str) -> Path:
-        return self._directory / name
+        return self.directory / name
 
     def draft(self, name: str) -> Draft:
         return Draft(self.path(name))
@@ -61,7 +61,7 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Everything that lies there."""
-        return [entry.name for entry in self._directory.iterdir()]
+        return [entry.name for entry in self.directory.iterdir()]
 
     def remove(self, names: Collection[str]) -> None:
         for name in names:

@@ -47,7 +47,7 @@ class Workloads:
     def __init__(self, folder: Path, rig: Rig) -> None:
         self.folder = folder
         self.rig = rig
-        self._own_key = keys.create(folder / "keys", "workloads")
+        self.own_key = keys.create(folder / "keys", "workloads")
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -67,7 +67,7 @@ class Workloads:
                 PROGRAM,
                 str(self.folder),
                 self.url,
-                self._own_key,
+                self.own_key,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
                 stdout=log,
                 stderr=log,
