@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "apply": "Create or change objects from manifests",
     "artifacts": "List images and weights on the clusters, or remove what is not used",
+    "batch": "Let a model answer a file of requests",
     "bench": "Measure models and engines under load",
     "chat": "Talk with a model",
     "completion": "Print what makes a shell complete llmctl",
@@ -50,7 +51,6 @@ COMPLETE_VARIABLE = "_LLMCTL_COMPLETE"  # the shell scripts that click makes set
 LATER_COMMANDS = frozenset(
     {
         "autoscale",
-        "batch",
         "edit",
         "key",
         "patch",
