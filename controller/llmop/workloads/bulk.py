@@ -6,12 +6,13 @@ wait for it. It lies on the disk meanwhile, so that memory does not grow with it
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from llmop.workloads.answers import answered, unanswered
 from llmop.workloads.gate import Gate
@@ -25,19 +26,49 @@ from llmop.workloads.upload import FILE_LIMIT
 
 _MOST_AT_ONCE = 64
 _USUAL_AT_ONCE = 8
+_MOST_REQUESTS = 32  # at once, each with a file of its own and as many lines in memory as it asks at once
 _PATIENCE_S = 600.0  # for a model that is full or away: then that is the row's answer
 _NDJSON = "application/x-ndjson"
 
 
 def routes(place: Place) -> list[Route]:
+    under_way = asyncio.Semaphore(_MOST_REQUESTS)
+
     async def bulk(request: Request) -> Response:
         at_once = _at_once(request)
         ordered = _ordered(request)
-        file = await _read(request, place)
+        if under_way.locked():
+            raise Refused(
+                429, "too_many_requests", f"{_MOST_REQUESTS} bulk requests are under way: try again later"
+            )
+        await under_way.acquire()
+        try:
+            file = await _read(request, place)
+        except BaseException:
+            under_way.release()
+            raise
         run = _Bulk(place, key_of(request) or None, at_once, ordered=ordered)
-        return StreamingResponse(run.answers(file), media_type=_NDJSON)
+        return _Lines(run.answers(file), under_way, file)
 
     return [Route("/v1/bulk", bulk, methods=["POST"])]
+
+
+class _Lines(StreamingResponse):
+    """Whatever becomes of its client: afterwards nothing is asked any more, and the next request may come."""
+
+    def __init__(self, answers: AsyncGenerator[bytes], under_way: asyncio.Semaphore, file: BinaryIO) -> None:
+        super().__init__(answers, media_type=_NDJSON)
+        self._answers = answers
+        self._under_way = under_way
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._under_way.release()
+            self._file.close()
+            await self._answers.aclose()
 
 
 def _at_once(request: Request) -> int:
@@ -88,34 +119,33 @@ class _Bulk:
         self._gates: dict[str, Gate] = {}
         self._loop = asyncio.get_running_loop()
 
-    async def answers(self, file: BinaryIO) -> AsyncIterator[bytes]:
+    async def answers(self, file: BinaryIO) -> AsyncGenerator[bytes]:
         """Lines, each with its newline. Closed early, it takes back what it has asked."""
         under_way: dict[asyncio.Task[bytes], None] = {}  # in the order of their lines
-        with file:
-            rows = lines(file)
-            try:
-                while True:
-                    while len(under_way) < self._at_once:
-                        following = await asyncio.to_thread(next, rows, None)
-                        if following is None:
-                            break
-                        number, _, line, _ = following
-                        under_way[asyncio.create_task(self._answer(number, line))] = None
-                    if not under_way:
-                        return
-                    first = next(iter(under_way))
-                    await asyncio.wait(
-                        [first] if self._ordered else list(under_way), return_when=asyncio.FIRST_COMPLETED
-                    )
-                    for task in [task for task in under_way if task.done()]:
-                        if self._ordered and task is not next(iter(under_way)):
-                            break
-                        del under_way[task]
-                        yield task.result() + b"\n"
-            finally:
-                for task in under_way:
-                    task.cancel()
-                await asyncio.gather(*under_way, return_exceptions=True)
+        rows = lines(file)
+        try:
+            while True:
+                while len(under_way) < self._at_once:
+                    following = await asyncio.to_thread(next, rows, None)
+                    if following is None:
+                        break
+                    number, _, line, _ = following
+                    under_way[asyncio.create_task(self._answer(number, line))] = None
+                if not under_way:
+                    return
+                first = next(iter(under_way))
+                await asyncio.wait(
+                    [first] if self._ordered else list(under_way), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in [task for task in under_way if task.done()]:
+                    if self._ordered and task is not next(iter(under_way)):
+                        break
+                    del under_way[task]
+                    yield task.result() + b"\n"
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _answer(self, number: int, line: bytes) -> bytes:
         """The line that answers a line."""

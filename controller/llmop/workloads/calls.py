@@ -10,7 +10,7 @@ import orjson
 from llmop.workloads.answers import Answer
 from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
 
-_ANSWER_LIMIT = 16 * 1024 * 1024  # bytes
+_ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
 _LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
 _CONNECT_S = 10.0
 # Where requests have to wait, those of people go first.

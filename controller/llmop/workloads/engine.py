@@ -16,6 +16,7 @@ from llmop.workloads import batch as batches
 from llmop.workloads import intake, outcome
 from llmop.workloads.answers import answered, unanswered
 from llmop.workloads.batch import Batch, Problem, Status, Step, next_step
+from llmop.workloads.budget import Budget
 from llmop.workloads.calls import Caller
 from llmop.workloads.database import Database, Place, Result
 from llmop.workloads.gate import Gate
@@ -47,6 +48,7 @@ class Engine:
         self._clock = clock
         self._most = most
         self._recorder = Recorder(database)
+        self._budget = Budget()
         self._gates: dict[str, Gate] = {}
         self._news = asyncio.Event()
         self._tidy_due = asyncio.Event()
@@ -226,7 +228,7 @@ class Engine:
                     group.create_task(self._execute_rows(batch, model, file))
 
     async def _execute_rows(self, batch: Batch, model: str, file: BinaryIO) -> None:
-        """All rows for one model. A row takes memory only from its turn to its record."""
+        """All rows for one model. One that waits for its turn takes no memory for what it asks."""
         gate = self._gates.setdefault(model, Gate(self._most))
         room = asyncio.Semaphore(self._most)
         after = 0
@@ -242,35 +244,30 @@ class Engine:
     async def _execute_row(
         self, batch: Batch, place: Place, file: BinaryIO, gate: Gate, sent_at: float
     ) -> None:
-        try:
-            body = _body(file, place)
-        except BaseException:
-            gate.leave()
-            raise
         name = outcome.row_name(batch, place.line)
         failures = 0
-        while True:
-            verdict = await self._attempt(batch.endpoint, body, gate, sent_at, failures)
-            if isinstance(verdict, Again):
-                if not verdict.slow:
-                    failures += 1
-                    await asyncio.sleep(verdict.after_s)
-                sent_at = await gate.enter(first=True)
-                continue
-            if isinstance(verdict, Keep):
-                failed = not 200 <= verdict.answer.status < 300
-                content = answered(name, place.custom_id, verdict.answer)
-            else:
-                failed = True
-                content = unanswered(name, place.custom_id, verdict.code, verdict.message)
-            await self._recorder.record(Result(batch.number, place.line, failed, content))
-            return
+        while isinstance(
+            verdict := await self._attempt(batch.endpoint, place, file, gate, sent_at, failures), Again
+        ):
+            if not verdict.slow:
+                failures += 1
+                await asyncio.sleep(verdict.after_s)
+            sent_at = await gate.enter(first=True)
+        if isinstance(verdict, Keep):
+            failed = not 200 <= verdict.answer.status < 300
+            content = answered(name, place.custom_id, verdict.answer)
+        else:
+            failed = True
+            content = unanswered(name, place.custom_id, verdict.code, verdict.message)
+        await self._recorder.record(Result(batch.number, place.line, failed, content))
 
     async def _attempt(
-        self, url: str, body: dict[str, Any], gate: Gate, sent_at: float, failures: int
+        self, url: str, place: Place, file: BinaryIO, gate: Gate, sent_at: float, failures: int
     ) -> Keep | GiveUp | Again:
+        """Inside the gate, which is left."""
         try:
-            found = await self._caller.ask(url, body)
+            async with self._budget.of(place.length):
+                found = await self._caller.ask(url, _body(file, place))
         except BaseException:
             gate.leave()
             raise

@@ -1,6 +1,7 @@
 """OpenAI's /v1/files."""
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
 
@@ -24,30 +25,14 @@ _SHORTEST_S, _LONGEST_S = 3600, 2_592_000  # bounds that OpenAI has for expires_
 
 def routes(place: Place) -> list[Route]:
     async def create(request: Request) -> Response:
-        owner = owner_of(request)
-        name = file_name(place.clock)
-        draft = place.shelf.draft(name)
-        upload = Upload(draft)
         try:
-            await upload.read(request.headers.get("content-type", ""), request.stream())
-            purpose = upload.fields.get("purpose", "")
-            if purpose not in PURPOSES:
-                raise invalid("purpose", f"must be one of {', '.join(PURPOSES)}")
-            now = place.clock.now()
-            expires_at = _expiry(upload.fields, now)
-            filename = upload.filename or name
-            file = File(name, owner, purpose, filename, draft.size, now, expires_at)
-            await run_in_threadpool(draft.keep)
-            await place.database.add_files([file])
+            return json(_describe(await _store(request, place)))
         except OSError as error:
             LOG.error("a file could not be stored: %s", error)
             message = f"the file could not be stored: {error.strerror or error}"
             raise Refused(507, "insufficient_storage", message) from error
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
-        finally:
-            draft.drop()
-        return json(_describe(file))
 
     async def show(request: Request) -> Response:
         return json(_describe(await find(request)))
@@ -96,6 +81,30 @@ def routes(place: Place) -> list[Route]:
         Route("/v1/files/{id}", delete, methods=["DELETE"]),
         Route("/v1/files/{id}/content", content, methods=["GET"]),
     ]
+
+
+async def _store(request: Request, place: Place) -> File:
+    """Its content is on the disk before its name is known. Nothing of one that fails stays. Raises Refused, OSError, sqlite3.Error."""
+    name = file_name(place.clock)
+    draft = place.shelf.draft(name)
+    upload = Upload(draft)
+    try:
+        await upload.read(request.headers.get("content-type", ""), request.stream())
+        purpose = upload.fields.get("purpose", "")
+        if purpose not in PURPOSES:
+            raise invalid("purpose", f"must be one of {', '.join(PURPOSES)}")
+        now = place.clock.now()
+        expires_at = _expiry(upload.fields, now)
+        file = File(name, owner_of(request), purpose, upload.filename or name, draft.size, now, expires_at)
+        await run_in_threadpool(draft.keep)
+    finally:
+        draft.drop()
+    try:
+        await place.database.add_files([file])
+    except sqlite3.Error:
+        place.shelf.remove([name])
+        raise
+    return file
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:

@@ -86,9 +86,10 @@ class Workloads:
         return await self._process.wait()
 
     async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {key or self.rig.key}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30) as client:
-            return await client.request(method, path, **options)
+        """`key` None = that of the client."""
+        headers = {"authorization": f"Bearer {key or self.rig.key}"} | options.pop("headers", {})
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
+            return await client.request(method, path, headers=headers, **options)
 
 
 @pytest.fixture

@@ -89,7 +89,6 @@ async def test_a_batch_from_its_file_to_its_results(workloads: Workloads, client
     assert ("c3", 400) == (json.loads(failed)["custom_id"], json.loads(failed)["response"]["status_code"])
     calls = [call for engine in workloads.rig.engines for call in engine.calls]
     assert 50 == len(calls)
-    assert {"bulk"} == {call.header("x-llmop-priority") for call in calls}
     assert done.id in [each.id async for each in client.batches.list(limit=1)]
     with pytest.raises(openai.ConflictError, match="completed"):
         await client.batches.cancel(done.id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from tests.unit.workloads.workloads_rig import (
 )
 
 from llmop.workloads.answers import Answer
-from llmop.workloads.batch import Status
-from llmop.workloads.database import Result
+from llmop.workloads.batch import Status, describe
+from llmop.workloads.database import Place, Result
 from llmop.workloads.engine import NO_KEY
 from llmop.workloads.judgement import MOST_ATTEMPTS, Broken, Outcome, Unreachable
+from llmop.workloads.shelf import Draft
 
 
 class Lives:
@@ -272,8 +275,6 @@ async def test_one_model_that_is_down_holds_up_no_other(lives: Lives) -> None:
 async def test_a_full_disk_is_waited_for_and_nothing_is_asked_twice(
     lives: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sqlite3
-
     life = await lives.begin()
     record = life.database.record
     full = 3
@@ -291,6 +292,77 @@ async def test_a_full_disk_is_waited_for_and_nothing_is_asked_twice(
     ended = await life.until_ended(batch.number)
     assert (40, 0) == (ended.completed, full)
     assert {1} == set(life.gateway.asked.values())
+
+
+async def test_a_full_disk_at_the_end_is_said_and_waited_for(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = await lives.begin()
+    draft = life.shelf.draft
+    is_full = True
+
+    def full(name: str) -> Draft:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(life.shelf.path(name)))
+        return draft(name)
+
+    monkeypatch.setattr("llmop.workloads.engine._AGAIN_S", 0.01)
+    batch = await life.batch(jsonl(map(row, range(4))))
+    monkeypatch.setattr(life.shelf, "draft", full)
+    await life.until(batch.number, lambda found: "make room on its disk" in life.engine.waiting(found))
+    shown = describe(await life.database.batch_numbered(batch.number), "x")
+    assert ("finalizing", None) == (shown["status"], shown["output_file_id"])
+    is_full = False
+    ended = await life.until_ended(batch.number)
+    assert (Status.COMPLETED, 4) == (ended.status, len(life.lines(ended.output_file)))
+    assert {1} == set(life.gateway.asked.values())
+
+
+async def test_a_batch_that_is_cancelled_while_its_file_is_read_has_nothing(lives: Lives) -> None:
+    life = await lives.begin()
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    add_rows = life.database.add_rows
+
+    async def slow(number: int, places: list[Place]) -> list[tuple[Place, int]]:
+        reading.set()
+        await go_on.wait()
+        return await add_rows(number, places)
+
+    life.database.add_rows = slow  # type: ignore[method-assign,assignment]
+    batch = await life.batch(jsonl(map(row, range(4))))
+    await reading.wait()
+    await life.cancel(batch)
+    go_on.set()
+    ended = await life.until_ended(batch.number)
+    assert (Status.CANCELLED, 0, "", "") == (ended.status, ended.total, ended.output_file, ended.error_file)
+    assert not life.gateway.asked
+    async with asyncio.timeout(10):
+        while await life.database.unswept():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+
+
+async def test_keys_take_turns_and_no_more_than_some_batches_run_at_once(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmop.workloads.engine._MOST_BATCHES", 2)
+    go, stays = asyncio.Event(), asyncio.Event()
+
+    async def answer(prompt: str) -> Outcome:
+        await (stays if prompt == "pa1" else go).wait()
+        return says(prompt)
+
+    life = await lives.begin(FakeGateway(answer))
+    made = [await life.batch(jsonl([row(f"a{number}")]), owner="a") for number in range(3)]
+    await life.until(made[1].number, lambda found: life.gateway.asked.total() == 2)
+    other = await life.batch(jsonl([row("b")]), owner="b")
+    assert {"pa0", "pa1"} == life.gateway.asked.keys()
+    go.set()
+    for batch in (made[0], other, made[2], made[1]):
+        if batch is made[1]:
+            stays.set()
+        assert 1 == (await life.until_ended(batch.number)).completed
+    turns = list(life.gateway.asked)
+    assert turns.index("pb") < turns.index("pa2")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
