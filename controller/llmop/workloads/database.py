@@ -318,7 +318,7 @@ class Database:
         )
 
     async def sweep(self, number: int) -> bool:
-        """Removes some rows and results of a batch that has ended; whether there may be more."""
+        """Removes some rows and results of a batch that has ended, and gives back some of the disk; whether there may be more."""
 
         def work(connection: sqlite3.Connection) -> bool:
             swept = 0
@@ -327,7 +327,9 @@ class Database:
                     f"DELETE FROM {table} WHERE batch = ? AND line IN (SELECT line FROM {table} WHERE batch = ? LIMIT ?)",
                     (number, number, _SWEPT_AT_ONCE),
                 ).rowcount
-            return swept > 0
+            connection.execute(f"PRAGMA incremental_vacuum({_SWEPT_AT_ONCE})").fetchall()
+            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+            return swept > 0 or free_pages > 0
 
         return await self._write(work)
 
@@ -349,6 +351,10 @@ _COLUMNS = frozenset({"number", "status", "completed", "failed"})
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, cached_statements=64)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect where there is no table yet
+    connection.execute(
+        "PRAGMA secure_delete=ON"
+    )  # what people have deleted is not to be read from the file's free pages
     # As in the controller's store: a write-ahead log is memory shared through a file, which a shared file system cannot do.
     if filesystem.is_shared(filesystem.kind_of(path.parent)):
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")

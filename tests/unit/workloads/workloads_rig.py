@@ -118,6 +118,7 @@ class Life:
         killer: Killer | None = None,
         most: int = 8,
     ) -> None:
+        self.folder = folder
         self.clock = clock or StandingClock()
         self.gateway = gateway
         self.database = Database(folder / "workloads.db")
