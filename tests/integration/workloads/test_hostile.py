@@ -80,6 +80,30 @@ async def test_names_of_files_lead_nowhere(workloads: Workloads) -> None:
         assert 404 == (await workloads.call("GET", path)).status_code
 
 
+async def test_targets_that_are_no_text_are_answered(workloads: Workloads) -> None:
+    for target in (
+        b"/v1/files/\xe9",
+        b"/v1/files?after=\xff",
+        b"/v1/files/%E9%00?x=%zz",
+        b"http://h/v1/files/x",
+    ):
+        wire = await workloads.rig.wire()
+        request = workloads.rig.request("/TARGET", b"", method="GET").replace(b"/TARGET", target)
+        await wire.send(request)
+        assert (await wire.answer()).status in (200, 400, 404), target
+        wire.close()
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(workloads: Workloads) -> None:
+    content = PURPOSE + FILE + END
+    head = {"content-type": FORM, "content-length": str(len(content)), "expect": "100-continue"}
+    wire = await workloads.rig.wire()
+    await wire.send(workloads.rig.request("/v1/files", b"", head))
+    assert 100 == (await wire.head())[0]
+    await wire.send(content)
+    assert 200 == (await wire.answer()).status
+
+
 async def test_an_upload_that_is_given_up_leaves_nothing(workloads: Workloads) -> None:
     wire = await begin_upload(workloads)
     await until(lambda: lying(workloads) != [])
