@@ -256,9 +256,9 @@ def _key(settings: ControllerSettings) -> Path:
 
 
 def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child]) -> None:
-    """Until the control API's socket is there and the gateway knows which models there are: who is told that llmop is up may ask
-    for one. A controller is waited for as long as it runs: it knows what it waits for itself, says so in its log, and ends when
-    that does not come. Raises NeedsUser when a process cannot start.
+    """Until the control API's socket is there, the gateway knows which models there are, and workloads listens: who is told that llmop
+    is up may ask for all of it. A controller is waited for as long as it runs: it knows what it waits for itself, says so in its
+    log, and ends when that does not come. Raises NeedsUser when a process cannot start.
     """
     path = Path(settings.socket.removeprefix("unix://"))
 
@@ -274,6 +274,11 @@ def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child])
     if not _came(children, lambda: _has_table(listen), time.monotonic() + START_S):
         click.echo(
             f"the gateway knows no models after {START_S:.0f} s: it answers 503 until the controller tells it",
+            err=True,
+        )
+    if not _came(children, lambda: _answers(settings.workloads_socket), time.monotonic() + START_S):
+        click.echo(
+            f"files and batches are not served after {START_S:.0f} s: they are as soon as they can be",
             err=True,
         )
 
