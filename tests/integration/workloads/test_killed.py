@@ -1,8 +1,7 @@
-"""A batch on a laptop whose workloads process is killed again and again."""
+"""A batch on a laptop whose processes are killed again and again."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -17,9 +16,6 @@ from tests.e2e.installation import simulator
 from tests.integration.test_local_installation import Laptop
 from tests.integration.workloads.test_sdk import CHAT
 
-ROWS = 5_000
-KILLS = 5
-
 
 @pytest.fixture
 def laptop(tmp_path: Path) -> Iterator[Laptop]:
@@ -28,61 +24,86 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
     made.clean()
 
 
-def test_5000_rows_and_a_process_that_is_killed_five_times(laptop: Laptop) -> None:
-    """Nothing is lost and nothing stands there twice, whatever the process was doing."""
+class Run:
+    """A batch of `rows` on a laptop with two replicas."""
+
+    def __init__(self, laptop: Laptop, client: httpx.Client, rows: int) -> None:
+        self._laptop = laptop
+        self._client = client
+        self._rows = rows
+        content = _content(rows)
+        file = client.post(
+            "/v1/files", data={"purpose": "batch"}, files={"file": ("rows.jsonl", content)}
+        ).json()
+        wanted = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+        self._batch = client.post("/v1/batches", json=wanted).json()["id"]
+
+    def kill(self, which: str, share: float) -> None:
+        """One process of those whose command has this word, once this share of the rows is answered."""
+        self._laptop.wait("some rows more", lambda: self._has(share * self._rows), timeout=60)
+        pid = next(pid for pid, command in self._laptop.processes() if which in command)
+        os.kill(pid, signal.SIGKILL)
+
+    def check(self) -> None:
+        """It completes, and every row has one answer."""
+        ended = self._laptop.wait("the batch to end", lambda: self._show("completed"), timeout=120)
+        content = self._client.get(f"/v1/files/{ended['output_file_id']}/content").text
+        found = Counter(json.loads(line)["custom_id"] for line in content.splitlines())
+        assert {"total": self._rows, "completed": self._rows, "failed": 0} == ended["request_counts"]
+        assert Counter(f"row-{number}" for number in range(self._rows)) == found
+
+    def _show(self, status: str | None = None) -> Any:
+        """The batch, or None while nobody answers or it is not that far."""
+        try:
+            answer = self._client.get(f"/v1/batches/{self._batch}")
+        except httpx.TransportError:
+            return None
+        if answer.status_code == 503:
+            return None
+        shown = answer.json()
+        return shown if status in (None, shown["status"]) else None
+
+    def _has(self, rows: float) -> bool:
+        shown = self._show()
+        return shown is not None and shown["request_counts"]["completed"] >= rows
+
+
+@pytest.fixture
+def client(laptop: Laptop) -> Iterator[httpx.Client]:
     laptop.up("--ephemeral", "--quiet")
     laptop.apply(simulator(replicas=2))
     laptop.wait_ready("sim")
     port, key = laptop.gateway
-    with httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"}, timeout=30
-    ) as client:
-        file = client.post(
-            "/v1/files", data={"purpose": "batch"}, files={"file": ("rows.jsonl", _content())}
-        ).json()
-        wanted = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
-        batch = client.post("/v1/batches", json=wanted).json()["id"]
-        for kill in range(KILLS):
-            enough = kill * ROWS / (KILLS + 1)
-            laptop.wait("some rows more", functools.partial(_has, client, batch, enough), timeout=60)
-            (pid,) = [pid for pid, command in laptop.processes() if " workloads " in command]
-            os.kill(pid, signal.SIGKILL)
-        ended = laptop.wait("the batch to end", lambda: _show(client, batch, status="completed"), timeout=120)
-        lines = client.get(f"/v1/files/{ended['output_file_id']}/content").text.splitlines()
-        found = Counter(json.loads(line)["custom_id"] for line in lines)
-    assert {"total": ROWS, "completed": ROWS, "failed": 0} == ended["request_counts"]
-    assert Counter(f"row-{number}" for number in range(ROWS)) == found
-    assert KILLS == laptop.log.read_text().count("the workloads ")  # up has seen every end
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as made:
+        yield made
+
+
+def test_5000_rows_and_a_process_that_is_killed_five_times(laptop: Laptop, client: httpx.Client) -> None:
+    """Nothing is lost and nothing stands there twice, whatever the process was doing."""
+    run = Run(laptop, client, 5_000)
+    for kill in range(5):
+        run.kill(" workloads ", kill / 6)
+    run.check()
+    assert 5 == laptop.log.read_text().count("the workloads ")  # up has seen every end
     assert 0 == laptop.end()
     assert [] == laptop.processes()
 
 
-def _content() -> bytes:
-    rows = (
-        {
-            "custom_id": f"row-{number}",
-            "method": "POST",
-            "url": CHAT,
-            "body": {
-                "model": "sim",
-                "messages": [{"role": "user", "content": f"row {number}"}],
-                "max_tokens": 2,
-            },
-        }
-        for number in range(ROWS)
-    )
-    return b"".join(json.dumps(each).encode() + b"\n" for each in rows)
+def test_rows_are_answered_whoever_else_is_killed(laptop: Laptop, client: httpx.Client) -> None:
+    run = Run(laptop, client, 3_000)
+    for number, which in enumerate(
+        (" gateway ", "/shared/simulator ", " workloads ", " controller ", " gateway ")
+    ):
+        run.kill(which, (number + 1) / 8)
+    run.check()
+    assert 0 == laptop.end()
 
 
-def _show(client: httpx.Client, batch: str, status: str | None = None) -> Any:
-    """The batch, or None while nobody answers or it is not that far."""
-    answer = client.get(f"/v1/batches/{batch}")
-    if answer.status_code == 503:
-        return None
-    shown = answer.json()
-    return shown if status in (None, shown["status"]) else None
+def _content(rows: int) -> bytes:
+    def row(number: int) -> dict[str, Any]:
+        messages = [{"role": "user", "content": f"row {number}"}]
+        body = {"model": "sim", "messages": messages, "max_tokens": 2}
+        return {"custom_id": f"row-{number}", "method": "POST", "url": CHAT, "body": body}
 
-
-def _has(client: httpx.Client, batch: str, rows: float) -> bool:
-    shown = _show(client, batch)
-    return shown is not None and shown["request_counts"]["completed"] >= rows
+    return b"".join(json.dumps(row(number)).encode() + b"\n" for number in range(rows))
