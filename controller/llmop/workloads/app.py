@@ -9,18 +9,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmop.workloads import batch_routes, bulk, files, refusals
-from llmop.workloads.place import Place
 from llmop.workloads.refusals import Refused
+from llmop.workloads.service import Service
 
 LOG = logging.getLogger(__name__)
 
 
-def make_app(place: Place) -> Starlette:
+def make_app(service: Service) -> Starlette:
     return Starlette(
         routes=[
-            *files.routes(place),
-            *batch_routes.routes(place),
-            *bulk.routes(place),
+            *files.routes(service),
+            *batch_routes.routes(service),
+            *bulk.routes(service),
             Route("/healthz", _healthz),
         ],
         exception_handlers={

@@ -11,29 +11,29 @@ from llmop.workloads import batch as batches
 from llmop.workloads.batch import ENDED, ENDPOINTS, Batch, Status
 from llmop.workloads.engine import new_files
 from llmop.workloads.files import keep_s
-from llmop.workloads.place import Place, owner_of, page_of
 from llmop.workloads.refusals import Refused, invalid, json, no_such
+from llmop.workloads.service import Service, owner_of, page_of
 
 _BODY_LIMIT = 64 * 1024
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _FIELDS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"})
 
 
-def routes(place: Place) -> list[Route]:
+def routes(service: Service) -> list[Route]:
     async def create(request: Request) -> Response:
         owner = owner_of(request)
         wanted = await _object(request)
-        now = place.clock.now()
-        made = _read(wanted, owner, f"batch_{place.clock.suffix(24)}", now)
-        file = await place.database.file(owner, made.input_file)
+        now = service.clock.now()
+        made = _read(wanted, owner, f"batch_{service.clock.suffix(24)}", now)
+        file = await service.database.file(owner, made.input_file)
         if file is None:
             raise no_such("file", made.input_file)
         if file.purpose != "batch":
             raise invalid(
                 "input_file_id", f"must name a file of the purpose batch; this one is for {file.purpose}"
             )
-        batch = await place.database.add_batch(made)
-        place.engine.wake()
+        batch = await service.database.add_batch(made)
+        service.engine.wake()
         return shown(batch)
 
     async def show(request: Request) -> Response:
@@ -41,35 +41,35 @@ def routes(place: Place) -> list[Route]:
 
     async def list_(request: Request) -> Response:
         page = page_of(request, most=100, usual=20)
-        found = await place.database.batches(owner_of(request), page.after, page.limit + 1)
+        found = await service.database.batches(owner_of(request), page.after, page.limit + 1)
         return json(page.answer([describe(batch) for batch in found]))
 
     async def cancel(request: Request) -> Response:
         batch = await find(request)
-        names, now = new_files(place.clock), place.clock.now()
+        names, now = new_files(service.clock), service.clock.now()
 
         def change(as_it_is: Batch) -> Batch | None:
             if as_it_is.status in ENDED or as_it_is.ending is not None:
                 return None
             return batches.begin_end(as_it_is, Status.CANCELLED, names, now)
 
-        changed = await place.database.move(batch.number, change)
+        changed = await service.database.move(batch.number, change)
         if changed.ending is not Status.CANCELLED:
             raise Refused(
                 409, "batch_ended", f"the batch is {changed.status} and cannot be cancelled any more"
             )
-        place.engine.wake()
+        service.engine.wake()
         return shown(changed)
 
     async def find(request: Request) -> Batch:
         name = request.path_params["id"]
-        batch = await place.database.batch(owner_of(request), name)
+        batch = await service.database.batch(owner_of(request), name)
         if batch is None:
             raise no_such("batch", name)
         return batch
 
     def describe(batch: Batch) -> dict[str, Any]:
-        return batches.describe(batch, place.engine.waiting(batch))
+        return batches.describe(batch, service.engine.waiting(batch))
 
     def shown(batch: Batch) -> Response:
         return json(describe(batch))

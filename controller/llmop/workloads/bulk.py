@@ -19,8 +19,8 @@ from llmop.workloads.gate import Gate
 from llmop.workloads.intake import MOST_MODELS
 from llmop.workloads.judgement import Again, GiveUp, Keep, judge
 from llmop.workloads.lines import Row, parse
-from llmop.workloads.place import Place, key_of
 from llmop.workloads.refusals import Refused, invalid
+from llmop.workloads.service import Service, key_of
 from llmop.workloads.shelf import lines
 from llmop.workloads.upload import FILE_LIMIT
 
@@ -31,7 +31,7 @@ _PATIENCE_S = 600.0  # for a model that is full or away: then that is the row's 
 _NDJSON = "application/x-ndjson"
 
 
-def routes(place: Place) -> list[Route]:
+def routes(service: Service) -> list[Route]:
     under_way = asyncio.Semaphore(_MOST_REQUESTS)
 
     async def bulk(request: Request) -> Response:
@@ -43,11 +43,11 @@ def routes(place: Place) -> list[Route]:
             )
         await under_way.acquire()
         try:
-            file = await _read(request, place)
+            file = await _read(request, service)
         except BaseException:
             under_way.release()
             raise
-        run = _Bulk(place, key_of(request) or None, at_once, ordered=ordered)
+        run = _Bulk(service, key_of(request) or None, at_once, ordered=ordered)
         return _Lines(run.answers(file), under_way, file)
 
     return [Route("/v1/bulk", bulk, methods=["POST"])]
@@ -85,9 +85,9 @@ def _ordered(request: Request) -> bool:
     return text == "true"
 
 
-async def _read(request: Request, place: Place) -> BinaryIO:
+async def _read(request: Request, service: Service) -> BinaryIO:
     """Into a file without a name: it is gone with us, however we end."""
-    file = tempfile.TemporaryFile(dir=place.shelf.directory)  # noqa: SIM115  (the answer closes it)
+    file = tempfile.TemporaryFile(dir=service.shelf.directory)  # noqa: SIM115  (the answer closes it)
     size = 0
     try:
         async for piece in request.stream():
@@ -111,8 +111,8 @@ async def _read(request: Request, place: Place) -> BinaryIO:
 class _Bulk:
     """One request. A row is in memory from its turn to the moment its answer went out."""
 
-    def __init__(self, place: Place, key: str | None, at_once: int, *, ordered: bool) -> None:
-        self._place = place
+    def __init__(self, service: Service, key: str | None, at_once: int, *, ordered: bool) -> None:
+        self._service = service
         self._key = key
         self._at_once = at_once
         self._ordered = ordered
@@ -167,21 +167,21 @@ class _Bulk:
         failures = 0
         is_first = False
         while True:
-            sent_at = await gate.enter(first=is_first)
+            turn = await gate.enter(first=is_first)
             is_first = True
             try:
-                found = await self._place.caller.ask(row.url, row.body, self._key)
+                found = await self._service.caller.ask(row.url, row.body, self._key)
             except BaseException:
-                gate.leave()
+                gate.leave(turn)
                 raise
             verdict = judge(found, failures)
             if not isinstance(verdict, Again):
-                gate.leave_well()
+                gate.leave_well(turn)
                 return verdict
             if verdict.slow:
-                gate.leave_refused(sent_at, verdict.after_s, verdict.why)
+                gate.leave_refused(turn, verdict.after_s, verdict.why)
             else:
-                gate.leave()
+                gate.leave(turn)
                 failures += 1
                 await asyncio.sleep(verdict.after_s)
             if self._loop.time() + verdict.after_s >= deadline:

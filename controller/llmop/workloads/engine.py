@@ -19,7 +19,7 @@ from llmop.workloads.batch import Batch, Problem, Status, Step, next_step
 from llmop.workloads.budget import Budget
 from llmop.workloads.calls import Caller
 from llmop.workloads.database import Database, Place, Result
-from llmop.workloads.gate import Gate
+from llmop.workloads.gate import Gate, Turn
 from llmop.workloads.judgement import Again, GiveUp, Keep, judge, refused_us
 from llmop.workloads.recorder import Recorder
 from llmop.workloads.shelf import Shelf
@@ -237,22 +237,21 @@ class Engine:
                 after = places[-1].line
                 for place in places:
                     await room.acquire()
-                    sent_at = await gate.enter()
-                    row = group.create_task(self._execute_row(batch, place, file, gate, sent_at))
-                    row.add_done_callback(functools.partial(_release, room))
+                    turn = await gate.enter()
+                    row = group.create_task(self._execute_row(batch, place, file, gate, turn))
+                    # One that is cancelled before it has begun does not come to leave by itself.
+                    row.add_done_callback(functools.partial(_left, room, gate, turn))
 
-    async def _execute_row(
-        self, batch: Batch, place: Place, file: BinaryIO, gate: Gate, sent_at: float
-    ) -> None:
+    async def _execute_row(self, batch: Batch, place: Place, file: BinaryIO, gate: Gate, turn: Turn) -> None:
         name = outcome.row_name(batch, place.line)
         failures = 0
         while isinstance(
-            verdict := await self._attempt(batch.endpoint, place, file, gate, sent_at, failures), Again
+            verdict := await self._attempt(batch.endpoint, place, file, gate, turn, failures), Again
         ):
             if not verdict.slow:
                 failures += 1
                 await asyncio.sleep(verdict.after_s)
-            sent_at = await gate.enter(first=True)
+            turn = await gate.enter(first=True)
         if isinstance(verdict, Keep):
             failed = not 200 <= verdict.answer.status < 300
             content = answered(name, place.custom_id, verdict.answer)
@@ -262,22 +261,22 @@ class Engine:
         await self._recorder.record(Result(batch.number, place.line, failed, content))
 
     async def _attempt(
-        self, url: str, place: Place, file: BinaryIO, gate: Gate, sent_at: float, failures: int
+        self, url: str, place: Place, file: BinaryIO, gate: Gate, turn: Turn, failures: int
     ) -> Keep | GiveUp | Again:
         """Inside the gate, which is left."""
         try:
             async with self._budget.of(place.length):
                 found = await self._caller.ask(url, _body(file, place))
         except BaseException:
-            gate.leave()
+            gate.leave(turn)
             raise
         verdict = Again(_KEY_AGAIN_S, True, NO_KEY) if refused_us(found) else judge(found, failures)
         if isinstance(verdict, Again) and verdict.slow:
-            gate.leave_refused(sent_at, verdict.after_s, verdict.why)
+            gate.leave_refused(turn, verdict.after_s, verdict.why)
         elif isinstance(verdict, Keep) and verdict.answer.status < 500:
-            gate.leave_well()
+            gate.leave_well(turn)
         else:
-            gate.leave()
+            gate.leave(turn)
         return verdict
 
     # Files that nobody needs
@@ -314,7 +313,8 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _release(room: asyncio.Semaphore, _: asyncio.Task[None]) -> None:
+def _left(room: asyncio.Semaphore, gate: Gate, turn: Turn, _: asyncio.Task[None]) -> None:
+    gate.leave(turn)
     room.release()
 
 

@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from llmop.workloads.database import File
 from llmop.workloads.engine import file_name
-from llmop.workloads.place import Place, owner_of, page_of
 from llmop.workloads.refusals import Refused, invalid, json, no_such
+from llmop.workloads.service import Service, owner_of, page_of
 from llmop.workloads.upload import Upload
 
 LOG = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ _PIECE = 256 * 1024
 _SHORTEST_S, _LONGEST_S = 3600, 2_592_000  # bounds that OpenAI has for expires_after
 
 
-def routes(place: Place) -> list[Route]:
+def routes(service: Service) -> list[Route]:
     async def create(request: Request) -> Response:
         try:
-            return json(_describe(await _store(request, place)))
+            return json(_describe(await _store(request, service)))
         except OSError as error:
             LOG.error("a file could not be stored: %s", error)
             message = f"the file could not be stored: {error.strerror or error}"
@@ -42,7 +42,7 @@ def routes(place: Place) -> list[Route]:
         order = request.query_params.get("order", "desc")
         if order not in ("asc", "desc"):
             raise invalid("order", "must be asc or desc")
-        files = await place.database.files(
+        files = await service.database.files(
             owner_of(request),
             purpose=request.query_params.get("purpose"),
             after=page.after,
@@ -53,15 +53,15 @@ def routes(place: Place) -> list[Route]:
 
     async def delete(request: Request) -> Response:
         name = request.path_params["id"]
-        if not await place.database.delete_file(owner_of(request), name):
+        if not await service.database.delete_file(owner_of(request), name):
             raise no_such("file", name)
-        place.engine.tidy_soon()
+        service.engine.tidy_soon()
         return json({"id": name, "object": "file", "deleted": True})
 
     async def content(request: Request) -> Response:
         file = await find(request)
         try:
-            opened = place.shelf.open(file.id)
+            opened = service.shelf.open(file.id)
         except FileNotFoundError as error:
             raise Refused(410, "content_gone", "the content of this file is not there any more") from error
         headers = {"content-length": str(file.bytes)}
@@ -69,8 +69,8 @@ def routes(place: Place) -> list[Route]:
 
     async def find(request: Request) -> File:
         name = request.path_params["id"]
-        file = await place.database.file(owner_of(request), name)
-        if file is None or (file.expires_at is not None and file.expires_at <= place.clock.now()):
+        file = await service.database.file(owner_of(request), name)
+        if file is None or (file.expires_at is not None and file.expires_at <= service.clock.now()):
             raise no_such("file", name)
         return file
 
@@ -83,26 +83,26 @@ def routes(place: Place) -> list[Route]:
     ]
 
 
-async def _store(request: Request, place: Place) -> File:
+async def _store(request: Request, service: Service) -> File:
     """Its content is on the disk before its name is known. Nothing of one that fails stays. Raises Refused, OSError, sqlite3.Error."""
-    name = file_name(place.clock)
-    draft = place.shelf.draft(name)
+    name = file_name(service.clock)
+    draft = service.shelf.draft(name)
     upload = Upload(draft)
     try:
         await upload.read(request.headers.get("content-type", ""), request.stream())
         purpose = upload.fields.get("purpose", "")
         if purpose not in PURPOSES:
             raise invalid("purpose", f"must be one of {', '.join(PURPOSES)}")
-        now = place.clock.now()
+        now = service.clock.now()
         expires_at = _expiry(upload.fields, now)
         file = File(name, owner_of(request), purpose, upload.filename or name, draft.size, now, expires_at)
         await run_in_threadpool(draft.keep)
     finally:
         draft.drop()
     try:
-        await place.database.add_files([file])
+        await service.database.add_files([file])
     except sqlite3.Error:
-        place.shelf.remove([name])
+        service.shelf.remove([name])
         raise
     return file
 

@@ -7,6 +7,16 @@ from llmop.workloads import window
 from llmop.workloads.window import Window
 
 
+class Turn:
+    """One passage, at `sent_at` (monotonic). It is over once, however often that is said."""
+
+    __slots__ = ("is_over", "sent_at")
+
+    def __init__(self, sent_at: float) -> None:
+        self.sent_at = sent_at
+        self.is_over = False
+
+
 class Gate:
     """`waiting` says why nobody gets through at the moment, "" when somebody does."""
 
@@ -18,8 +28,8 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self.waiting = ""
 
-    async def enter(self, *, first: bool = False) -> float:
-        """Returns when it is our turn, with the time (monotonic). `first`: before those who have not been through yet."""
+    async def enter(self, *, first: bool = False) -> Turn:
+        """Returns when it is our turn. `first`: before those who have not been through yet."""
         if self._waiters or not self._has_room():
             waiter = self._loop.create_future()
             if first:
@@ -36,23 +46,25 @@ class Gate:
                 raise
         else:
             self._under_way += 1
-        return self._loop.time()
+        return Turn(self._loop.time())
 
-    def leave(self) -> None:
+    def leave(self, turn: Turn) -> None:
         """Back, and it says nothing about the way."""
-        self._under_way -= 1
-        self._wake()
+        if not turn.is_over:
+            turn.is_over = True
+            self._under_way -= 1
+            self._wake()
 
-    def leave_well(self) -> None:
+    def leave_well(self, turn: Turn) -> None:
         self._window = window.went_well(self._window)
         self.waiting = ""
-        self.leave()
+        self.leave(turn)
 
-    def leave_refused(self, sent_at: float, after_s: float, why: str) -> None:
+    def leave_refused(self, turn: Turn, after_s: float, why: str) -> None:
         self.waiting = why
         now = self._loop.time()
-        self._window = window.slowed(self._window, sent_at=sent_at, now=now, after_s=after_s)
-        self.leave()
+        self._window = window.slowed(self._window, sent_at=turn.sent_at, now=now, after_s=after_s)
+        self.leave(turn)
 
     def _has_room(self) -> bool:
         return self._window.has_room(self._under_way, self._loop.time())

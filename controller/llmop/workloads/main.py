@@ -16,7 +16,7 @@ from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
 from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
-from llmop.workloads.place import Place
+from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
 from llmop.workloads.shelf import Shelf
 
@@ -57,9 +57,9 @@ async def _run(
     shelf, clock = Shelf(settings.directory / "files"), SystemClock()
     engine = Engine(database, shelf, gateway, clock, settings.concurrency)
     await engine.clear_up()
-    place = Place(database=database, shelf=shelf, engine=engine, caller=gateway, clock=clock)
+    service = Service(database=database, shelf=shelf, engine=engine, caller=gateway, clock=clock)
     config = uvicorn.Config(
-        make_app(place),
+        make_app(service),
         lifespan="off",
         log_config=None,
         access_log=False,

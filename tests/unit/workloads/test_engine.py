@@ -216,6 +216,28 @@ async def test_a_cancelled_batch_keeps_what_it_has_and_names_the_rest(lives: Liv
     assert [] == await life.database.results(batch.number, failed=False, after=0, limit=10)
 
 
+async def test_cancelled_batches_take_no_places_away_from_the_others(lives: Lives) -> None:
+    """A row may be cancelled at any moment, also before its task has begun."""
+    stays = asyncio.Event()
+
+    async def answer(prompt: str) -> Outcome:
+        await (stays.wait() if prompt == "pstays" else asyncio.sleep(0.0005))
+        return says(prompt)
+
+    life = await lives.begin(FakeGateway(answer), most=4)
+    staying = await life.batch(jsonl([row("stays")]))
+    await life.until(staying.number, lambda _: life.gateway.asked["pstays"] == 1)
+    for number in range(30):
+        batch = await life.batch(jsonl(row(f"{number}-{each}") for each in range(60)))
+        await life.until(batch.number, lambda found: found.completed > number)  # noqa: B023
+        await life.cancel(batch)
+        await life.until_ended(batch.number)
+    last = await life.until_ended((await life.batch(jsonl(map(row, range(50))))).number)
+    assert 50 == last.completed
+    stays.set()
+    assert 1 == (await life.until_ended(staying.number)).completed
+
+
 async def test_a_batch_whose_time_is_over_expires_with_what_it_has(lives: Lives) -> None:
     async def answer(prompt: str) -> Outcome:
         if prompt != "p0":

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, row
 
 from llmop.workloads.app import make_app
-from llmop.workloads.place import Place
+from llmop.workloads.service import Service
 
 
 class Door:
@@ -31,7 +31,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     life = Life(tmp_path, FakeGateway())
     await life.begin()
     app = make_app(
-        Place(
+        Service(
             database=life.database,
             shelf=life.shelf,
             engine=life.engine,

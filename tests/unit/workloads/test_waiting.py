@@ -17,52 +17,53 @@ async def settle() -> None:
 
 async def test_who_was_refused_goes_before_who_is_new() -> None:
     gate = Gate(1)
-    await gate.enter()
+    before = await gate.enter()
     order: list[str] = []
 
     async def go(name: str, *, first: bool) -> None:
-        await gate.enter(first=first)
+        turn = await gate.enter(first=first)
         order.append(name)
-        gate.leave()
+        gate.leave(turn)
 
     new = asyncio.create_task(go("new", first=False))
     await settle()
     again = asyncio.create_task(go("again", first=True))
     await settle()
-    gate.leave_well()
+    gate.leave_well(before)
     await asyncio.gather(new, again)
     assert ["again", "new"] == order
 
 
 async def test_a_pause_ends_by_itself_and_says_why_meanwhile() -> None:
     gate = Gate(4)
-    sent_at = await gate.enter()
-    gate.leave_refused(sent_at, 0.05, "full")
+    gate.leave_refused(await gate.enter(), 0.05, "full")
     assert "full" == gate.waiting
     started = asyncio.get_running_loop().time()
-    await asyncio.wait_for(gate.enter(), 5)
+    turn = await asyncio.wait_for(gate.enter(), 5)
     assert asyncio.get_running_loop().time() >= started + 0.04
-    gate.leave_well()
+    gate.leave_well(turn)
     assert "" == gate.waiting
 
 
 @pytest.mark.parametrize("leaves_first", [True, False])
 async def test_who_is_cancelled_takes_no_place_away(leaves_first: bool) -> None:
     gate = Gate(1)
-    await gate.enter()
+    before = await gate.enter()
     waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
     await settle()
     if leaves_first:  # the first one's turn has come when it is cancelled
-        gate.leave()
+        gate.leave(before)
         waiting[0].cancel()
     else:
         waiting[0].cancel()
-        gate.leave()
+        gate.leave(before)
     await settle()
     assert waiting[0].cancelled()
-    await asyncio.wait_for(waiting[1], 5)
+    turn = await asyncio.wait_for(waiting[1], 5)
+    gate.leave(before)  # it was over already
+    await settle()
     assert not waiting[2].done()
-    gate.leave()
+    gate.leave(turn)
     await asyncio.wait_for(waiting[2], 5)
 
 

@@ -17,7 +17,7 @@ _BEARER = "Bearer "
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Place:
+class Service:
     database: Database
     shelf: Shelf
     engine: Engine
