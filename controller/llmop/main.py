@@ -117,6 +117,12 @@ def controller(
 @click.option(
     "--name", default="gateway", show_default=True, help="Unique among the gateways of an installation."
 )
+@click.option(
+    "--workloads",
+    "workloads_socket",
+    type=click.Path(path_type=Path),
+    help="The socket of llmop workloads.  [default: the one in the state directory]",
+)
 @click.option("--behind-proxy", is_flag=True, help="Something in front of it speaks TLS.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
@@ -131,6 +137,7 @@ def gateway(
     listen: str,
     address: str,
     name: str,
+    workloads_socket: Path | None,
     behind_proxy: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -150,6 +157,7 @@ def gateway(
             listen=listen,
             keys_file=installation.keys_file,
             state_dir=installation.keys_file.parent,
+            workloads=_absolute(workloads_socket or installation.workloads_socket),
             name=name,
             behind_proxy=behind_proxy,
             tls_cert=tls_cert,
@@ -160,7 +168,49 @@ def gateway(
     )
 
 
-@cli.command(help="Runs everything on this machine: controller, gateway, and deployments as local processes.")
+@cli.command(help="Runs files, batches and bulk requests, which ask models through a gateway.")
+@_state_dir
+@click.option(
+    "--gateway",
+    "address",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="The gateway: http://host:port, https://host or unix:/path.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1024),
+    default=64,
+    show_default=True,
+    help="Rows of batches that are asked at once per model, at most; a gateway that is full gets fewer.",
+)
+def workloads(state_dir: Path, address: str, concurrency: int) -> None:
+    from llmop import statedir
+    from llmop.gateway import keys
+    from llmop.telemetry import logs
+    from llmop.workloads import main
+    from llmop.workloads.settings import WorkloadsSettings
+
+    logs.configure()
+    if not address.startswith(("http://", "https://", "unix:/")):
+        raise click.UsageError(f'--gateway "{address}": write http://host:port, https://host or unix:/path')
+    installation = ControllerSettings(state_dir=_absolute(state_dir))
+    _make_for_keys(installation)
+    statedir.ensure(installation.workloads_dir)
+    main.serve(
+        WorkloadsSettings(
+            directory=installation.workloads_dir,
+            socket=installation.workloads_socket,
+            gateway=address,
+            key=keys.kept(installation.keys_file, "workloads", installation.workloads_dir / "key"),
+            concurrency=concurrency,
+        )
+    )
+
+
+@cli.command(
+    help="Runs everything on this machine: controller, gateway, workloads, and deployments as local processes."
+)
 @_state_dir
 @click.option(
     "--listen",

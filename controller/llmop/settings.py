@@ -45,5 +45,15 @@ class ControllerSettings:
         return f"unix://{self.state_dir / 'run' / 'controller.sock'}"
 
     @property
+    def workloads_dir(self) -> Path:
+        """What `llmop workloads` keeps."""
+        return self.state_dir / "workloads"
+
+    @property
+    def workloads_socket(self) -> Path:
+        """Where a gateway reaches `llmop workloads`."""
+        return self.state_dir / "run" / "workloads.sock"
+
+    @property
     def keys_file(self) -> Path:
         return self.state_dir / "gateway" / "keys"

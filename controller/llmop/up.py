@@ -1,4 +1,4 @@
-"""`llmop up`: controller and gateway of one machine as child processes, kept alive until this one is told to end."""
+"""`llmop up`: controller, gateway and workloads of one machine as child processes, kept alive until this one is told to end."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from llmop.cli import contexts
 from llmop.cli.errors import ConfigError
 from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
-from llmop.domain.errors import AlreadyExists, NeedsUser
+from llmop.domain.errors import NeedsUser
 from llmop.gateway import keys
 from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
 
@@ -230,8 +230,10 @@ def _children(
         url,
     ]
     gateway = ["gateway", *state, "--listen", listen]
+    workloads = ["workloads", *state, "--gateway", url]
     return [
         _Child("controller", controller, {STORE_VARIABLE: store}, logs / "controller.log", quiet=quiet),
+        _Child("workloads", workloads, {}, logs / "workloads.log", quiet=quiet),
         _Child("gateway", gateway, {}, logs / "gateway.log", quiet=quiet),
     ]
 
@@ -246,26 +248,17 @@ def _with_port(listen: str) -> str:
 
 
 def _key(settings: ControllerSettings) -> Path:
-    """A key for the person who runs this, made once; its secret is in a 0600 file that llmctl reads."""
+    """A key for the person who runs this; its secret is in a 0600 file that llmctl reads."""
     secret_file = settings.state_dir / "key"
     settings.keys_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if secret_file.exists():
-        return secret_file
-    try:
-        secret = keys.create(settings.keys_file, KEY_NAME)
-    except AlreadyExists:
-        # The key is known but its secret was lost between two steps of an earlier start.
-        secret = keys.create(settings.keys_file, f"{KEY_NAME}-{SystemClock().suffix(5)}")
-    descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    keys.kept(settings.keys_file, KEY_NAME, secret_file)
     return secret_file
 
 
 def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child]) -> None:
-    """Until the control API's socket is there and the gateway knows which models there are: who is told that llmop is up may ask
-    for one. A controller is waited for as long as it runs: it knows what it waits for itself, says so in its log, and ends when
-    that does not come. Raises NeedsUser when a process cannot start.
+    """Until the control API's socket is there, the gateway knows which models there are, and workloads listens: who is told that llmop
+    is up may ask for all of it. A controller is waited for as long as it runs: it knows what it waits for itself, says so in its
+    log, and ends when that does not come. Raises NeedsUser when a process cannot start.
     """
     path = Path(settings.socket.removeprefix("unix://"))
 
@@ -281,6 +274,11 @@ def _wait(settings: ControllerSettings, listen: str, children: Sequence[_Child])
     if not _came(children, lambda: _has_table(listen), time.monotonic() + START_S):
         click.echo(
             f"the gateway knows no models after {START_S:.0f} s: it answers 503 until the controller tells it",
+            err=True,
+        )
+    if not _came(children, lambda: _answers(settings.workloads_socket), time.monotonic() + START_S):
+        click.echo(
+            f"files and batches are not served after {START_S:.0f} s: they are as soon as they can be",
             err=True,
         )
 
@@ -331,7 +329,7 @@ def _restart(children: Sequence[_Child]) -> None:
             elif child.quick_ends == QUICK_ENDS:
                 # A full disk, a damaged database: no reason to take the gateway away from those who use it.
                 click.echo(
-                    "the controller ends again and again; it is tried until it stays, and the gateway serves on with what it"
+                    f"the {child.name} ends again and again; it is tried until it stays, and the gateway serves on with what it"
                     f" knows{child.last_words()}",
                     err=True,
                 )

@@ -21,6 +21,7 @@ COMMANDS = {
     "apply": "Create or change objects from manifests",
     "artifacts": "List images and weights on the clusters, or remove what is not used",
     "autoscale": "Let the number of replicas follow the load, and show how it does",
+    "batch": "Let a model answer a file of requests",
     "bench": "Measure models and engines under load",
     "chat": "Talk with a model",
     "completion": "Print what makes a shell complete llmctl",
@@ -52,7 +53,6 @@ COMPLETE_VARIABLE = "_LLMCTL_COMPLETE"  # the shell scripts that click makes set
 # Commands that a later version will have: refused by name until then.
 LATER_COMMANDS = frozenset(
     {
-        "batch",
         "edit",
         "patch",
     }

@@ -3,11 +3,12 @@
 import dataclasses
 import http.client
 import json
+import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from llmop.cli import printing
@@ -29,6 +30,7 @@ _CODES = {
     504: ExitCode.TIMEOUT,
 }
 _ERROR_LIMIT = 64 * 1024  # bytes of an error's body that are read
+_PIECE = 256 * 1024  # bytes of a file at once
 
 
 class GatewayError(CliError):
@@ -49,12 +51,38 @@ class Gateway:
 
     def get(self, path: str) -> bytes:
         """The body of a good answer. Raises GatewayError."""
-        with _Call(self, "GET", path, None) as answer:
+        with _Call(self, "GET", path) as answer:
             return answer.read()
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """JSON in, a JSON object out. Raises GatewayError."""
+        with _Call(self, method, path, None if body is None else json.dumps(body).encode()) as answer:
+            data = _json(answer.read())
+        if data is None:
+            raise GatewayError(f"error: {self.url} sent an answer that is not JSON", ExitCode.INTERNAL)
+        return data
+
+    def upload(self, path: str, fields: Mapping[str, str], filename: str, file: BinaryIO) -> dict[str, Any]:
+        """A file as the field `file` of a form, piece by piece; a JSON object comes back. Raises GatewayError."""
+        boundary = f"llmctl-{secrets.token_hex(16)}"
+        content_type = f"multipart/form-data; boundary={boundary}"
+        with _Call(self, "POST", path, _form(boundary, fields, filename, file), content_type) as answer:
+            return _json(answer.read()) or {}
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """A large answer, piece by piece. Raises GatewayError, also where it ends too early."""
+        with _Call(self, "GET", path) as answer:
+            left = answer.length
+            while piece := answer.read(_PIECE):
+                if left is not None:
+                    left -= len(piece)
+                yield piece
+            if left:
+                raise GatewayError(f"error: the answer of {self.url} is incomplete", ExitCode.NETWORK)
 
     def events(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The events of a stream, as JSON, until its end. Raises GatewayError for an answer, or an event, that is an error."""
-        with _Call(self, "POST", path, body) as answer:
+        with _Call(self, "POST", path, json.dumps(body).encode()) as answer:
             for line in answer:
                 text = line.strip()
                 if not text.startswith(b"data:"):
@@ -143,10 +171,18 @@ class _UnixConnection(http.client.HTTPConnection):
 class _Call:
     """One request; its answer inside `with`."""
 
-    def __init__(self, found: Gateway, method: str, path: str, body: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        found: Gateway,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        content_type: str = "application/json",
+    ) -> None:
         self._gateway = found
         self._method = method
-        self._body = json.dumps(body).encode() if body is not None else None
+        self._body = body
+        self._content_type = content_type
         parts = urlsplit(found.url)
         prefix = "" if found.url.startswith("unix:") else parts.path
         self._target = prefix + path
@@ -156,7 +192,7 @@ class _Call:
     def __enter__(self) -> http.client.HTTPResponse:
         headers = {"Accept": "text/event-stream, application/json"}
         if self._body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = self._content_type
         if self._gateway.key:
             headers["Authorization"] = f"Bearer {self._gateway.key}"
         try:
@@ -195,6 +231,19 @@ def _connection(found: Gateway, parts: Any) -> http.client.HTTPConnection:
         context = ssl.create_default_context()  # SSL_CERT_FILE names further authorities
         return http.client.HTTPSConnection(parts.netloc, timeout=found.timeout_s, context=context)
     return http.client.HTTPConnection(parts.netloc, timeout=found.timeout_s)
+
+
+def _form(boundary: str, fields: Mapping[str, str], filename: str, file: BinaryIO) -> Iterator[bytes]:
+    for name, value in fields.items():
+        yield f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+    quoted = quote(filename, safe=" ()[]+,@")  # no quotes and no line ends in a header
+    yield (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    while piece := file.read(_PIECE):
+        yield piece
+    yield f"\r\n--{boundary}--\r\n".encode()
 
 
 def _refused(answer: http.client.HTTPResponse) -> GatewayError:
@@ -259,6 +308,17 @@ def address_options(command: Any) -> Any:
     """--gateway, --key-file, -m and --timeout."""
     import click
 
+    return gateway_options(
+        click.option(
+            "-m", "--model", "wanted", metavar="NAME", help="Which model; default: the only one there is."
+        )(command)
+    )
+
+
+def gateway_options(command: Any) -> Any:
+    """--gateway, --key-file and --timeout."""
+    import click
+
     from llmop.cli.session import Duration
 
     for option in (
@@ -272,9 +332,6 @@ def address_options(command: Any) -> Any:
         click.option("--key-file", metavar="FILE", help="File with the key; default: the context's."),
         click.option(
             "--gateway", "url", metavar="URL", help="Address of the gateway; default: the context's."
-        ),
-        click.option(
-            "-m", "--model", "wanted", metavar="NAME", help="Which model; default: the only one there is."
         ),
     ):
         command = option(command)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmop.domain.endpoint import RoutedModel
 from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
+from llmop.gateway.forward import PATHS, Forward
 from llmop.gateway.heads import is_request_id
 from llmop.gateway.metrics import Counts, CountsCollector, Gauges
 from llmop.gateway.routes import find_route
@@ -24,7 +25,7 @@ _HOT = (
     "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
     "and GET /info"
 )
-_COLD = "GET /v1/models, /healthz, /metrics"
+_COLD = "GET /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/bulk"
 _METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 
 
@@ -59,7 +60,9 @@ class WorkerGauges(Gauges):
         return self._presence.connected
 
 
-def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]]) -> ASGIApp:
+def make_app(
+    worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]], forward: Forward
+) -> ASGIApp:
     """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
 
@@ -124,6 +127,7 @@ def make_app(worker: Worker, presence: Presence, everybody: Callable[[], Awaitab
             Route("/models/{name:path}/v1/models", model),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
+            *(Route(path, forward) for path in PATHS),
             Route("/{path:path}", anything, methods=every),
         ]
     )

@@ -49,6 +49,23 @@ def create(file: Path, name: str, clock: Clock | None = None) -> str:
     return secret
 
 
+def kept(file: Path, name: str, secret_file: Path, clock: Clock | None = None) -> str:
+    """The key in `secret_file` (0600), made once: a program of this account is a client like any other.
+
+    One that is not in `file` any more, or was lost between two steps of an earlier start, is made anew under a name like `name`.
+    Raises NeedsUser.
+    """
+    clock = clock or SystemClock()
+    known = load(file) if file.exists() else {}
+    if secret_file.exists():
+        secret = secret_file.read_text(encoding="ascii", errors="replace").strip()
+        if digest(secret.encode()) in known:
+            return secret
+    secret = create(file, name if name not in known.values() else f"{name}-{clock.suffix(5)}", clock)
+    write_private(secret_file, f"{secret}\n".encode())
+    return secret
+
+
 def load(file: Path) -> Mapping[bytes, str]:
     """Hash to name. Raises NeedsUser, naming file and line, where the file is not private or not of this form."""
     mode = file.stat().st_mode & 0o777

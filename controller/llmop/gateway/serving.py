@@ -22,6 +22,7 @@ from llmop.gateway.app import Presence, make_app
 from llmop.gateway.desk import Desk
 from llmop.gateway.downstream import GatewayProtocol
 from llmop.gateway.fleet import Fleet
+from llmop.gateway.forward import Forward
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
@@ -118,8 +119,9 @@ async def take_requests(
     """Until `stop` is set and the open answers are finished. `everybody` gives the counts of all processes; `beside` runs as long as
     requests are taken.
     """
+    forward = Forward(settings.workloads, settings.timeouts.body_idle)
     config = Config(
-        make_app(worker, presence, everybody),
+        make_app(worker, presence, everybody, forward),
         http=functools.partial(GatewayProtocol, worker=worker),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
@@ -143,6 +145,7 @@ async def take_requests(
                 helper.cancel()
             _abort_all(worker)
     finally:
+        await forward.close()
         worker.fleet.close()
 
 

@@ -43,13 +43,15 @@ class Timeouts:
 class GatewaySettings:
     """`controller` is the gRPC target of the control API (a Unix socket, `unix:///path`); `listen` is `host:port`, `[v6]:port` or
     `unix:/path`; `body_limit` is in bytes; `name` is unique among the gateways of an installation;
-    `workers` is the number of processes that take requests.
+    `workers` is the number of processes that take requests; `workloads` is the socket of `llmop workloads`, None
+    where there is none.
     """
 
     controller: str
     listen: str
     keys_file: Path
     state_dir: Path
+    workloads: Path | None = None
     name: str = "gateway"
     behind_proxy: bool = False
     tls_cert: Path | None = None
@@ -134,6 +136,6 @@ def to_values(settings: GatewaySettings) -> dict[str, Any]:
 def from_values(values: dict[str, Any]) -> GatewaySettings:
     paths = {
         name: None if values[name] is None else Path(values[name])
-        for name in ("keys_file", "state_dir", "tls_cert", "tls_key")
+        for name in ("keys_file", "state_dir", "workloads", "tls_cert", "tls_key")
     }
     return GatewaySettings(**(values | paths | {"timeouts": Timeouts(**values["timeouts"])}))

@@ -86,7 +86,9 @@ def nginx(folder: Path, engine: int) -> Iterator[Contestant]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) -> Iterator[Contestant]:
+def gateway(
+    folder: Path, engine: int, name: str = "gateway", workers: int = 1, workloads: Path | None = None
+) -> Iterator[Contestant]:
     """Serves the model "m" from its table on disk; keys, metrics and usage are on. Of several processes the workers are measured."""
     from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, QueueBounds, RoutedModel
     from llmop.gateway import keys
@@ -119,10 +121,11 @@ def gateway(folder: Path, engine: int, name: str = "gateway", workers: int = 1) 
     TableFile(state).save(ReceivedTable(installation="bench", received_at=0.0, table=table))
     key = keys.create(state / "keys", "bench")
     port = free_port()
+    socket = None if workloads is None else f"Path('{workloads}')"
     code = (
         "from pathlib import Path; from llmop.gateway.main import serve; from llmop.gateway.settings import GatewaySettings;"
         f"serve(GatewaySettings(controller='unix://{state}/none', listen='127.0.0.1:{port}',"
-        f" workers={workers}, keys_file=Path('{state}/keys'), state_dir=Path('{state}')))"
+        f" workloads={socket}, workers={workers}, keys_file=Path('{state}/keys'), state_dir=Path('{state}')))"
     )
     with started([sys.executable, "-c", code], log=folder / f"{name}.out") as process:
         until(lambda: answers(port), "the gateway does not listen")

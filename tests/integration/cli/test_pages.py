@@ -25,8 +25,8 @@ _ADVISED = re.compile(
     r"llmctl (?P<rest>(?:logs|rollout \w+|describe|delete|get)"
     r"(?: (?:--?[a-z]+(?:=[a-z]+)?|[a-z]+/[a-z-]+|(?:cl|md|rep) [a-z-]+|sr,rp,cl))+)"
 )
-# What talks to a gateway, or goes on until somebody stops it, is run by tests/integration/test_everyday.py and test_docs.py.
-ELSEWHERE = ("bench", "chat", "generate", "top", "port-forward")
+# What talks to a gateway, or goes on until somebody stops it, is run by tests/integration/test_everyday.py, test_docs.py and workloads/test_page.py.
+ELSEWHERE = ("batch", "bench", "chat", "generate", "top", "port-forward")
 # What stands for a name, and what is in the test's controller.
 NAMES = {"NAME": "chat", "md/tiny": "md/chat", "md/simulator": "md/chat", "md/sim": "md/chat", "TYPE": "md"}
 

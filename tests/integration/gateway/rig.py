@@ -188,7 +188,10 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def gateway_rig(
-    folder: Path, timeouts: Timeouts = Timeouts(shutdown=1), body_limit: int = BODY_LIMIT
+    folder: Path,
+    timeouts: Timeouts = Timeouts(shutdown=1),
+    body_limit: int = BODY_LIMIT,
+    workloads: Path | None = None,
 ) -> AsyncIterator[Rig]:
     control = Control(folder / "control.sock")
     await control.start()
@@ -202,6 +205,7 @@ async def gateway_rig(
             listen="127.0.0.1:0",
             keys_file=folder / "keys",
             state_dir=folder / "state",
+            workloads=workloads,
             name="gateway-1",
             timeouts=timeouts,
             body_limit=body_limit,

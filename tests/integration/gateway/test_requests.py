@@ -109,9 +109,9 @@ async def test_the_other_routes(rig: Rig) -> None:
     assert "m" == (await rig.ask("/v1/models/m", b"", method="GET")).json()["id"]
     head = await rig.ask("/v1/models", b"", method="HEAD")
     assert (200, b"") == (head.status, head.body)
-    not_served = await rig.ask("/v1/files", b"{}")
+    not_served = await rig.ask("/v1/responses", b"{}")
     assert 404 == not_served.status
-    assert "/v1/files is not served" in not_served.json()["error"]["message"]
+    assert "/v1/responses is not served" in not_served.json()["error"]["message"]
     wrong = await rig.ask("/generate", b"", method="GET")
     assert (405, "POST") == (wrong.status, wrong.headers["allow"])
     assert "method_not_allowed" == wrong.json()["error_type"]

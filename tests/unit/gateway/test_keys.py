@@ -42,6 +42,22 @@ def test_keys_are_added_and_names_are_not_reused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_program_keeps_its_key_and_gets_another_one_when_that_is_worth_nothing(tmp_path: Path) -> None:
+    file, secret_file = tmp_path / "keys", tmp_path / "secret"
+    secret = keys.kept(file, "program", secret_file)
+    assert secret == secret_file.read_text().strip()
+    assert 0o600 == stat.S_IMODE(secret_file.stat().st_mode)
+    assert secret == keys.kept(file, "program", secret_file)
+    secret_file.unlink()  # as after a crash between the two files
+    second = keys.kept(file, "program", secret_file)
+    assert second != secret
+    file.unlink()
+    third = keys.kept(file, "program", secret_file)
+    assert third not in (secret, second)
+    assert KeyRing(file).knows(third.encode())
+    assert third == secret_file.read_text().strip()
+
+
 def test_a_new_key_is_known_without_a_restart_and_a_removed_one_is_forgotten(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     ring = KeyRing(file, NOW)

@@ -63,6 +63,8 @@ def test_the_number_of_workers_is_bounded(workers: int) -> None:
 
 
 def test_a_worker_process_hears_the_same_settings() -> None:
-    settings = dataclasses.replace(SETTINGS, workers=2, tls_cert=Path("a"), tls_key=Path("b"))
+    settings = dataclasses.replace(
+        SETTINGS, workers=2, tls_cert=Path("a"), tls_key=Path("b"), workloads=Path("/w.sock")
+    )
     for one in (SETTINGS, settings):
         assert one == from_values(json.loads(json.dumps(to_values(one))))

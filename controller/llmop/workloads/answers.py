@@ -1,0 +1,45 @@
+"""Lines of output and error files, and of the answer to a bulk request: OpenAI's form of a batch's results. Pure."""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class Answer(NamedTuple):
+    """What the gateway said. `retry_after` is in seconds."""
+
+    status: int
+    body: bytes
+    request_id: str = ""
+    retry_after: float | None = None
+
+
+def answered(name: str, custom_id: str, answer: Answer) -> bytes:
+    """`name` is the row's own, beside the client's `custom_id`. Without a newline."""
+    response = {"status_code": answer.status, "request_id": answer.request_id, "body": _content(answer.body)}
+    return _line(name, custom_id, response, None)
+
+
+def unanswered(name: str, custom_id: str | None, code: str, message: str) -> bytes:
+    return _line(name, custom_id, None, {"code": code, "message": message})
+
+
+def _line(
+    name: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
+) -> bytes:
+    return orjson.dumps({"id": name, "custom_id": custom_id, "response": response, "error": error})
+
+
+def _content(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode("utf-8", "replace")
+
+
+def says(body: bytes) -> str:
+    """The sentence in an error of OpenAI's form, "" where there is none."""
+    content = _content(body)
+    error = content.get("error") if isinstance(content, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else ""

@@ -1,0 +1,88 @@
+"""Requests to the gateway: the one place that knows the HTTP client."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Protocol
+
+import aiohttp
+import orjson
+
+from llmop.workloads.answers import Answer
+from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
+
+_ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
+_LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
+_CONNECT_S = 10.0
+# Where requests have to wait, those of people go first.
+_PRIORITY = {"x-llmop-priority": "bulk"}
+
+
+class Caller(Protocol):
+    async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Outcome:
+        """One attempt. `key` None = that of this process. Cancelled, it takes its request back."""
+        ...
+
+
+class Gateway:
+    """At `http://host:port`, `https://...` or `unix:/path`. The proxies of the environment are for the world outside, and redirects are
+    not followed.
+    """
+
+    def __init__(self, address: str, key: str) -> None:
+        self._key = key
+        if address.startswith("unix:"):
+            path = "/" + address.removeprefix("unix:").lstrip("/")
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path, limit=0)
+            self._base = "http://gateway"
+        else:
+            connector = aiohttp.TCPConnector(limit=0)
+            self._base = address.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=_LONGEST_S, sock_connect=_CONNECT_S),
+            headers={"content-type": "application/json", **_PRIORITY},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def __aenter__(self) -> "Gateway":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Outcome:
+        headers = {"authorization": f"Bearer {self._key if key is None else key}"}
+        content = orjson.dumps(body)
+        try:
+            async with self._session.post(
+                self._base + url, data=content, headers=headers, allow_redirects=False
+            ) as answer:
+                pieces, size = [], 0
+                async for piece in answer.content.iter_any():
+                    size += len(piece)
+                    if size > _ANSWER_LIMIT:
+                        return Broken(f"the answer is larger than {_ANSWER_LIMIT} bytes")
+                    pieces.append(piece)
+                return Answer(
+                    answer.status,
+                    b"".join(pieces),
+                    answer.headers.get("x-request-id", ""),
+                    _seconds(answer.headers.get("retry-after")),
+                )
+        except aiohttp.ConnectionTimeoutError:
+            return Unreachable(f"it did not take the connection in {_CONNECT_S:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return Unreachable(error.os_error.strerror or str(error.os_error))
+        except TimeoutError:
+            return Overdue(_LONGEST_S)
+        except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
+            return Broken(str(error) or type(error).__name__)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,99 @@
+"""A workloads process: what is put together, started and stopped."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from llmop import statedir
+from llmop.clock import SystemClock
+from llmop.domain.errors import NeedsUser
+from llmop.workloads.app import make_app
+from llmop.workloads.calls import Gateway
+from llmop.workloads.database import Database
+from llmop.workloads.engine import Engine
+from llmop.workloads.service import Service
+from llmop.workloads.settings import WorkloadsSettings
+from llmop.workloads.shelf import Shelf
+
+_GRACE_S = 5  # for open answers: a batch is gone on with, and a bulk request can be made again
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: WorkloadsSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises NeedsUser, OSError."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(settings, stop)
+
+    uvloop.run(main())
+
+
+async def run(settings: WorkloadsSettings, stop: asyncio.Event) -> None:
+    with statedir.claim(settings.directory, "workloads"):
+        database = Database(settings.directory / "workloads.db")
+        try:
+            async with Gateway(settings.gateway, settings.key) as gateway:
+                await _run(settings, database, gateway, stop)
+        finally:
+            await database.close()
+
+
+async def _run(
+    settings: WorkloadsSettings, database: Database, gateway: Gateway, stop: asyncio.Event
+) -> None:
+    shelf, clock = Shelf(settings.directory / "files"), SystemClock()
+    engine = Engine(database, shelf, gateway, clock, settings.concurrency)
+    await engine.clear_up()
+    service = Service(database=database, shelf=shelf, engine=engine, caller=gateway, clock=clock)
+    config = uvicorn.Config(
+        make_app(service),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = _Server(config)
+    with _listen(settings) as sock:
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(engine.run())
+            ending = group.create_task(_stop(server, stop))
+            await server.serve(sockets=[sock])
+            for task in (work, ending):
+                task.cancel()
+
+
+async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+@contextlib.contextmanager
+def _listen(settings: WorkloadsSettings) -> Iterator[socket.socket]:
+    """The directory is the lock of this door. The claim on the state directory says that nobody else listens here."""
+    path = settings.socket
+    statedir.ensure(path.parent)
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind(str(path))
+        except OSError as error:
+            raise NeedsUser("CannotListen", f"{path}: {error.strerror or error}") from error
+        sock.listen(2048)
+        try:
+            yield sock
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,42 @@
+"""What clients are told when something is not done, in OpenAI's form."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+class Refused(Exception):
+    """`code` is a word for programs, the text a sentence for people; `param` is the field that is meant."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+def no_such(kind: str, name: str) -> Refused:
+    """Also for what belongs to another key."""
+    return Refused(404, "not_found", f"there is no {kind} '{name[:200]}'", "id")
+
+
+def invalid(param: str, message: str) -> Refused:
+    return Refused(400, "invalid_value", f"the field '{param}' {message}", param)
+
+
+def payload(refused: Refused) -> dict[str, Any]:
+    kind = _TYPES.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
+    return {"error": {"message": str(refused), "type": kind, "param": refused.param, "code": refused.code}}
+
+
+async def answer(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return json(payload(error), error.status)
+
+
+def json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -1,0 +1,17 @@
+"""What a workloads process is told."""
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WorkloadsSettings:
+    """`directory` is private and holds the database and the files; `socket` is where the gateway reaches us. `gateway` is the gateway's
+    own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per model.
+    """
+
+    directory: Path
+    socket: Path
+    gateway: str
+    key: str
+    concurrency: int

@@ -1,0 +1,103 @@
+"""A gateway with a simulator behind it, and `llmop workloads` beside it as a process that a test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from tests.integration.gateway.rig import Rig, gateway_rig
+
+from llmop.gateway import keys
+
+SOURCE = Path(__file__).resolve().parents[3] / "controller"
+PROGRAM = """
+import sys
+from pathlib import Path
+from llmop.workloads.main import serve
+from llmop.workloads.settings import WorkloadsSettings
+folder, gateway, key = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway, key=key, concurrency=32))
+"""
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a gateway process has."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for the paths of Unix sockets are limited to 107 bytes; private, as an installation's folder is."""
+    with tempfile.TemporaryDirectory(prefix="llmop-workloads-") as path:
+        yield Path(path)
+
+
+class Workloads:
+    """`rig` is the gateway; its key is that of a client."""
+
+    def __init__(self, folder: Path, rig: Rig) -> None:
+        self.folder = folder
+        self.rig = rig
+        self.own_key = keys.create(folder / "keys", "workloads")
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return self.rig.address
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        with (self.folder / "workloads.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                PROGRAM,
+                str(self.folder),
+                self.url,
+                self.own_key,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
+                stdout=log,
+                stderr=log,
+            )
+        async with asyncio.timeout(20):
+            while self._process.returncode is None:
+                if (await self.call("GET", "/v1/files")).status_code == 200:
+                    return
+                await asyncio.sleep(0.05)
+        raise AssertionError((self.folder / "workloads.log").read_text())
+
+    async def kill(self, number: int = signal.SIGKILL) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        return await self._process.wait()
+
+    async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
+        """`key` None = that of the client."""
+        headers = {"authorization": f"Bearer {key or self.rig.key}"} | options.pop("headers", {})
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
+            return await client.request(method, path, headers=headers, **options)
+
+
+@pytest.fixture
+async def workloads(folder: Path) -> AsyncIterator[Workloads]:
+    async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
+        made = Workloads(folder, rig)
+        await made.start()
+        try:
+            yield made
+        finally:
+            await made.kill()

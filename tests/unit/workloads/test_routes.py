@@ -1,0 +1,90 @@
+"""What clients hear when the disk does not take it."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, row
+
+from llmop.workloads.app import make_app
+from llmop.workloads.service import Service
+
+
+class Door:
+    def __init__(self, life: Life, client: httpx.AsyncClient) -> None:
+        self.life = life
+        self.client = client
+
+    async def upload(self) -> httpx.Response:
+        return await self.client.post(
+            "/v1/files", data={"purpose": "batch"}, files={"file": ("rows", jsonl([row(1)]))}
+        )
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    life = Life(tmp_path, FakeGateway())
+    await life.begin()
+    app = make_app(
+        Service(
+            database=life.database,
+            shelf=life.shelf,
+            engine=life.engine,
+            caller=life.gateway,
+            clock=life.clock,
+        )
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
+        yield Door(life, client)
+    await life.finish()
+
+
+@pytest.mark.parametrize("step", ["write", "keep"])
+async def test_a_full_disk_refuses_an_upload_and_nothing_of_it_stays(
+    door: Door, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"llmop.workloads.shelf.Draft.{step}", full)
+    answer = await door.upload()
+    assert (507, "insufficient_storage") == (answer.status_code, answer.json()["error"]["code"])
+    assert "No space left on device" in answer.json()["error"]["message"]
+    assert [] == door.life.shelf.names()
+
+
+async def test_a_store_that_takes_nothing_refuses_and_nothing_stays(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    file = (await door.upload()).json()["id"]
+    monkeypatch.setattr(door.life.database, "add_files", full)
+    assert 507 == (await door.upload()).status_code
+    assert [file] == door.life.shelf.names()
+    monkeypatch.setattr(door.life.database, "add_batch", full)
+    wanted = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+    answer = await door.client.post("/v1/batches", json=wanted)
+    assert (507, "store_failed") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_a_content_that_was_taken_away_is_gone(door: Door) -> None:
+    file = (await door.upload()).json()["id"]
+    door.life.shelf.path(file).unlink()
+    answer = await door.client.get(f"/v1/files/{file}/content")
+    assert (410, "content_gone") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_what_is_not_served_says_so(door: Door) -> None:
+    for method, path in (("PUT", "/v1/files"), ("GET", "/v1/bulk"), ("GET", "/v1/files/a/b")):
+        answer = await door.client.request(method, path)
+        assert 404 == answer.status_code
+        assert f"{method} {path} is not served" in answer.json()["error"]["message"]
+    for path in ("/v1/files?limit=0", "/v1/batches?limit=x", "/v1/files?order=up"):
+        assert 400 == (await door.client.get(path)).status_code
