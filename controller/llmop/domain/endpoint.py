@@ -34,6 +34,7 @@ class RoutedModel:
     upstream_model: str = ""  # what the engine wants to read as "model"; "" = what the client sent
     retry_attempts: int = 2
     usage_in_stream: bool = False  # its streams say what they used when asked
+    virtual: bool = False  # no engine but `llmop workloads` answers for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

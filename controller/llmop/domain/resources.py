@@ -12,6 +12,7 @@ REVISION = "Revision"
 SERVING_RUNTIME = "ServingRuntime"
 RESOURCE_PROFILE = "ResourceProfile"
 CLUSTER = "Cluster"
+TRIBUNAL = "Tribunal"
 EVENT = "Event"
 
 
@@ -86,6 +87,15 @@ KINDS: Mapping[str, KindInfo] = {
             description="a Slurm cluster, or this machine",
         ),
         KindInfo(
+            name=TRIBUNAL,
+            singular="tribunal",
+            plural="tribunals",
+            short_names=("tb",),
+            namespaced=True,
+            read_only=False,
+            description="a virtual model: several drafts, critics, a judge",
+        ),
+        KindInfo(
             name=EVENT,
             singular="event",
             plural="events",
@@ -101,7 +111,6 @@ KINDS: Mapping[str, KindInfo] = {
 # Kinds that a later version will have, and how people write them: refused by name until then.
 LATER_KINDS: Mapping[str, tuple[str, ...]] = {
     "Route": ("route", "routes", "rt"),
-    "Tribunal": ("tribunal", "tribunals", "tb"),
     "Assistant": ("assistant", "assistants", "as"),
     "APIKey": ("apikey", "apikeys", "key"),
     "GitSource": ("gitsource", "gitsources", "gs"),

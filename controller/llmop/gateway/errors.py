@@ -98,6 +98,16 @@ def no_endpoint(model: str) -> Refusal:
     )
 
 
+def workloads_away(model: str) -> Refusal:
+    return Refusal(
+        status=503,
+        code="workloads_away",
+        message=f"the model '{model}' is not served at the moment: llmop workloads does not answer",
+        retry_after=5,
+        dropped="workloads_away",
+    )
+
+
 def upstream_failed(model: str, problem: str) -> Refusal:
     return Refusal(
         status=502,

@@ -120,6 +120,9 @@ class Exchange:
         upstream = model.deployment.choose(self._tried, worker.loop.time(), worker.random())
         if upstream is None:
             name = model.model.name
+            if model.model.virtual and not self._problem:
+                self._refuse(errors.workloads_away(name))
+                return
             self._refuse(
                 errors.upstream_failed(name, self._problem) if self._problem else errors.no_endpoint(name)
             )
@@ -173,6 +176,11 @@ class Exchange:
         )
 
     def _connect_failed(self, upstream: Upstream, problem: str) -> None:
+        if self._model.model.virtual:  # there is no other one to go to, so it is not left alone either
+            self._model.counts.failures[Failure.CONNECT] += 1
+            self._let_go()
+            self._refuse(errors.workloads_away(self._model.model.name))
+            return
         self._blame(upstream)
         self._fail(Failure.CONNECT, problem)
 

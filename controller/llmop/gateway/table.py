@@ -54,6 +54,7 @@ def from_message(message: gateway_pb2.EndpointTable, now: float) -> ReceivedTabl
                     upstream_model=model.upstream_model,
                     retry_attempts=model.retry_attempts,
                     usage_in_stream=model.usage_in_stream,
+                    virtual=model.virtual,
                 )
                 for model in message.models
             ),

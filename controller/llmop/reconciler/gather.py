@@ -3,14 +3,16 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from llmop.domain import deployment as deployments
 from llmop.domain import profile, replica, resources, runtime, site
 from llmop.manifest import convert, references
-from llmop.planner import values
+from llmop.planner import tribunals, values
 from llmop.reconciler import codec, mirror
 from llmop.store import interface
+
+_PUBLIC = (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)  # the kinds that have a public name
 
 
 def runtimes(stored: mirror.Mirror) -> Mapping[str, runtime.Runtime]:
@@ -108,7 +110,7 @@ class Gatherer:
             record=codec.record_of(owner.status),
             runtime=self.known()[0].get(deployment.spec.template.runtime),
             problems=converted.problems,
-            name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
+            name_conflict=self.name_conflict(owner),
         )
 
     def _convert(self, owner: resources.Resource) -> _Converted:
@@ -164,19 +166,36 @@ class Gatherer:
         self._replicas[key] = now
         return tuple(known.replica for known in now.values())
 
-    def _name_conflict(self, owner: resources.Resource, model: str) -> str:
-        """Public model names are unique in an installation: the oldest deployment holds the name."""
-        holders = [
-            each
-            for each in self._stored.all(resources.MODEL_DEPLOYMENT)
-            if each.deleted_at is None and _model_name(each) == model
-        ]
+    def name_conflict(self, owner: resources.Resource) -> str:
+        """Public model names are unique in an installation: the oldest object holds the name."""
+        model = public_name(owner)
+        holders = [each for each in self._public() if each.deleted_at is None and public_name(each) == model]
         oldest = min(holders, key=lambda each: (each.created_at, each.uid), default=owner)
         if oldest.uid == owner.uid or owner.deleted_at is not None:
             return ""
-        return f'the model name "{model}" is held by {oldest.namespace}/{oldest.name}: set another spec.model.name'
+        kind = "" if oldest.kind == resources.MODEL_DEPLOYMENT else f"the {oldest.kind} "
+        fix = (
+            "set another spec.model.name"
+            if owner.kind == resources.MODEL_DEPLOYMENT
+            else "give this one another name"
+        )
+        return f'the model name "{model}" is held by {kind}{oldest.namespace}/{oldest.name}: {fix}'
+
+    def public(self) -> tribunals.Public:
+        """Which public names there are."""
+        names: dict[str, set[str]] = {kind: set() for kind in _PUBLIC}
+        for each in self._public():
+            if each.deleted_at is None:
+                names[each.kind].add(public_name(each))
+        return tribunals.Public(
+            deployments=names[resources.MODEL_DEPLOYMENT], tribunals=names[resources.TRIBUNAL]
+        )
+
+    def _public(self) -> Iterator[resources.Resource]:
+        for kind in _PUBLIC:
+            yield from self._stored.all(kind)
 
 
-def _model_name(owner: resources.Resource) -> str:
-    """What clients send as "model"; the deployment's own name when the manifest does not say."""
+def public_name(owner: resources.Resource) -> str:
+    """What clients send as "model"; the object's own name when the manifest does not say."""
     return str((owner.spec.get("model") or {}).get("name") or owner.name)

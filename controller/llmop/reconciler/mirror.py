@@ -21,6 +21,7 @@ _MIRRORED = (
     resources.SERVING_RUNTIME,
     resources.RESOURCE_PROFILE,
     resources.CLUSTER,
+    resources.TRIBUNAL,
 )
 
 
@@ -120,7 +121,7 @@ class Mirror:
 
     def subjects(self) -> list[queue.Key]:
         """Everything that passes are made over."""
-        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT)
+        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)
         found = [each for kind in kinds for each in self.all(kind)]
         return [queue.Key(kind=each.kind, namespace=each.namespace, name=each.name) for each in found]
 
@@ -133,7 +134,7 @@ def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
     keys: set[queue.Key] = set()
     everything = False
     for resource in touched:
-        if resource.kind == resources.MODEL_DEPLOYMENT:
+        if resource.kind in (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL):
             keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
         elif resource.kind in (resources.REPLICA, resources.REVISION) and resource.owner is not None:
             keys.add(

@@ -83,6 +83,7 @@ def to_table(table: endpoint.EndpointTable, installation: str) -> gateway_pb2.En
                 retry_attempts=each.retry_attempts,
                 upstream_model=each.upstream_model,
                 usage_in_stream=each.usage_in_stream,
+                virtual=each.virtual,
             )
             for each in table.models
         ],

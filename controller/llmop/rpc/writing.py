@@ -181,13 +181,35 @@ class Writer:
         )
 
     async def _check_references(self, resource: resources.Resource) -> None:
-        """Raises Invalid when a deployment names what does not exist or does not fit."""
+        """Raises Invalid when an object names what does not exist or does not fit."""
+        if resource.kind == resources.TRIBUNAL:
+            await self._check_members(resource)
         if resource.kind != resources.MODEL_DEPLOYMENT:
             return
         runtimes, profiles, sites = await asyncio.gather(
             self._runtimes.read(self._store), self._profiles.read(self._store), self._sites.read(self._store)
         )
         violations = references.check(convert.deployment(resource), runtimes, profiles, sites)
+        if violations:
+            raise Invalid(resource.kind, resource.name, violations)
+
+    async def _check_members(self, resource: resources.Resource) -> None:
+        runtimes, stored, tribunals = await asyncio.gather(
+            self._runtimes.read(self._store),
+            self._store.list(resources.MODEL_DEPLOYMENT),
+            self._store.list(resources.TRIBUNAL),
+        )
+        templates = [(each.name, convert.deployment(each).spec.template) for each in stored.items]
+        served = [
+            references.Served(
+                model=template.model_name,
+                deployment=name,
+                protocols=runtimes[template.runtime].protocols if template.runtime in runtimes else None,
+            )
+            for name, template in templates
+        ]
+        others = [convert.tribunal(each) for each in tribunals.items if each.key != resource.key]
+        violations = references.check_tribunal(convert.tribunal(resource), served, others)
         if violations:
             raise Invalid(resource.kind, resource.name, violations)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/gateway.proto\x12\x0cllmop.api.v1\"(\n\x15WatchEndpointsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\"\xee\x01\n\x08\x45ndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x0f\n\x07\x61pi_key\x18\x05 \x01(\t\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.llmop.api.v1.Endpoint.State\x12\x12\n\ndeployment\x18\x07 \x01(\t\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x11\n\rSTATE_SUSPECT\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\"\x99\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x11\n\tprotocols\x18\x03 \x03(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x16\n\x0eretry_attempts\x18\x05 \x01(\x05\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x17\n\x0fusage_in_stream\x18\x07 \x01(\x08\"\x86\x01\n\rEndpointTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12)\n\tendpoints\x18\x03 \x03(\x0b\x32\x16.llmop.api.v1.Endpoint\x12#\n\x06models\x18\x04 \x03(\x0b\x32\x13.llmop.api.v1.Model\"7\n\rReportRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x15\n\rtable_version\x18\x02 \x01(\x03\"#\n\x0eReportResponse\x12\x11\n\tperiod_ms\x18\x01 \x01(\x05\x32\xab\x01\n\x0eGatewayService\x12T\n\x0eWatchEndpoints\x12#.llmop.api.v1.WatchEndpointsRequest\x1a\x1b.llmop.api.v1.EndpointTable0\x01\x12\x43\n\x06Report\x12\x1b.llmop.api.v1.ReportRequest\x1a\x1c.llmop.api.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/gateway.proto\x12\x0cllmop.api.v1\"(\n\x15WatchEndpointsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\"\xee\x01\n\x08\x45ndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x0f\n\x07\x61pi_key\x18\x05 \x01(\t\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.llmop.api.v1.Endpoint.State\x12\x12\n\ndeployment\x18\x07 \x01(\t\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x11\n\rSTATE_SUSPECT\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\"\xaa\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x11\n\tprotocols\x18\x03 \x03(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x16\n\x0eretry_attempts\x18\x05 \x01(\x05\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x17\n\x0fusage_in_stream\x18\x07 \x01(\x08\x12\x0f\n\x07virtual\x18\x08 \x01(\x08\"\x86\x01\n\rEndpointTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12)\n\tendpoints\x18\x03 \x03(\x0b\x32\x16.llmop.api.v1.Endpoint\x12#\n\x06models\x18\x04 \x03(\x0b\x32\x13.llmop.api.v1.Model\"7\n\rReportRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x15\n\rtable_version\x18\x02 \x01(\x03\"#\n\x0eReportResponse\x12\x11\n\tperiod_ms\x18\x01 \x01(\x05\x32\xab\x01\n\x0eGatewayService\x12T\n\x0eWatchEndpoints\x12#.llmop.api.v1.WatchEndpointsRequest\x1a\x1b.llmop.api.v1.EndpointTable0\x01\x12\x43\n\x06Report\x12\x1b.llmop.api.v1.ReportRequest\x1a\x1c.llmop.api.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDPOINT_STATE']._serialized_start=239
   _globals['_ENDPOINT_STATE']._serialized_end=325
   _globals['_MODEL']._serialized_start=328
-  _globals['_MODEL']._serialized_end=481
-  _globals['_ENDPOINTTABLE']._serialized_start=484
-  _globals['_ENDPOINTTABLE']._serialized_end=618
-  _globals['_REPORTREQUEST']._serialized_start=620
-  _globals['_REPORTREQUEST']._serialized_end=675
-  _globals['_REPORTRESPONSE']._serialized_start=677
-  _globals['_REPORTRESPONSE']._serialized_end=712
-  _globals['_GATEWAYSERVICE']._serialized_start=715
-  _globals['_GATEWAYSERVICE']._serialized_end=886
+  _globals['_MODEL']._serialized_end=498
+  _globals['_ENDPOINTTABLE']._serialized_start=501
+  _globals['_ENDPOINTTABLE']._serialized_end=635
+  _globals['_REPORTREQUEST']._serialized_start=637
+  _globals['_REPORTREQUEST']._serialized_end=692
+  _globals['_REPORTRESPONSE']._serialized_start=694
+  _globals['_REPORTRESPONSE']._serialized_end=729
+  _globals['_GATEWAYSERVICE']._serialized_start=732
+  _globals['_GATEWAYSERVICE']._serialized_end=903
 # @@protoc_insertion_point(module_scope)

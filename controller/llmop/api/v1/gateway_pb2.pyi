@@ -42,7 +42,7 @@ class Endpoint(_message.Message):
     def __init__(self, replica: _Optional[str] = ..., uid: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., api_key: _Optional[str] = ..., state: _Optional[_Union[Endpoint.State, str]] = ..., deployment: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream")
+    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream", "virtual")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Model(_message.Message):
     RETRY_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_MODEL_FIELD_NUMBER: _ClassVar[int]
     USAGE_IN_STREAM_FIELD_NUMBER: _ClassVar[int]
+    VIRTUAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     deployment: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
@@ -57,7 +58,8 @@ class Model(_message.Message):
     retry_attempts: int
     upstream_model: str
     usage_in_stream: bool
-    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ...) -> None: ...
+    virtual: bool
+    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ..., virtual: _Optional[bool] = ...) -> None: ...
 
 class EndpointTable(_message.Message):
     __slots__ = ("version", "installation", "endpoints", "models")

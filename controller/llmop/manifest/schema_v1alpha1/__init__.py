@@ -4,7 +4,7 @@ What belongs here: what one object may say by itself. Rules between objects are 
 """
 
 from llmop.domain import resources
-from llmop.manifest.schema_v1alpha1 import cluster, deployment, profile, runtime
+from llmop.manifest.schema_v1alpha1 import cluster, deployment, profile, runtime, tribunal
 from llmop.manifest.schema_v1alpha1.fields import Fields
 from llmop.manifest.schema_v1alpha1.metadata import InstallationMetadata, Metadata
 
@@ -15,6 +15,7 @@ SPECS: dict[str, type[Fields]] = {
     resources.SERVING_RUNTIME: runtime.ServingRuntimeSpec,
     resources.RESOURCE_PROFILE: profile.ResourceProfileSpec,
     resources.CLUSTER: cluster.ClusterSpec,
+    resources.TRIBUNAL: tribunal.TribunalSpec,
 }
 
 # Mappings that are one value: JSON for an engine, in which null and empty mean something.

@@ -5,10 +5,10 @@ there is a draft there is an answer, unless the tribunal wants an error then.
 """
 
 import dataclasses
-import random
+import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from llmop.domain.tribunal import Tribunal
 from llmop.workloads.tribunal import prompts, reviews
@@ -26,6 +26,8 @@ from llmop.workloads.tribunal.values import (
     Tokens,
     Verdict,
 )
+
+T = TypeVar("T")
 
 LABELS = string.ascii_uppercase
 _LEAST_ANSWER = 16  # tokens; less is no answer
@@ -119,8 +121,7 @@ class Trial:
 def begin(tribunal: Tribunal, question: Question, seed: int) -> Trial:
     """The same seed gives the same labels and orders."""
     places = [(number, copy) for number, each in enumerate(tribunal.drafters) for copy in range(each.copies)]
-    labels = list(LABELS[: len(places)])
-    _chance(seed, "labels").shuffle(labels)
+    labels = _shuffled(LABELS[: len(places)], seed, "labels")
     authors = []
     for label, (number, copy) in zip(labels, places, strict=True):
         drafter = tribunal.drafters[number]
@@ -183,8 +184,8 @@ def _critique_calls(trial: Trial) -> tuple[Call, ...]:
     calls = []
     for number, critic in enumerate(trial.tribunal.critics, 1):
         shown = [prompts.Shown(each.author.label, each.text) for each in trial.standing_drafts]
-        _chance(trial.seed, f"critic {number} {trial.round}").shuffle(shown)
-        messages = prompts.critique(trial.tribunal.prompts, trial.question.messages, shown)
+        order = _shuffled(shown, trial.seed, f"critic {number} {trial.round}")
+        messages = prompts.critique(trial.tribunal.prompts, trial.question.messages, order)
         body = _body(trial, critic.model, messages, critic.temperature)
         calls.append(_call(trial, Role.CRITIQUE, f"critic-{number}", critic.model, body))
     return tuple(calls)
@@ -206,7 +207,7 @@ def _refine_calls(trial: Trial) -> tuple[Call, ...]:
 
 def _judge_calls(trial: Trial) -> tuple[Call, ...]:
     shown = [prompts.Shown(each.author.label, each.text) for each in trial.standing_drafts]
-    _chance(trial.seed, "judge").shuffle(shown)
+    shown = _shuffled(shown, trial.seed, "judge")
     critiques = [
         [
             prompts.Objection(each.label, each.score, each.findings, critique.dissents)
@@ -425,5 +426,9 @@ def _too_few(trial: Trial, failures: Sequence[Failure]) -> Failed:
     return Failed(502, "too_few_drafts", message)
 
 
-def _chance(seed: int, what: str) -> random.Random:
-    return random.Random(f"{seed} {what}")
+def _shuffled(items: Sequence[T], seed: int, what: str) -> list[T]:
+    """The same order for the same seed and purpose."""
+    places = sorted(
+        range(len(items)), key=lambda place: hashlib.sha256(f"{seed} {what} {place}".encode()).digest()
+    )
+    return [items[place] for place in places]
