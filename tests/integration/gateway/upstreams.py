@@ -154,6 +154,7 @@ def model(
     upstream_model: str = "",
     retry_attempts: int = 2,
     usage_in_stream: bool = False,
+    virtual: bool = False,
 ) -> gateway_pb2.Model:
     return gateway_pb2.Model(
         name=name,
@@ -163,4 +164,5 @@ def model(
         retry_attempts=retry_attempts,
         upstream_model=upstream_model,
         usage_in_stream=usage_in_stream,
+        virtual=virtual,
     )
