@@ -137,6 +137,7 @@ def test_names_members_and_what_is_refused(laptop: Laptop) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(laptop, "panel")
     assert caught.value.code == 404
+    caught.value.close()
     assert laptop.end() == 0
 
 
