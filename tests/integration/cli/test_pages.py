@@ -28,7 +28,14 @@ _ADVISED = re.compile(
 # What talks to a gateway, or goes on until somebody stops it, is run by tests/integration/test_everyday.py, test_docs.py and workloads/test_page.py.
 ELSEWHERE = ("batch", "bench", "chat", "generate", "top", "port-forward")
 # What stands for a name, and what is in the test's controller.
-NAMES = {"NAME": "chat", "md/tiny": "md/chat", "md/simulator": "md/chat", "md/sim": "md/chat", "tb/panel": "md/chat", "TYPE": "md"}
+NAMES = {
+    "NAME": "chat",
+    "md/tiny": "md/chat",
+    "md/simulator": "md/chat",
+    "md/sim": "md/chat",
+    "tb/panel": "md/chat",
+    "TYPE": "md",
+}
 
 
 def commands() -> Iterator[tuple[str, str]]:
