@@ -1,6 +1,7 @@
 """Answers clients of a tribunal: /v1/chat/completions of a virtual model, and /v1/tribunal, which takes and gives the same."""
 
 import asyncio
+import functools
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -25,51 +26,58 @@ LOG = logging.getLogger(__name__)
 
 PATHS = ("/v1/chat/completions", "/v1/tribunal")
 _MOST_TRIALS = 256  # at once; each holds its drafts in memory and asks its members at once
+_BODY_LIMIT = 4 * 1024 * 1024
 _QUIET_S = 15.0  # a stream that says nothing for longer may look dead to what stands between
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
-Deliberate = Callable[[Callable[[dict[str, Any]], None]], Awaitable[Record]]
+Deliberate = Callable[..., Awaitable[Record]]  # with `tell`, which gets every progress event
 
 
 def routes(service: Service) -> list[Route]:
-    under_way = 0
+    under_way = asyncio.Semaphore(_MOST_TRIALS)
 
     async def ask(request: Request) -> Response:
-        nonlocal under_way
-        asked = requests.read(await request.body())
+        asked = requests.read(await _body(request))
         tribunal = await service.tribunals.find(asked.model)
-        if under_way >= _MOST_TRIALS:
+        if under_way.locked():
             raise Refused(429, "too_many_requests", f"{_MOST_TRIALS} tribunals are sitting: try again later")
+        await under_way.acquire()
         seed = asked.question.options.get("seed")
-        if not isinstance(seed, int):
-            seed = int(service.clock.suffix(6), 36)
-
-        async def deliberate(tell: Callable[[dict[str, Any]], None]) -> Record:
-            nonlocal under_way
-            under_way += 1
-            try:
-                return await runner.deliberate(
-                    tribunal,
-                    asked.question,
-                    seed,
-                    caller=service.people,
-                    is_tribunal=service.tribunals.has,
-                    tell=tell,
-                )
-            finally:
-                under_way -= 1
-
+        deliberate = functools.partial(
+            runner.deliberate,
+            tribunal,
+            asked.question,
+            seed if isinstance(seed, int) else int(service.clock.suffix(6), 36),
+            caller=service.people,
+            is_tribunal=service.tribunals.has,
+        )
         name = f"chatcmpl-{service.clock.suffix(24)}"
-        return _Sitting(name, service.clock.now(), tribunal, asked, deliberate)
+        return _Sitting(name, service.clock.now(), tribunal, asked, deliberate, under_way)
 
     return [Route(path, ask, methods=["POST"]) for path in PATHS]
+
+
+async def _body(request: Request) -> bytes:
+    """Raises Refused."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _BODY_LIMIT:
+            raise Refused(413, "body_too_large", f"a tribunal takes requests of up to {_BODY_LIMIT} bytes")
+    return bytes(body)
 
 
 class _Sitting(Response):
     """The answer to a client; when the client is gone its tribunal ends."""
 
     def __init__(
-        self, name: str, now: float, tribunal: Tribunal, asked: Asked, deliberate: Deliberate
+        self,
+        name: str,
+        now: float,
+        tribunal: Tribunal,
+        asked: Asked,
+        deliberate: Deliberate,
+        under_way: asyncio.Semaphore,
     ) -> None:
         super().__init__()
         self._name = name
@@ -77,6 +85,7 @@ class _Sitting(Response):
         self._tribunal = tribunal
         self._asked = asked
         self._deliberate = deliberate
+        self._under_way = under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._stream if self._asked.streams else self._whole
@@ -90,9 +99,10 @@ class _Sitting(Response):
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+            self._under_way.release()
 
     async def _whole(self, send: Send) -> None:
-        record = await self._deliberate(lambda event: None)
+        record = await self._deliberate(tell=lambda event: None)
         await self._send_whole(record, send)
 
     async def _send_whole(self, record: Record, send: Send) -> None:
@@ -116,7 +126,7 @@ class _Sitting(Response):
     async def _stream(self, send: Send) -> None:
         """Nothing goes out before somebody has answered: until then a failure can still be a status."""
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        work = asyncio.ensure_future(self._deliberate(events.put_nowait))
+        work = asyncio.ensure_future(self._deliberate(tell=events.put_nowait))
         work.add_done_callback(lambda _: events.put_nowait(None))
         stream = _Stream(send)
         held: list[dict[str, Any]] = []
