@@ -66,8 +66,8 @@ PANELS: dict[str, dict[str, Any]] = {
     "all-down": USUAL | {"drafters": [{"model": "down"}, {"model": "down"}]},
     "garbage": USUAL | {"critics": [{"model": "babble"}, {"model": "alpha"}], "rounds": 0},
     "all-garbage": USUAL | {"critics": [{"model": "babble"}, {"model": "down"}]},
-    "slow-judge": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "1s"},
-    "strict": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "1s", "onError": "Error"},
+    "slow-judge": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "4s"},
+    "strict": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "4s", "onError": "Error"},
     "frugal": USUAL | {"maxTokens": 512, "answerTokens": 64},
     "agreed": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}], "rounds": 3},
     "split": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}, {"model": "sour"}], "rounds": 0},
@@ -144,6 +144,9 @@ async def bench(folder: Path, members: dict[str, SimulatorProcess]) -> AsyncIter
         await rig.control.acknowledged(rig.control.publish(endpoints, [*engines, *virtual]))
         made = Workloads(folder, rig)
         await made.start()
+        async with asyncio.timeout(10):
+            while (await made.call("GET", "/v1/models", key=made.own_key)).status_code != 200:  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.05)  # keys are read once a second
         async with openai.AsyncOpenAI(base_url=f"{made.url}/v1", api_key=rig.key, max_retries=0) as sdk:
             try:
                 yield Bench(workloads=made, members=members, sdk=sdk)

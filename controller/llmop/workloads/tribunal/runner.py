@@ -16,6 +16,7 @@ from llmop.workloads.tribunal.values import Call, Failure, Heard, Phase, Reply, 
 
 URL = "/v1/chat/completions"
 _BYTES_PER_TOKEN = 4  # where an engine does not say what it took
+_KEY_TRIES, _KEY_AGAIN_S = 3, 1.0  # the gateway reads its keys once a second, and ours may be new
 _NO_KEY = "the gateway does not take the key of llmop workloads"
 
 Tell = Callable[[dict[str, Any]], None]
@@ -69,13 +70,22 @@ async def _hear(
     else:
         try:
             async with asyncio.timeout_at(deadline):
-                result = read(call, await caller.ask(URL, dict(call.body)))
+                result = read(call, await _ask(call, caller))
         except TimeoutError:
             waited = round(deadline - began_at)
             result = Failure("timeout", f"{call.member}: no answer of the model '{call.model}' in {waited} s")
     heard = Heard(call, result, loop.time() - began_at)
     tell(transcript.came(heard))
     return heard
+
+
+async def _ask(call: Call, caller: Caller) -> Outcome:
+    for _ in range(_KEY_TRIES):
+        outcome = await caller.ask(URL, dict(call.body))
+        if not refused_us(outcome):
+            break
+        await asyncio.sleep(_KEY_AGAIN_S)
+    return outcome
 
 
 def read(call: Call, outcome: Outcome) -> Reply | Failure:
