@@ -72,7 +72,12 @@ class Workloads:
             )
         async with asyncio.timeout(20):
             while self._process.poll() is None:
-                if (await self.call("GET", "/v1/files")).status_code == 200:
+                # Under both keys: the gateway reads its keys once a second.
+                codes = {
+                    (await self.call("GET", "/v1/files", key=key)).status_code
+                    for key in (self.rig.key, self.own_key)
+                }
+                if codes == {200}:
                     return
                 await asyncio.sleep(0.05)
         raise AssertionError((self.folder / "workloads.log").read_text())

@@ -144,9 +144,6 @@ async def bench(folder: Path, members: dict[str, SimulatorProcess]) -> AsyncIter
         await rig.control.acknowledged(rig.control.publish(endpoints, [*engines, *virtual]))
         made = Workloads(folder, rig)
         await made.start()
-        async with asyncio.timeout(10):
-            while (await made.call("GET", "/v1/models", key=made.own_key)).status_code != 200:  # noqa: ASYNC110  # nothing tells
-                await asyncio.sleep(0.05)  # keys are read once a second
         async with openai.AsyncOpenAI(base_url=f"{made.url}/v1", api_key=rig.key, max_retries=0) as sdk:
             try:
                 yield Bench(workloads=made, members=members, sdk=sdk)
