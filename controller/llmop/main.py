@@ -202,6 +202,7 @@ def workloads(state_dir: Path, address: str, concurrency: int) -> None:
             directory=installation.workloads_dir,
             socket=installation.workloads_socket,
             gateway=address,
+            controller=installation.socket,
             key=keys.kept(installation.keys_file, "workloads", installation.workloads_dir / "key"),
             concurrency=concurrency,
         )

@@ -6,28 +6,47 @@ together: what a user writes has a reader.
 
 import asyncio
 import dataclasses
+import json
+import re
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 from tests.unit.manifest.pairs import CONVERT, PAIRS
 from tests.unit.reconciler.test_artifacts import Bench
 from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
 
 from llmop.artifacts import order
-from llmop.domain import client, deployment, fences, profile, resources, runtime, scaling, site, staging
+from llmop.clock import SystemClock
+from llmop.domain import (
+    client,
+    deployment,
+    fences,
+    profile,
+    resources,
+    runtime,
+    scaling,
+    site,
+    staging,
+    tribunal,
+)
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
 from llmop.gateway.limits import Lengths
 from llmop.gateway.metrics import Counts
 from llmop.manifest import admit, references
-from llmop.planner import autoscale, compute, schedules
+from llmop.planner import autoscale, compute, schedules, tribunals
 from llmop.reconciler import staging_jobs
 from llmop.rpc import tables
 from llmop.testing import builders, simulation
+from llmop.workloads.answers import Answer
+from llmop.workloads.tribunal import routes
 
 CLASSES = (
     deployment.DeploymentSpec,
@@ -46,6 +65,10 @@ CLASSES = (
     scaling.Schedule,
     client.ClientKey,
     client.Limits,
+    tribunal.Tribunal,
+    tribunal.Drafter,
+    tribunal.Member,
+    tribunal.Prompts,
 )
 # These copy or compare whatever is there.
 NO_READERS = (
@@ -147,6 +170,9 @@ def live(which: int) -> None:
     staging.wanted(engine, wanted.spec.template)
     asyncio.run(stage(made["Cluster"]))
     let_in(made["APIKey"])
+    references.check_tribunal(made["Tribunal"], (), ())
+    tribunals.model(made["Tribunal"], 0.0, "")
+    asyncio.run(sit(made["Tribunal"]))
 
 
 def let_in(key: client.ClientKey) -> None:
@@ -162,6 +188,32 @@ async def ask(key: client.ClientKey, limiter: Limiter) -> None:
     Fleet(Counts(), asyncio.get_running_loop()).models_for(key)
     for _ in range(2):
         limiter.reserve(key, b"{}", Lengths(), 0.0, generates=True)
+
+
+async def sit(panel: tribunal.Tribunal) -> None:
+    """Asks it once, in a stream; critics say something usable, and the judge nothing."""
+
+    class Members:
+        async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Answer:
+            text = body["messages"][-1]["content"]
+            labels = sorted(set(re.findall('<draft id="(.)">', text)))
+            rows = [{"draft": label, "score": 5, "findings": []} for label in labels]
+            says = json.dumps({"reviews": rows}) if "<conversation>" in text else "" if labels else "a draft"
+            choice = {"message": {"content": says}, "finish_reason": "stop"}
+            return Answer(200, json.dumps({"choices": [choice]}).encode())
+
+    class Known:
+        def has(self, name: str) -> bool:
+            return False
+
+        async def find(self, name: str) -> tribunal.Tribunal:
+            return panel
+
+    service: Any = SimpleNamespace(people=Members(), tribunals=Known(), clock=SystemClock())
+    app = Starlette(routes=routes.routes(service))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
+        asked = {"model": "x", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
+        assert "a draft" in (await client.post("/v1/tribunal", json=asked)).text or not panel.falls_back
 
 
 def stage_in_a_job() -> None:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from llmop.manifest.load import Document
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_RANK = (resources.CLUSTER, resources.SERVING_RUNTIME, resources.RESOURCE_PROFILE)
+_RANK = (
+    resources.CLUSTER,
+    resources.SERVING_RUNTIME,
+    resources.RESOURCE_PROFILE,
+    resources.MODEL_DEPLOYMENT,
+)
 
 
 def read(names: Sequence[str], *, recursive: bool, namespace: str | None) -> "list[Document]":

@@ -73,6 +73,7 @@ class RoutedModel:
     max_in_flight: int = 0  # requests that an endpoint takes at a time; 0 = as many as come
     queue: QueueBounds = QueueBounds()
     next_replica: NextReplica = NextReplica()
+    virtual: bool = False  # no engine but `llmop workloads` answers for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ SERVING_RUNTIME = "ServingRuntime"
 RESOURCE_PROFILE = "ResourceProfile"
 CLUSTER = "Cluster"
 API_KEY = "APIKey"
+TRIBUNAL = "Tribunal"
 EVENT = "Event"
 
 
@@ -96,6 +97,15 @@ KINDS: Mapping[str, KindInfo] = {
             description="who may call the gateway: models, priority, limits",
         ),
         KindInfo(
+            name=TRIBUNAL,
+            singular="tribunal",
+            plural="tribunals",
+            short_names=("tb",),
+            namespaced=True,
+            read_only=False,
+            description="a virtual model: several drafts, critics, a judge",
+        ),
+        KindInfo(
             name=EVENT,
             singular="event",
             plural="events",
@@ -111,7 +121,6 @@ KINDS: Mapping[str, KindInfo] = {
 # Kinds that a later version will have, and how people write them: refused by name until then.
 LATER_KINDS: Mapping[str, tuple[str, ...]] = {
     "Route": ("route", "routes", "rt"),
-    "Tribunal": ("tribunal", "tribunals", "tb"),
     "Assistant": ("assistant", "assistants", "as"),
     "GitSource": ("gitsource", "gitsources", "gs"),
 }

@@ -47,6 +47,8 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
     model = models.get(name)
     if model is None:
         return unknown_model(name)
+    if (model.virtual or route.is_virtual) and (problem := _wrong_kind(route, model)) is not None:
+        return problem
     if Dialect.OPENAI not in model.protocols and not _embeds(route, model):
         return _not_spoken(model, Dialect.OPENAI)
     wanted = model.upstream_model or name
@@ -92,10 +94,22 @@ def _admit_tgi(
     return Admission(model=name, body=body)
 
 
-_ROUTES = {Dialect.OPENAI: "/v1/chat/completions", Dialect.TGI: "/generate"}
+_CHAT_ROUTE = "/v1/chat/completions"
+_ROUTES = {Dialect.OPENAI: _CHAT_ROUTE, Dialect.TGI: "/generate"}
 # The one route of OpenAI's dialect that an engine speaks which makes embeddings and no text, and its word in `protocols`.
 _EMBEDDINGS_ROUTE = "/v1/embeddings"
 _EMBEDDINGS = "embeddings"
+
+
+def _wrong_kind(route: Route, model: RoutedModel) -> Refusal | None:
+    """A virtual model answers chats, and only such a model has a route of its own."""
+    if model.virtual and (route.is_virtual or route.target.partition(b"?")[0] == _CHAT_ROUTE.encode()):
+        return None
+    if model.virtual:
+        words = f"the model '{model.name}' is a tribunal: use {_CHAT_ROUTE}"
+    else:
+        words = f"the model '{model.name}' is no tribunal: use {_CHAT_ROUTE}"
+    return Refusal(status=422, code="route_not_supported", message=words)
 
 
 def _embeds(route: Route, model: RoutedModel) -> bool:

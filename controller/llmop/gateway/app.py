@@ -22,7 +22,7 @@ from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
 
 _HOT = (
-    "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
+    "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/tribunal, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
     "and GET /info"
 )
 _COLD = "GET /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/bulk"

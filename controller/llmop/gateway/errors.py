@@ -135,6 +135,16 @@ def saturated(model: str, why: str, dropped: str, retry_after: int) -> Refusal:
     )
 
 
+def workloads_away(model: str) -> Refusal:
+    return Refusal(
+        status=503,
+        code="workloads_away",
+        message=f"the model '{model}' is not served at the moment: llmop workloads does not answer",
+        retry_after=5,
+        dropped="workloads_away",
+    )
+
+
 def upstream_failed(model: str, problem: str) -> Refusal:
     return Refusal(
         status=502,

@@ -165,6 +165,8 @@ class Exchange:
         upstream = deployment.choose(self._tried, worker.loop.time(), worker.random())
         if upstream is not None:
             self._use(upstream)
+        elif model.model.virtual and not self._problem:
+            self._refuse(errors.workloads_away(model.model.name))
         elif self._problem and not deployment.is_full(self._tried):
             self._refuse(errors.upstream_failed(model.model.name, self._problem))
         else:
@@ -222,6 +224,11 @@ class Exchange:
         )
 
     def _connect_failed(self, upstream: Upstream, problem: str) -> None:
+        if self._model.model.virtual:  # there is no other one to go to, so it is not left alone either
+            self._model.counts.failures[Failure.CONNECT] += 1
+            self._let_go()
+            self._refuse(errors.workloads_away(self._model.model.name))
+            return
         self._blame(upstream)
         self._fail(Failure.CONNECT, problem)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from llmop.domain.client import ClientKey
 from llmop.domain.endpoint import Endpoint, EndpointState, QueueBounds, RoutedModel
@@ -16,6 +17,17 @@ from llmop.gateway.table import ReceivedTable, replaces
 LOG = logging.getLogger(__name__)
 
 EndpointKey = tuple[str, str, int, str]
+
+# What answers for all virtual models. It is not in the table: a gateway knows the way by itself.
+_WORKLOADS = Endpoint(
+    replica="workloads",
+    uid="workloads",
+    host="workloads",
+    port=80,
+    api_key="",
+    state=EndpointState.READY,
+    deployment="workloads",
+)
 
 
 class Upstream:
@@ -154,12 +166,21 @@ class ModelRoute:
 class Fleet:
     """`models` is what requests are checked against; `routes` has the same names."""
 
-    def __init__(self, counts: Counts, loop: asyncio.AbstractEventLoop, row: Row | None = None) -> None:
-        """`row` is this process's part of the memory that it shares with the gateway's other processes."""
+    def __init__(
+        self,
+        counts: Counts,
+        loop: asyncio.AbstractEventLoop,
+        row: Row | None = None,
+        workloads: Path | None = None,
+    ) -> None:
+        """`row` is this process's part of the memory that it shares with the gateway's other processes; `workloads` is the socket of
+        what answers for virtual models.
+        """
         self._counts = counts
         self._loop = loop
         self._row = row
         self._upstreams: dict[EndpointKey, Upstream] = {}
+        self._workloads = workloads
         self._closing = Closing()
         self.received: ReceivedTable | None = None
         self.models: dict[str, RoutedModel] = {}
@@ -210,6 +231,9 @@ class Fleet:
             )
             deployment.max_in_flight = model.max_in_flight
             deployment.bounds = model.queue
+            if model.virtual and self._workloads is not None:
+                upstream = self._upstream(_WORKLOADS, NO_SLOT, before, self._workloads)
+                deployment.upstreams = [] if upstream is None else [upstream]
         for number, endpoint in enumerate(received.table.endpoints):
             upstream = self._upstream(endpoint, slots[number] if slots else NO_SLOT, before)
             if upstream is not None and not upstream.pool.draining:
@@ -247,12 +271,12 @@ class Fleet:
         return SharedWaiters(self._row, slot)
 
     def _upstream(
-        self, endpoint: Endpoint, slot: int, before: dict[EndpointKey, Upstream]
+        self, endpoint: Endpoint, slot: int, before: dict[EndpointKey, Upstream], path: Path | None = None
     ) -> Upstream | None:
         key = (endpoint.uid, endpoint.host, endpoint.port, endpoint.api_key)
-        upstream = before.pop(key, None)
+        upstream = before.pop(key, None) or self._upstreams.get(key)
         if upstream is None:
-            pool = Pool(endpoint.host, endpoint.port, self._loop, self._closing)
+            pool = Pool(endpoint.host, endpoint.port, self._loop, self._closing, path)
             try:
                 upstream = Upstream(endpoint, pool, self._row, slot)
             except ValueError as error:

@@ -94,7 +94,7 @@ async def _run_alone(
     ready: Callable[[], None],
 ) -> None:
     loop, hurry, numbers, presence = asyncio.get_running_loop(), asyncio.Event(), Counts(), Presence()
-    fleet = Fleet(numbers, loop)
+    fleet = Fleet(numbers, loop, workloads=settings.workloads)
     desk = OwnDesk(numbers, fleet, loop, hurry)
     spool = _spool(settings, clock)
     usage_folder = spool.folder if spool is not None else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 from llmop.gateway.upstream import UpstreamConnection
 
@@ -42,8 +43,10 @@ class Pool:
         port: int,
         loop: asyncio.AbstractEventLoop,
         closing: Closing,
+        path: Path | None = None,
     ) -> None:
-        """`closing` is shared by all pools."""
+        """`closing` is shared by all pools; with `path` connections are made to this Unix socket."""
+        self._path = path
         self._host = host
         self._port = port
         self._loop = loop
@@ -78,11 +81,15 @@ class Pool:
         connection = UpstreamConnection(self, self._loop)
         try:
             async with asyncio.timeout(timeout):
-                await self._loop.create_connection(lambda: connection, self._host, self._port)
+                if self._path is None:
+                    await self._loop.create_connection(lambda: connection, self._host, self._port)
+                else:
+                    await self._loop.create_unix_connection(lambda: connection, str(self._path))
         except BaseException:
             connection.abandon()
             raise
-        keep_watch(connection.transport)
+        if self._path is None:
+            keep_watch(connection.transport)
         return connection
 
     def close_idle(self) -> None:

@@ -14,7 +14,7 @@ MODELS_PREFIX = b"/models/"
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
     """`target` is what the engine is asked for (path and query); `model` is the model that the path names, or None; `generates` says
-    that tokens are spent, `streams` that the body's "stream" decides how they come.
+    that tokens are spent, `streams` that the body's "stream" decides how they come, `is_virtual` that only virtual models have it.
     """
 
     dialect: Dialect
@@ -23,6 +23,7 @@ class Route:
     method: bytes = b"POST"
     generates: bool = True
     streams: bool = False
+    is_virtual: bool = False
 
 
 _POSTED = {
@@ -31,6 +32,7 @@ _POSTED = {
         Route(dialect=Dialect.OPENAI, target=b"/v1/chat/completions", streams=True),
         Route(dialect=Dialect.OPENAI, target=b"/v1/completions", streams=True),
         Route(dialect=Dialect.OPENAI, target=b"/v1/embeddings"),
+        Route(dialect=Dialect.OPENAI, target=b"/v1/tribunal", streams=True, is_virtual=True),
         Route(dialect=Dialect.TGI, target=b"/generate_stream"),
         Route(dialect=Dialect.TGI, target=b"/generate"),
         Route(dialect=Dialect.TGI, target=b"/chat_tokenize", generates=False),

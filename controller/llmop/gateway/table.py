@@ -92,6 +92,7 @@ def from_message(
                         starts_at=float(model.next_replica.starts_at) or None,
                         ready_at=float(model.next_replica.ready_at) or None,
                     ),
+                    virtual=model.virtual,
                 )
                 for model in message.models
             ),

@@ -119,7 +119,7 @@ async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells,
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ask_to_end)
     counts, presence, desk = Counts(), Presence(), ParentsDesk(link)
-    fleet = Fleet(counts, asyncio.get_running_loop(), Row(cells, index))
+    fleet = Fleet(counts, asyncio.get_running_loop(), Row(cells, index), settings.workloads)
     usage_folder = Path(first["usage_folder"]) if first["usage_folder"] else None
     limiter = Limiter(Board(cells), index)
     worker = serving.make_worker(settings, SystemClock(), counts, fleet, desk, usage_folder, limiter)

@@ -12,6 +12,7 @@ from llmop.domain import endpoint, resources, scaling, staging, times
 from llmop.domain import profile as profiles
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
+from llmop.domain import tribunal as tribunals
 from llmop.manifest import quantity
 from llmop.manifest.schema_v1alpha1.apikey import APIKeySpec
 from llmop.manifest.schema_v1alpha1.cluster import ClusterSpec
@@ -24,6 +25,7 @@ from llmop.manifest.schema_v1alpha1.deployment import (
 from llmop.manifest.schema_v1alpha1.profile import ResourceProfileSpec
 from llmop.manifest.schema_v1alpha1.runtime import ServingRuntimeSpec
 from llmop.manifest.schema_v1alpha1.scaling import ScaleDown, ScaleUp, Scaling
+from llmop.manifest.schema_v1alpha1.tribunal import Member, TribunalSpec
 
 
 def deployment(resource: resources.Resource) -> deployments.Deployment:
@@ -296,6 +298,42 @@ def client_key(resource: resources.Resource) -> clients.ClientKey:
         shadow=spec.shadow,
         expires_at=times.from_rfc3339(spec.expires_at) if spec.expires_at else None,
     )
+
+
+def tribunal(resource: resources.Resource) -> tribunals.Tribunal:
+    """The Tribunal that `resource` stores."""
+    spec = TribunalSpec.model_validate(resource.spec)
+    return tribunals.Tribunal(
+        name=resource.name,
+        namespace=resource.namespace,
+        drafters=tuple(
+            tribunals.Drafter(
+                model=each.model, temperature=each.temperature, copies=each.n, weight=each.weight
+            )
+            for each in spec.drafters
+        ),
+        critics=tuple(_member(each) for each in spec.critics),
+        judge=_member(spec.judge),
+        rounds=spec.rounds,
+        min_successful=spec.min_successful,
+        agreement=spec.agreement if spec.early_stop else None,
+        round_timeout_s=quantity.seconds(spec.round_timeout),
+        timeout_s=quantity.seconds(spec.timeout),
+        max_tokens=spec.max_tokens,
+        round_max_tokens=spec.round_max_tokens or 0,
+        answer_tokens=spec.answer_tokens,
+        prompts=tribunals.Prompts(
+            critique=spec.prompts.critique or "",
+            refine=spec.prompts.refine or "",
+            judge=spec.prompts.judge or "",
+        ),
+        shows_progress=spec.stream == "Progress",
+        falls_back=spec.on_error == "BestDraft",
+    )
+
+
+def _member(spec: Member) -> tribunals.Member:
+    return tribunals.Member(model=spec.model, temperature=spec.temperature)
 
 
 def _template(spec: ModelDeploymentSpec, default_name: str) -> deployments.Template:

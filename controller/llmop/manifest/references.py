@@ -1,7 +1,8 @@
 """What one object may say about others: does the runtime exist, do the GPUs fit, does the Cluster allow it?"""
 
+import dataclasses
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from llmop.domain import artifact
 from llmop.domain.deployment import Deployment, SlurmOptions, Template
@@ -9,6 +10,7 @@ from llmop.domain.errors import Violation
 from llmop.domain.profile import Profile
 from llmop.domain.runtime import Runtime
 from llmop.domain.site import DriverKind, Site
+from llmop.domain.tribunal import Tribunal
 from llmop.manifest import suggest
 
 DEFAULT_CLUSTER = "default"
@@ -39,6 +41,71 @@ def check(
         *(_abilities(template, runtime) if runtime is not None else ()),
         *(_site(template, site) if site is not None else ()),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A model as clients name it, of a ModelDeployment of this name. `protocols` None = its runtime is not there."""
+
+    model: str
+    deployment: str
+    protocols: tuple[str, ...] | None
+
+
+def check_tribunal(
+    tribunal: Tribunal, served: Sequence[Served], others: Sequence[Tribunal]
+) -> tuple[Violation, ...]:
+    """Every rule between `tribunal` and the other objects that is broken. `others` are the other tribunals."""
+    models = {each.model: each for each in served}
+    virtual = {each.name for each in others} - models.keys()
+    found = [
+        problem
+        for path, model in _members(tribunal)
+        for problem in _member(path, model, tribunal.name, models, virtual)
+    ]
+    users = sorted({each.name for each in others if tribunal.name in each.models})
+    if users and tribunal.name not in models:
+        message = (
+            f"{tribunal.name!r} is a member of the tribunal {', '.join(users)}, and a tribunal cannot be one;"
+            " give this one another name"
+        )
+        found.append(Violation(path="metadata.name", reason="Forbidden", message=message))
+    return tuple(found)
+
+
+def _members(tribunal: Tribunal) -> Iterator[tuple[str, str]]:
+    """Each model with the path of its field."""
+    for number, drafter in enumerate(tribunal.drafters):
+        yield f"spec.drafters[{number}].model", drafter.model
+    for number, critic in enumerate(tribunal.critics):
+        yield f"spec.critics[{number}].model", critic.model
+    yield "spec.judge.model", tribunal.judge.model
+
+
+def _member(
+    path: str, model: str, own: str, models: Mapping[str, Served], virtual: Collection[str]
+) -> Iterator[Violation]:
+    if model == own or model in virtual:
+        which = "this tribunal itself" if model == own else "a tribunal"
+        message = (
+            f"{model!r} is {which}, and a tribunal cannot be a member of one; name the model of a deployment"
+        )
+        yield Violation(path=path, reason="Forbidden", message=message)
+        return
+    found = models.get(model)
+    if found is not None:
+        if found.protocols is not None and "openai" not in found.protocols:
+            yield _invalid(
+                path, f"{model!r} does not speak openai, which a tribunal asks in; name another model"
+            )
+        return
+    renamed = next((each.model for each in models.values() if each.deployment == model), None)
+    if renamed is not None:
+        yield _invalid(path, f"the ModelDeployment {model!r} serves the model {renamed!r}; write {renamed}")
+        return
+    hint = suggest.hint(model, models) or "; apply it first"
+    message = f'there is no ModelDeployment "{model}", and none that serves a model of this name{hint}'
+    yield Violation(path=path, reason="NotFound", message=message)
 
 
 def cluster_of(template: Template, profile: Profile | None) -> str:

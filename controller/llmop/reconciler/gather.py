@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from llmop.domain import deployment as deployments
 from llmop.domain import profile, replica, resources, runtime, site
 from llmop.manifest import convert, references
-from llmop.planner import values
+from llmop.planner import tribunals, values
 from llmop.reconciler import codec, mirror
 from llmop.store import interface
 
@@ -109,7 +109,7 @@ class Gatherer:
             record=codec.record_of(owner.status),
             runtime=self.known()[0].get(deployment.spec.template.runtime),
             problems=converted.problems,
-            name_conflict=self._name_conflict(owner, deployment.spec.template.model_name),
+            name_conflict=self.name_conflict(owner),
         )
 
     def template(self, owner: resources.Resource) -> Mapping[str, object]:
@@ -176,10 +176,27 @@ class Gatherer:
         self._replicas[key] = now
         return tuple(known.replica for known in now.values())
 
-    def _name_conflict(self, owner: resources.Resource, model: str) -> str:
-        """Public model names are unique in an installation: the oldest deployment holds the name."""
+    def name_conflict(self, owner: resources.Resource) -> str:
+        """Public model names are unique in an installation: the oldest object holds the name."""
+        model = mirror.public_name(owner)
         holders = [each for each in self._stored.of_model(model) if each.deleted_at is None]
         oldest = min(holders, key=lambda each: (each.created_at, each.uid), default=owner)
         if oldest.uid == owner.uid or owner.deleted_at is not None:
             return ""
-        return f'the model name "{model}" is held by {oldest.namespace}/{oldest.name}: set another spec.model.name'
+        kind = "" if oldest.kind == resources.MODEL_DEPLOYMENT else f"the {oldest.kind} "
+        fix = (
+            "set another spec.model.name"
+            if owner.kind == resources.MODEL_DEPLOYMENT
+            else "give this one another name"
+        )
+        return f'the model name "{model}" is held by {kind}{oldest.namespace}/{oldest.name}: {fix}'
+
+    def public(self) -> tribunals.Public:
+        """Which public names there are."""
+        names = {
+            kind: {mirror.public_name(each) for each in self._stored.all(kind) if each.deleted_at is None}
+            for kind in mirror.PUBLIC
+        }
+        return tribunals.Public(
+            deployments=names[resources.MODEL_DEPLOYMENT], tribunals=names[resources.TRIBUNAL]
+        )

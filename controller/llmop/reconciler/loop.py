@@ -12,12 +12,14 @@ from typing import Any
 
 import structlog
 
-from llmop.domain import errors, resources
+from llmop.domain import endpoint, errors, resources
 from llmop.planner import compute, values
+from llmop.planner import tribunals as virtual
 from llmop.reconciler import (
     artifacts,
     cancel,
     clients,
+    clusters,
     execute,
     exits,
     gather,
@@ -32,6 +34,7 @@ from llmop.reconciler import (
     staging_jobs,
     submit,
     tasks,
+    tribunals,
 )
 from llmop.store import interface
 
@@ -136,7 +139,7 @@ class Reconciler:
         if now - self._written_at >= LULL_S:
             self._burst_since = now
         self._written_at = now
-        if kind in (resources.MODEL_DEPLOYMENT, resources.CLUSTER):
+        if kind in (resources.MODEL_DEPLOYMENT, resources.CLUSTER, resources.TRIBUNAL):
             self.queue.add(queue.Key(kind=kind, namespace=namespace, name=name), queue.URGENT)
         elif kind == resources.REPLICA:
             self.heard(namespace, name)
@@ -285,7 +288,7 @@ class Reconciler:
         self._failures[key] += 1
         self.failing[key] = error
         if not isinstance(error, errors.Unavailable):
-            self.book.skip(f"{key.namespace}/{key.name}")
+            self.book.skip(_place(key))
         delay_s = queue.backoff_s(failures, self._ports.jitter())
         _log.warning(
             "pass is tried again",
@@ -306,9 +309,7 @@ class Reconciler:
         refreshed = await self._mirror.refresh()
         if refreshed.clients:
             self.book.grant(clients.keys(self._mirror.all(resources.API_KEY)))
-        self.book.expect(
-            f"{each.namespace}/{each.name}" for each in self._mirror.all(resources.MODEL_DEPLOYMENT)
-        )
+        self.book.expect(_place(key) for key in self._mirror.subjects() if key.kind != resources.CLUSTER)
         self._enqueue(refreshed, looking_at)
 
     def _enqueue(self, refreshed: mirror.Refreshed, looking_at: queue.Key | None) -> None:
@@ -323,8 +324,35 @@ class Reconciler:
         await self._catch_up(key)
         if key.kind == resources.CLUSTER:
             await self.lookout.reconcile(key)
+        elif key.kind == resources.TRIBUNAL:
+            await self._reconcile_tribunal(key)
         else:
             await self._reconcile_deployment(key)
+
+    # Tribunals
+
+    async def _reconcile_tribunal(self, key: queue.Key) -> None:
+        owner = self._mirror.get(key.kind, key.namespace, key.name)
+        if owner is None:
+            self.queue.forget(key)
+            self._publish(key, (), None)
+            return
+        conflict = self._gatherer.name_conflict(owner)
+        model, status = tribunals.look(owner, self._gatherer.public(), conflict, self._clock.now())
+        if status != owner.status:
+            await self._store.commit([clusters.write(owner, status)], epoch=self.epoch)
+        self._publish(key, (), model)
+
+    def _publish(
+        self, key: queue.Key, endpoints: tuple[endpoint.Endpoint, ...], model: endpoint.RoutedModel | None
+    ) -> None:
+        """What gateways get to see of one object. Others may have waited for its name, or may miss it."""
+        before = self.book.model(_place(key))
+        self.book.put(_place(key), endpoints, model)
+        if (before and before.name) != (model and model.name):
+            for each in self._mirror.subjects():
+                if each != key and resources.TRIBUNAL in (each.kind, key.kind):
+                    self.queue.add(each)
 
     # Deployments
 
@@ -332,7 +360,7 @@ class Reconciler:
         async with self._lock(key):
             owner = self._mirror.get(key.kind, key.namespace, key.name)
             if owner is None:
-                self.book.put(f"{key.namespace}/{key.name}", (), None)
+                self._publish(key, (), None)
                 self.queue.forget(key)
                 self._stagers.keep(key, ())
                 self._gatherer.drop(key.namespace, key.name)
@@ -349,9 +377,7 @@ class Reconciler:
                 )
                 await self._store.commit(writes, epoch=self.epoch, durable=durable)
             is_gone = any(isinstance(action, values.FinishDeletion) for action in plan.actions)
-        self.book.put(
-            f"{key.namespace}/{key.name}", () if is_gone else plan.endpoints, None if is_gone else plan.model
-        )
+        self._publish(key, () if is_gone else plan.endpoints, None if is_gone else plan.model)
         self._act(key, effects)
         if plan.recheck_at is not None:
             self._later(key, plan.recheck_at - self._clock.now())
@@ -449,3 +475,10 @@ class Reconciler:
         if watch is not None:
             watch.soon()
         self.queue.add(key)
+
+
+def _place(key: queue.Key) -> str:
+    """Where an object stands in the table of endpoints."""
+    if key.kind == resources.TRIBUNAL:
+        return virtual.place(key.namespace, key.name)
+    return f"{key.namespace}/{key.name}"

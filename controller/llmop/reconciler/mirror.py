@@ -14,6 +14,7 @@ from llmop.reconciler import queue
 from llmop.store import interface
 
 PAGE = 1000  # changes that are read at once
+PUBLIC = (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)  # the kinds that have a public name
 _MIRRORED = (
     resources.MODEL_DEPLOYMENT,
     resources.REPLICA,
@@ -22,6 +23,7 @@ _MIRRORED = (
     resources.RESOURCE_PROFILE,
     resources.CLUSTER,
     resources.API_KEY,
+    resources.TRIBUNAL,
 )
 
 
@@ -154,7 +156,7 @@ class Mirror:
 
     def subjects(self) -> list[queue.Key]:
         """Everything that passes are made over."""
-        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT)
+        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)
         found = [each for kind in kinds for each in self.all(kind)]
         return [queue.Key(kind=each.kind, namespace=each.namespace, name=each.name) for each in found]
 
@@ -163,22 +165,24 @@ class Mirror:
         return [resource for _, resource in sorted(self._children.get((owner_uid, kind), {}).items())]
 
     def of_model(self, name: str) -> Iterable[resources.Resource]:
-        """The deployments that have this model name."""
+        """The objects that have this public name."""
         return self._of_model.get(name, {}).values()
 
 
-def _model(resource: resources.Resource) -> str:
-    """What clients send as "model"; the deployment's own name when the manifest does not say. "" for other kinds."""
-    if resource.kind != resources.MODEL_DEPLOYMENT:
-        return ""
+def public_name(resource: resources.Resource) -> str:
+    """What clients send as "model"; the object's own name when the manifest does not say."""
     return str((resource.spec.get("model") or {}).get("name") or resource.name)
+
+
+def _model(resource: resources.Resource) -> str:
+    return public_name(resource) if resource.kind in PUBLIC else ""
 
 
 def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
     keys: set[queue.Key] = set()
     everything = clients = False
     for resource in touched:
-        if resource.kind == resources.MODEL_DEPLOYMENT:
+        if resource.kind in (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL):
             keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
         elif resource.kind in (resources.REPLICA, resources.REVISION) and resource.owner is not None:
             keys.add(

@@ -42,7 +42,7 @@ class EndpointBook:
         self._table = endpoint.EndpointTable(version=0)
 
     def expect(self, deployments: Iterable[str]) -> None:
-        """The deployments (namespace/name) that there are; the first table waits for them."""
+        """What there is that may have a public model, by its place in the table; the first table waits for it."""
         if self._awaited is None:
             self._awaited = set(deployments)
             if not self._awaited:
@@ -88,6 +88,10 @@ class EndpointBook:
         self._keys = keys
         if self._table.version:
             self._publish()
+
+    def model(self, deployment: str) -> endpoint.RoutedModel | None:
+        """The public model as it was last put."""
+        return self._models.get(deployment)
 
     def _publish(self) -> None:
         self._version += 1

@@ -132,6 +132,7 @@ def to_table(
                     starts_at=int(each.next_replica.starts_at or 0),
                     ready_at=int(each.next_replica.ready_at or 0),
                 ),
+                virtual=each.virtual,
             )
             for each in table.models
         ],

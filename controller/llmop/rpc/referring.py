@@ -30,7 +30,7 @@ class _Known:
 
 
 class References:
-    """Checks deployments against runtimes, profiles and clusters, and keys against each other."""
+    """Checks deployments against runtimes, profiles and clusters, tribunals against their members, and keys against each other."""
 
     def __init__(self, store: interface.Store) -> None:
         self._store = store
@@ -47,6 +47,8 @@ class References:
         """
         if resource.kind == resources.API_KEY:
             return (await self._check_key(resource),)
+        if resource.kind == resources.TRIBUNAL:
+            await self._check_members(resource)
         if resource.kind != resources.MODEL_DEPLOYMENT:
             return ()
         deployment = convert.deployment(resource)
@@ -77,6 +79,27 @@ class References:
                 )
                 raise Invalid(resource.kind, resource.name, (problem,))
         return interface.Unchanged(kinds={resources.API_KEY: _extent(keys)})
+
+    async def _check_members(self, resource: resources.Resource) -> None:
+        known, stored, tribunals = await asyncio.gather(
+            self._read(),
+            self._store.list(resources.MODEL_DEPLOYMENT),
+            self._store.list(resources.TRIBUNAL),
+        )
+        runtimes = known.values[resources.SERVING_RUNTIME]
+        templates = [(each.name, convert.deployment(each).spec.template) for each in stored.items]
+        served = [
+            references.Served(
+                model=template.model_name,
+                deployment=name,
+                protocols=runtimes[template.runtime].protocols if template.runtime in runtimes else None,
+            )
+            for name, template in templates
+        ]
+        others = [convert.tribunal(each) for each in tribunals.items if each.key != resource.key]
+        violations = references.check_tribunal(convert.tribunal(resource), served, others)
+        if violations:
+            raise Invalid(resource.kind, resource.name, violations)
 
     async def _read(self) -> _Known:
         listings = await asyncio.gather(*(self._store.list(kind) for kind in _KINDS))

@@ -161,6 +161,22 @@ def _event_object(resource: resources.Resource, now: float) -> str:
     return f"{word}/{regarding.get('name', '')}"
 
 
+def _tribunal_ready(resource: resources.Resource, now: float) -> str:
+    return _text(condition(resource, "Ready").get("status")) or "Unknown"
+
+
+def _tribunal_reason(resource: resources.Resource, now: float) -> str:
+    ready = condition(resource, "Ready")
+    return "" if ready.get("status") == "True" else _text(ready.get("reason"))
+
+
+def _tribunal_models(field: str) -> _Cell:
+    def cell(resource: resources.Resource, now: float) -> str:
+        return ",".join(_text(each.get("model")) for each in resource.spec.get(field) or ())
+
+    return cell
+
+
 _NAME = Column(name="NAME", cell=_name)
 _AGE = Column(name="AGE", cell=_age)
 
@@ -239,6 +255,18 @@ _TABLES: Mapping[str, Sequence[Column]] = {
         Column(name="TOKENS/MIN", cell=_at("spec", "limits", "tokensPerMinute"), wide=True),
         Column(name="PARALLEL", cell=_at("spec", "limits", "parallelRequests"), wide=True),
         Column(name="SHADOW", cell=_at("spec", "shadow"), wide=True),
+    ),
+    resources.TRIBUNAL: (
+        _NAME,
+        Column(name="READY", cell=_tribunal_ready),
+        Column(name="DRAFTERS", cell=_tribunal_models("drafters")),
+        Column(name="CRITICS", cell=_tribunal_models("critics")),
+        Column(name="JUDGE", cell=_at("spec", "judge", "model")),
+        Column(name="REASON", cell=_tribunal_reason),
+        _AGE,
+        Column(name="ROUNDS", cell=_at("spec", "rounds"), wide=True),
+        Column(name="MAX-TOKENS", cell=_at("spec", "maxTokens"), wide=True),
+        Column(name="TIMEOUT", cell=_at("spec", "timeout"), wide=True),
     ),
     resources.EVENT: (
         Column(name="LAST SEEN", cell=_event_last_seen),

@@ -13,6 +13,7 @@ from .options import Options
 from .physics import Batch, Outcome, Physics, Sequence, Work, WorkKind, begin, cancel, enqueue, finish
 from .process import crash
 from .request import Generation, ValidRequest
+from .script import scripted
 from .text import answer
 
 # Work that takes no time runs in one go, but lets the connections have their turn after so many rounds.
@@ -82,7 +83,9 @@ class Engine:
         `progress` is set when all its tokens are there and, with `streaming`, whenever there are more. Several
         generations may share one event.
         """
-        text = answer(
+        text = scripted(
+            self._options.answers, request.prompt, most=request.most, stop=request.stop
+        ) or answer(
             request.prompt,
             seed=request.text_seed,
             most=request.most,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .faults import Fault, parse_fault
+from .script import Rule, read
 
 _ENV_PREFIX = "LLMOP_SIM_"
 _SWITCHES = ("admin", "no_chat_template")
@@ -71,6 +72,7 @@ class Options:
     decode_per_sequence_ms: float
     kv_tokens: int
     answer_tokens: int
+    answers: tuple[Rule, ...]
     graceful_timeout: float
     seed: int
     faults: tuple[Fault, ...]
@@ -173,6 +175,7 @@ def _options(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Opt
         decode_per_sequence_ms=values.decode_per_sequence_ms,
         kv_tokens=values.kv_tokens,
         answer_tokens=values.answer_tokens,
+        answers=values.answers or (),
         graceful_timeout=float(given("graceful_timeout")),
         seed=values.seed,
         faults=tuple(values.fault),
@@ -233,6 +236,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--decode-per-sequence-ms", _positive_or_zero, 0.0, "added to a decode step per running sequence")
     add("--kv-tokens", _tokens, 1_000_000, "tokens that fit into memory; requests wait until theirs fit")
     add("--answer-tokens", _count, 64, "typical length of an answer whose request sets no limit")
+    parser.add_argument(
+        "--answers",
+        type=_script,
+        metavar="FILE",
+        help='JSON file of answers: [{"contains": "part of a prompt", "text": "answer"}]; the first that fits (default: none)',
+    )
     add_as_engine("--graceful-timeout", _positive_or_zero, "time to finish requests after SIGTERM")
     add("--embedding-size", _count, 384, "numbers in an embedding of tei")
     parser.add_argument("--no-chat-template", action="store_true", help="be a model without a chat template")
@@ -263,6 +272,13 @@ def _checked(kind: Callable[[str], Any], allowed: Callable[[Any], bool], words: 
         return value
 
     return convert
+
+
+def _script(text: str) -> tuple[Rule, ...]:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _fault(text: str) -> Fault:

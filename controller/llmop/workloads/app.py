@@ -11,6 +11,7 @@ from starlette.routing import Route
 from llmop.workloads import batch_routes, bulk, files, refusals
 from llmop.workloads.refusals import Refused
 from llmop.workloads.service import Service
+from llmop.workloads.tribunal import routes as tribunal_routes
 
 LOG = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def make_app(service: Service) -> Starlette:
             *files.routes(service),
             *batch_routes.routes(service),
             *bulk.routes(service),
+            *tribunal_routes.routes(service),
             Route("/healthz", _healthz),
         ],
         exception_handlers={

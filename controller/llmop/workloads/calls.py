@@ -13,8 +13,6 @@ from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
 _ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
 _LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
 _CONNECT_S = 10.0
-# Where requests have to wait, those of people go first.
-_PRIORITY = {"x-llmop-priority": "bulk"}
 
 
 class Caller(Protocol):
@@ -28,7 +26,8 @@ class Gateway:
     not followed.
     """
 
-    def __init__(self, address: str, key: str) -> None:
+    def __init__(self, address: str, key: str, priority: str) -> None:
+        """Where requests have to wait, those of the priority `bulk` let those of people (`default`) go first."""
         self._key = key
         if address.startswith("unix:"):
             path = "/" + address.removeprefix("unix:").lstrip("/")
@@ -40,7 +39,7 @@ class Gateway:
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=_LONGEST_S, sock_connect=_CONNECT_S),
-            headers={"content-type": "application/json", **_PRIORITY},
+            headers={"content-type": "application/json", "x-llmop-priority": priority},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

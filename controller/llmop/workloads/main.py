@@ -12,6 +12,7 @@ import uvloop
 from llmop import statedir
 from llmop.clock import SystemClock
 from llmop.domain.errors import NeedsUser
+from llmop.workloads import control
 from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
 from llmop.workloads.database import Database
@@ -19,8 +20,10 @@ from llmop.workloads.engine import Engine
 from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
 from llmop.workloads.shelf import Shelf
+from llmop.workloads.tribunal.known import Tribunals
 
 _GRACE_S = 5  # for open answers: a batch is gone on with, and a bulk request can be made again
+_KEEP_ALIVE_S = 90  # longer than a gateway keeps a connection that it does not use
 
 
 class _Server(uvicorn.Server):
@@ -45,34 +48,49 @@ async def run(settings: WorkloadsSettings, stop: asyncio.Event) -> None:
     with statedir.claim(settings.directory, "workloads"):
         database = Database(settings.directory / "workloads.db")
         try:
-            async with Gateway(settings.gateway, settings.key) as gateway:
-                await _run(settings, database, gateway, stop)
+            async with (
+                Gateway(settings.gateway, settings.key, "bulk") as rows,
+                Gateway(settings.gateway, settings.key, "default") as people,
+            ):
+                await _run(settings, database, rows, people, stop)
         finally:
             await database.close()
 
 
 async def _run(
-    settings: WorkloadsSettings, database: Database, gateway: Gateway, stop: asyncio.Event
+    settings: WorkloadsSettings, database: Database, rows: Gateway, people: Gateway, stop: asyncio.Event
 ) -> None:
     shelf, clock = Shelf(settings.directory / "files"), SystemClock()
-    engine = Engine(database, shelf, gateway, clock, settings.concurrency)
+    engine = Engine(database, shelf, rows, clock, settings.concurrency)
     await engine.clear_up()
-    service = Service(database=database, shelf=shelf, engine=engine, caller=gateway, clock=clock)
+    tribunals = Tribunals(settings.directory / "tribunals.json")
+    tribunals.load()
+    service = Service(
+        database=database,
+        shelf=shelf,
+        engine=engine,
+        caller=rows,
+        people=people,
+        tribunals=tribunals,
+        clock=clock,
+    )
     config = uvicorn.Config(
         make_app(service),
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)
     with _listen(settings) as sock:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(engine.run())
+            watch = group.create_task(control.watch(settings.controller, tribunals))
             ending = group.create_task(_stop(server, stop))
             await server.serve(sockets=[sock])
-            for task in (work, ending):
+            for task in (work, watch, ending):
                 task.cancel()
 
 

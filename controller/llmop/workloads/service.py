@@ -12,16 +12,21 @@ from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
 from llmop.workloads.refusals import invalid
 from llmop.workloads.shelf import Shelf
+from llmop.workloads.tribunal.known import Tribunals
 
 _BEARER = "Bearer "
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Service:
+    """`caller` asks for rows, which can wait; `people` for what somebody waits for."""
+
     database: Database
     shelf: Shelf
     engine: Engine
     caller: Caller
+    people: Caller
+    tribunals: Tribunals
     clock: Clock
 
 

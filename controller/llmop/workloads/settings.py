@@ -8,10 +8,12 @@ from pathlib import Path
 class WorkloadsSettings:
     """`directory` is private and holds the database and the files; `socket` is where the gateway reaches us. `gateway` is the gateway's
     own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per model.
+    `controller` is the gRPC target of the control API, which tells which tribunals there are.
     """
 
     directory: Path
     socket: Path
     gateway: str
+    controller: str
     key: str
     concurrency: int

@@ -28,7 +28,14 @@ _ADVISED = re.compile(
 # What talks to a gateway, or goes on until somebody stops it, is run by tests/integration/test_everyday.py, test_docs.py and workloads/test_page.py.
 ELSEWHERE = ("batch", "bench", "chat", "generate", "top", "port-forward")
 # What stands for a name, and what is in the test's controller.
-NAMES = {"NAME": "chat", "md/tiny": "md/chat", "md/simulator": "md/chat", "md/sim": "md/chat", "TYPE": "md"}
+NAMES = {
+    "NAME": "chat",
+    "md/tiny": "md/chat",
+    "md/simulator": "md/chat",
+    "md/sim": "md/chat",
+    "tb/panel": "md/chat",
+    "TYPE": "md",
+}
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -68,14 +75,17 @@ def ready(world: World) -> None:
 
 
 def arguments(rest: str, world: World) -> list[str]:
-    words = []
+    words: list[str] = []
     for word in shlex.split(rest, comments=True):
         for name, known in NAMES.items():
             word = word.replace(name, known)
         word = word.replace("rep/chat", "rep/chat-aaaaa") if word == "rep/chat" else word
         word = word.replace("cl/chat", "cl/default")
         if word.endswith((".yaml", ".yml")):
-            path = world.directory / word
+            path = world.directory / Path(word).name
+            if words[-1:] == ["-o"]:
+                words.append(str(path))
+                continue
             manifest = (ROOT / "manifests" / "runtimes" / "simulator.yaml").read_text()
             path.write_text(manifest.replace("name: simulator", f"name: {path.stem}"))
             word = str(path)

@@ -203,6 +203,7 @@ def model(
     max_in_flight: int = 0,
     queue: gateway_pb2.Queue | None = None,
     next_replica: gateway_pb2.NextReplica | None = None,
+    virtual: bool = False,
 ) -> gateway_pb2.Model:
     """Without `queue` requests do not wait."""
     return gateway_pb2.Model(
@@ -216,4 +217,5 @@ def model(
         max_in_flight=max_in_flight,
         queue=queue,
         next_replica=next_replica,
+        virtual=virtual,
     )

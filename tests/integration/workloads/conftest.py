@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,8 @@ from pathlib import Path
 from llmop.workloads.main import serve
 from llmop.workloads.settings import WorkloadsSettings
 folder, gateway, key = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway, key=key, concurrency=32))
+serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway,
+    controller=f"unix://{folder}/control.sock", key=key, concurrency=32))
 """
 
 
@@ -48,7 +50,7 @@ class Workloads:
         self.folder = folder
         self.rig = rig
         self.own_key = keys.create(folder / "keys", "workloads")
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -61,29 +63,30 @@ class Workloads:
 
     async def start(self) -> None:
         with (self.folder / "workloads.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                PROGRAM,
-                str(self.folder),
-                self.url,
-                self.own_key,
+            # Not asyncio's: that forks in full, and gRPC's threads in this process do not survive it.
+            self._process = subprocess.Popen(  # noqa: ASYNC220
+                [sys.executable, "-c", PROGRAM, str(self.folder), self.url, self.own_key],
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
                 stdout=log,
                 stderr=log,
             )
         async with asyncio.timeout(20):
-            while self._process.returncode is None:
-                if (await self.call("GET", "/v1/files")).status_code == 200:
+            while self._process.poll() is None:
+                # Under both keys: the gateway reads its keys once a second.
+                codes = {
+                    (await self.call("GET", "/v1/files", key=key)).status_code
+                    for key in (self.rig.key, self.own_key)
+                }
+                if codes == {200}:
                     return
                 await asyncio.sleep(0.05)
         raise AssertionError((self.folder / "workloads.log").read_text())
 
     async def kill(self, number: int = signal.SIGKILL) -> int:
         assert self._process is not None
-        if self._process.returncode is None:
+        if self._process.poll() is None:
             self._process.send_signal(number)
-        return await self._process.wait()
+        return await asyncio.to_thread(self._process.wait)
 
     async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         """`key` None = that of the client."""

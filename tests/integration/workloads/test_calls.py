@@ -23,7 +23,7 @@ class Field:
 
     async def ask(self, behaviour: Behaviour, key: str | None = None) -> object:
         self.engine.behaviour = behaviour
-        async with Gateway(f"http://127.0.0.1:{self.engine.port}", "own-key") as gateway:
+        async with Gateway(f"http://127.0.0.1:{self.engine.port}", "own-key", "bulk") as gateway:
             return await gateway.ask(CHAT, BODY, key)
 
 
@@ -83,7 +83,7 @@ async def test_answers_that_break_off_or_do_not_end_are_told_apart_from_a_gatewa
 
 
 async def test_a_socket_that_is_not_there_is_a_gateway_that_is_away(tmp_path: Path) -> None:
-    async with Gateway(f"unix:{tmp_path}/none.sock", "k") as gateway:
+    async with Gateway(f"unix:{tmp_path}/none.sock", "k", "bulk") as gateway:
         found = await gateway.ask(CHAT, BODY)
     assert isinstance(found, Unreachable)
 

@@ -1,4 +1,4 @@
-"""The page about batches does what it says, on a laptop with one model."""
+"""The pages about batches and tribunals do what they say, on a laptop with one model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.installation import simulator
 from tests.integration.test_local_installation import BIN, ROOT, Laptop
 from tests.pages.terminals import Terminals
 
-PAGE = ROOT / "docs" / "howto" / "run-batches.md"
+PAGES = ROOT / "docs" / "howto"
 
 
 @pytest.fixture
@@ -21,10 +21,19 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
     made.clean()
 
 
-def test_every_command_of_the_page(laptop: Laptop) -> None:
+def test_every_command_about_batches(laptop: Laptop) -> None:
     laptop.up("--ephemeral", "--quiet")
     laptop.apply(simulator())
     laptop.wait_ready("sim")
+    follow(laptop, PAGES / "run-batches.md")
+
+
+def test_every_command_about_tribunals(laptop: Laptop) -> None:
+    laptop.up("--ephemeral", "--quiet")
+    follow(laptop, PAGES / "use-a-tribunal.md")
+
+
+def follow(laptop: Laptop, page: Path) -> None:
     port, _ = laptop.gateway
     folder = laptop.home / "work"
     folder.mkdir()
@@ -35,9 +44,11 @@ def test_every_command_of_the_page(laptop: Laptop) -> None:
         "KEY_FILE": str(laptop.state / "key"),
         "no_proxy": "127.0.0.1",
     }
-    terminals = Terminals(laptop.home, folder, environment=environment, words={})
+    terminals = Terminals(
+        laptop.home, folder, environment=environment, words={"manifests/": f"{ROOT}/manifests/"}
+    )
     try:
-        terminals.follow(PAGE)
+        terminals.follow(page)
     finally:
         terminals.close()
     assert 0 == laptop.end()

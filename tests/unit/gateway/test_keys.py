@@ -54,7 +54,7 @@ def test_a_program_keeps_its_key_and_gets_another_one_when_that_is_worth_nothing
     file.unlink()
     third = keys.kept(file, "program", secret_file)
     assert third not in (secret, second)
-    assert KeyRing(file).knows(third.encode())
+    assert KeyRing(file, NOW).find(third.encode()) is not None
     assert third == secret_file.read_text().strip()
 
 

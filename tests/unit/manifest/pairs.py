@@ -366,6 +366,43 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "expiresAt": "2026-01-02T00:00:00Z",
         },
     ),
+    (
+        "Tribunal",
+        {
+            "drafters": [{"model": "a", "temperature": 0.3, "n": 3, "weight": 3.5}],
+            "critics": [{"model": "a", "temperature": 0.3}],
+            "judge": {"model": "a", "temperature": 0.3},
+            "rounds": 3,
+            "minSuccessful": 1,
+            "agreement": 3.5,
+            "earlyStop": True,
+            "roundTimeout": "3s",
+            "timeout": "30s",
+            "maxTokens": 3000,
+            "roundMaxTokens": 300,
+            "answerTokens": 30,
+            "prompts": {"critique": "a", "refine": "a", "judge": "a"},
+            "stream": "Progress",
+            "onError": "BestDraft",
+        },
+        {
+            "drafters": [{"model": "b", "temperature": 0.4, "n": 4, "weight": 4.5}],
+            "critics": [{"model": "b", "temperature": 0.4}],
+            "judge": {"model": "b", "temperature": 0.4},
+            "rounds": 4,
+            "minSuccessful": 2,
+            "agreement": 4.5,
+            "earlyStop": False,
+            "roundTimeout": "4s",
+            "timeout": "40s",
+            "maxTokens": 4000,
+            "roundMaxTokens": 400,
+            "answerTokens": 40,
+            "prompts": {"critique": "b", "refine": "b", "judge": "b"},
+            "stream": "Final",
+            "onError": "Error",
+        },
+    ),
 ]
 CONVERT: dict[str, Any] = {
     "APIKey": convert.client_key,
@@ -373,6 +410,7 @@ CONVERT: dict[str, Any] = {
     "ServingRuntime": convert.runtime,
     "ResourceProfile": convert.profile,
     "Cluster": convert.site,
+    "Tribunal": convert.tribunal,
 }
 
 

@@ -13,6 +13,7 @@ from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, r
 
 from llmop.workloads.app import make_app
 from llmop.workloads.service import Service
+from llmop.workloads.tribunal.known import Tribunals
 
 
 class Door:
@@ -36,6 +37,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             shelf=life.shelf,
             engine=life.engine,
             caller=life.gateway,
+            people=life.gateway,
+            tribunals=Tribunals(tmp_path / "tribunals.json"),
             clock=life.clock,
         )
     )

@@ -1,0 +1,56 @@
+"""What gateways and people are told about a Tribunal."""
+
+import dataclasses
+from collections.abc import Collection
+
+from llmop.domain import conditions, endpoint
+from llmop.domain.tribunal import Tribunal
+
+PROTOCOLS = ("openai",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Public:
+    """Names of models as clients may write them, by what answers for them."""
+
+    deployments: Collection[str]
+    tribunals: Collection[str]
+
+
+def model(tribunal: Tribunal, created_at: float, name_conflict: str) -> endpoint.RoutedModel | None:
+    """Its public name, which `llmop workloads` answers for; None while another object holds the name."""
+    if name_conflict:
+        return None
+    return endpoint.RoutedModel(
+        name=tribunal.name,
+        deployment=place(tribunal.namespace, tribunal.name),
+        protocols=PROTOCOLS,
+        created_at=created_at,
+        retry_attempts=0,  # it is its members that are asked again, not all of them
+        usage_in_stream=True,
+        virtual=True,
+    )
+
+
+def place(namespace: str, name: str) -> str:
+    """What stands for the deployment in an endpoint table; no deployment can be called so."""
+    return f"tribunal:{namespace}/{name}"
+
+
+def ready(tribunal: Tribunal, public: Public, name_conflict: str) -> conditions.Condition:
+    """Whether all that it asks exists. What is missing is named in the order of the manifest."""
+    if name_conflict:
+        return _ready(conditions.Status.FALSE, "NameConflict", name_conflict)
+    nested = [each for each in tribunal.models if each in public.tribunals and each not in public.deployments]
+    if nested:
+        words = f"a tribunal cannot be a member of a tribunal: {', '.join(nested)}"
+        return _ready(conditions.Status.FALSE, "MemberIsTribunal", words)
+    missing = [each for each in tribunal.models if each not in public.deployments]
+    if missing:
+        words = f"no deployment serves {', '.join(missing)}"
+        return _ready(conditions.Status.FALSE, "MemberMissing", words)
+    return _ready(conditions.Status.TRUE, "MembersExist", "")
+
+
+def _ready(status: conditions.Status, reason: str, message: str) -> conditions.Condition:
+    return conditions.Condition(type="Ready", status=status, reason=reason, message=message)

@@ -1,0 +1,84 @@
+"""The line to the controller: which tribunals there are. The only module of workloads that speaks gRPC.
+
+Whatever happens to this line, what was heard last stays in force.
+"""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from llmop.api.v1 import resources_pb2, resources_pb2_grpc
+from llmop.domain import resources
+from llmop.workloads.tribunal.known import Tribunals
+
+LOG = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+async def watch(target: str, tribunals: Tribunals) -> None:
+    """Until cancelled."""
+    pause = _FIRST_PAUSE_S
+    is_away = False
+    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+        stub: Any = resources_pb2_grpc.ResourceServiceStub(channel)  # type: ignore[no-untyped-call]
+        while True:
+            try:
+                async for changed in _states(stub):
+                    pause, is_away = _FIRST_PAUSE_S, False
+                    await tribunals.put(changed)
+            except grpc.aio.AioRpcError as error:
+                if not is_away:
+                    LOG.warning(
+                        "the controller is away, going on with the last tribunals: %s", error.details()
+                    )
+                is_away = True
+            except Exception:  # what was heard last outlives every fault of this line
+                LOG.exception("the tribunals could not be taken over")
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, pause * 2)
+
+
+async def _states(stub: Any) -> Any:
+    """All tribunals, again after every change."""
+    known: dict[str, resources.Resource] = {}
+    is_complete = False
+    async for message in stub.Watch(resources_pb2.WatchRequest(kind=resources.TRIBUNAL)):
+        if message.type == resources_pb2.WatchResponse.TYPE_BOOKMARK:
+            if is_complete:
+                continue
+            is_complete = True
+        elif message.type == resources_pb2.WatchResponse.TYPE_DELETED:
+            known.pop(message.row.object.metadata.uid, None)
+        else:
+            stored = _resource(message.row.object)
+            before = known.get(stored.uid)
+            known[stored.uid] = stored
+            if before == stored:  # its status changed
+                continue
+        if is_complete:
+            yield list(known.values())
+
+
+def _resource(message: Any) -> resources.Resource:
+    metadata = message.metadata
+    return resources.Resource(
+        kind=message.kind,
+        name=metadata.name,
+        namespace=metadata.namespace,
+        uid=metadata.uid,
+        created_at=metadata.creation_time.seconds + metadata.creation_time.nanos / 1e9,
+        spec=json.loads(message.spec_json or "{}"),
+    )

@@ -1,0 +1,164 @@
+"""A tribunal from its manifest to its answer: `llmop up`, llmctl, and real engines whose words mean nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.e2e.installation import simulator
+from tests.integration.test_local_installation import BIN, ROOT, Laptop
+
+MEMBERS = ("first", "second", "third")
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Iterator[Laptop]:
+    made = Laptop(tmp_path)
+    try:
+        yield made
+    finally:
+        made.clean()
+
+
+def tribunal(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    usual = {
+        "drafters": [{"model": "first"}, {"model": "second", "n": 2}],
+        "critics": [{"model": "second"}, {"model": "third"}],
+        "judge": {"model": "third"},
+        "answerTokens": 16,
+        "maxTokens": 8000,
+        "timeout": "2m",
+    }
+    return {
+        "apiVersion": "llmop/v1alpha1",
+        "kind": "Tribunal",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": usual | spec,
+    }
+
+
+def ask(laptop: Laptop, model: str) -> Any:
+    return laptop.post(
+        "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    )
+
+
+def ready(laptop: Laptop, name: str, namespace: str = "default") -> tuple[str, str, str]:
+    found = json.loads(laptop.llmctl("get", "tb", name, "-n", namespace, "-o", "json"))
+    conditions = found["status"].get("conditions") if "status" in found else None
+    if not conditions:
+        return ("", "", "")
+    (condition,) = conditions
+    return (condition["status"], condition["reason"], condition["message"])
+
+
+def test_three_real_engines_whose_critiques_are_garbage(laptop: Laptop) -> None:
+    gguf = laptop.home / "tiny.gguf"
+    subprocess.run([sys.executable, ROOT / "hack/make-gguf", gguf], check=True, timeout=60)
+    laptop.up("--ephemeral")
+    deployments = []
+    for name in MEMBERS:
+        made = simulator(name, model={"uri": f"file://{gguf}"}, runtime="llamacpp")
+        made["spec"] |= {"args": ["--parallel=2", "--ctx=8192"], "replicas": 1}
+        deployments.append(made)
+    laptop.apply(tribunal("panel"), *deployments)  # in any order: what it refers to goes first
+    laptop.wait("the tribunal to be ready", lambda: ready(laptop, "panel")[0] == "True", timeout=60)
+    for name in MEMBERS:
+        laptop.wait_ready(name)
+
+    answer = ask(laptop, "panel")
+
+    record = answer["llmop"]["tribunal"]
+    assert record["outcome"] == "judged", record
+    assert len(record["drafts"]) == 3
+    assert [each["problem"] for each in record["critiques"]] == [
+        'invalid: there is no JSON object with "reviews" in the answer'
+    ] * 2
+    assert record["rounds"] == 0
+    assert not record["estimated"]
+    assert answer["usage"]["total_tokens"] == sum(each["tokens"]["total_tokens"] for each in record["calls"])
+    assert answer["usage"]["completion_tokens"] > 0
+    assert laptop.end() == 0
+    assert laptop.processes() == []
+
+
+def test_names_members_and_what_is_refused(laptop: Laptop) -> None:
+    laptop.up("--ephemeral")
+    engines = [simulator(name, replicas=1) for name in MEMBERS]
+    laptop.apply(*engines, tribunal("panel"))
+    for name in MEMBERS:
+        laptop.wait_ready(name)
+    laptop.wait("the tribunal to be ready", lambda: ready(laptop, "panel")[0] == "True", timeout=60)
+    laptop.wait("the gateway to know it", lambda: listed(laptop, "panel"), timeout=30)
+    assert ask(laptop, "panel")["model"] == "panel"
+
+    # Strictly, and all at once
+    words = refused_words(
+        laptop,
+        tribunal(
+            "wrong", judge={"model": "nobody"}, critics=[{"model": "panel"}], drafters=[{"model": "wrong"}]
+        ),
+    )
+    assert 'spec.judge.model: there is no ModelDeployment "nobody"' in words
+    assert "spec.critics[0].model: 'panel' is a tribunal, and a tribunal cannot be a member of one" in words
+    assert "spec.drafters[0].model: 'wrong' is this tribunal itself" in words
+
+    # The oldest holds a name, over namespaces and kinds
+    laptop.apply(tribunal("panel", "other"))
+    laptop.wait("the conflict", lambda: ready(laptop, "panel", "other")[1] == "NameConflict", timeout=30)
+    assert "held by the Tribunal default/panel" in ready(laptop, "panel", "other")[2]
+    laptop.apply(simulator("late", model={"name": "panel"}, replicas=1))
+    laptop.wait(
+        "the conflict", lambda: "NameConflict" in laptop.llmctl("get", "md", "late", "-o", "json"), timeout=30
+    )
+    laptop.llmctl("delete", "md", "late")
+
+    # A member that goes is named, and the others answer on
+    laptop.llmctl("delete", "md", "first")
+    laptop.wait("it to be missed", lambda: ready(laptop, "panel")[1] == "MemberMissing", timeout=60)
+    assert ready(laptop, "panel")[2] == "no deployment serves first"
+    assert ask(laptop, "panel")["llmop"]["tribunal"]["outcome"] in ("judged", "agreed")
+
+    # Without the controller's word it goes on; what is deleted is gone
+    laptop.llmctl("delete", "tb", "panel")
+    laptop.wait(
+        "the other to take over", lambda: ready(laptop, "panel", "other")[1] == "MemberMissing", timeout=30
+    )
+    laptop.llmctl("delete", "tb", "panel", "-n", "other")
+    laptop.wait("the gateway to forget it", lambda: not listed(laptop, "panel"), timeout=30)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(laptop, "panel")
+    assert caught.value.code == 404
+    caught.value.close()
+    assert laptop.end() == 0
+
+
+def refused_words(laptop: Laptop, document: dict[str, Any]) -> str:
+    done = subprocess.run(
+        [BIN / "llmctl", "apply", "-f", "-"],
+        env={"HOME": str(laptop.home), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        input=yaml.safe_dump(document),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+def listed(laptop: Laptop, name: str) -> bool:
+    port, key = laptop.gateway
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": f"Bearer {key}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return name in {each["id"] for each in json.load(response)["data"]}
