@@ -49,9 +49,8 @@ class Judge:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._steps: dict[
-            str, dict[tuple[float, int, int], tuple[float, int, int]]
-        ] = {}  # by deployment uid: when each step was seen
+        # By deployment uid: when each step was seen, and whether the load asked for more by it.
+        self._steps: dict[str, dict[tuple[float, int, int], tuple[float, bool]]] = {}
         self._bounds: dict[str, list[tuple[float, int]]] = {}  # by deployment uid: (since, jobs allowed)
         self._drained_at: dict[str, float] = {}  # by replica uid
         self._drains: dict[
@@ -116,8 +115,9 @@ class Judge:
             if (step.at, step.before, step.after) in steps:
                 continue
             self._world.steps[step.reason] += 1
-            risen = [at for at, before, after in steps.values() if after > before]
-            steps[(step.at, step.before, step.after)] = (now, step.before, step.after)
+            risen = [at for at, asked in steps.values() if asked]
+            # What limits or a schedule asked for goes with them.
+            steps[(step.at, step.before, step.after)] = (now, step.reason in ("LoadRose", "Woken"))
             if step.reason not in ("LoadFell", "Idle") or not risen:
                 continue
             least_s = crowd.STABILIZATION_S if step.reason == "LoadFell" else bounds.scale_to_zero_after_s

@@ -349,7 +349,7 @@ async def test_models_are_listed_and_found(served: Rig) -> None:
             "/v1/embeddings",
         ),
         (lambda client: client.completions.create(model="", prompt="x"), openai.APIStatusError, "model"),
-        (lambda client: client.files.list(), openai.NotFoundError, "/v1/files"),
+        (lambda client: client.files.list(), openai.InternalServerError, "llmop workloads"),
         (
             lambda client: client.responses.create(model=CHAT, input="x"),
             openai.NotFoundError,

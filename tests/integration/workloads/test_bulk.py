@@ -98,7 +98,7 @@ async def test_it_asks_under_the_key_of_its_client(workloads: Workloads) -> None
     (engine,) = await workloads.rig.serve(echo)
     await workloads.kill()
     workloads.own_key = "llmop-of-nobody"
-    await workloads.start()
+    await workloads.start(is_known=False)
     (found,) = await bulk(workloads, jsonl(row(1)))
     assert 200 == found["response"]["status_code"]
     assert 1 == len(engine.calls)
