@@ -101,8 +101,8 @@ class ResourceServicer(resources_pb2_grpc.ResourceServiceServicer):
                     )
                     columns = []
         bookmark = resources_pb2.WatchResponse.TYPE_BOOKMARK
-        yield resources_pb2.WatchResponse(type=bookmark, resource_version=revision, columns=columns)
         bookmarked_at = self._clock.monotonic()
+        yield resources_pb2.WatchResponse(type=bookmark, resource_version=revision, columns=columns)
         changes = self._store.watch(revision)
         async with contextlib.aclosing(changes):  # type: ignore[type-var]  # an async generator behind its protocol
             async for change in changes:
