@@ -377,7 +377,7 @@ def test_a_key_is_made_used_limited_accounted_for_and_taken_back(laptop: Laptop)
         rows: list[dict[str, Any]] = json.loads(laptop.llmctl("usage", "--key=default/ci", "-o", "json"))
         return rows
 
-    laptop.wait("the usage to arrive", lambda: used() and used()[0]["requests"] == 5, timeout=30)
+    laptop.wait("the usage to arrive", lambda: [each["requests"] for each in used()] == [5], timeout=30)
     (row,) = used()
     assert ("sim", 15, 2) == (row["model"], row["completion_tokens"], row["limited"])
     laptop.llmctl("delete", "apikey", "ci")

@@ -235,7 +235,7 @@ class Reconciler:
                 async for change in self._store.watch(after):
                     revision.append(change)
                     if change.complete:
-                        self._enqueue(await self._mirror.take(after, revision), None)
+                        self._take_in(await self._mirror.take(after, revision), None)
                         after = change.revision
                         revision.clear()
             except errors.Expired as error:
@@ -307,12 +307,12 @@ class Reconciler:
     async def _catch_up(self, looking_at: queue.Key | None) -> None:
         """Enqueues all but the key that is about to be looked at anyway."""
         refreshed = await self._mirror.refresh()
+        self.book.expect(_place(key) for key in self._mirror.subjects() if key.kind != resources.CLUSTER)
+        self._take_in(refreshed, looking_at)
+
+    def _take_in(self, refreshed: mirror.Refreshed, looking_at: queue.Key | None) -> None:
         if refreshed.clients:
             self.book.grant(clients.keys(self._mirror.all(resources.API_KEY)))
-        self.book.expect(_place(key) for key in self._mirror.subjects() if key.kind != resources.CLUSTER)
-        self._enqueue(refreshed, looking_at)
-
-    def _enqueue(self, refreshed: mirror.Refreshed, looking_at: queue.Key | None) -> None:
         if refreshed.everything:
             self._gatherer.forget()
             self._enqueue_all(queue.NORMAL)

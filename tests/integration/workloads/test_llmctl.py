@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,18 @@ async def llmctl(workloads: Workloads, *argv: str, stdin: bytes = b"", code: int
     """What it wrote to stdout and to stderr."""
     key_file = workloads.folder / "key"
     key_file.write_text(workloads.rig.key)
-    process = await asyncio.create_subprocess_exec(
-        BIN / "llmctl",
-        "batch",
-        *argv,
-        "--gateway",
-        workloads.url,
-        "--key-file",
-        str(key_file),
+    # Not uvloop's: that forks in full, and the child crashes where gRPC has had threads in this process.
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [BIN / "llmctl", "batch", *argv, "--gateway", workloads.url, "--key-file", str(key_file)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(workloads.folder), "LC_ALL": "C.UTF-8"},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
-    stdout, stderr = await asyncio.wait_for(process.communicate(stdin), 60)
-    assert code == process.returncode, stderr.decode()
-    return stdout.decode(), stderr.decode()
+    assert code == ended.returncode, ended.stderr.decode()
+    return ended.stdout.decode(), ended.stderr.decode()
 
 
 async def test_from_a_file_to_its_results(workloads: Workloads) -> None:
