@@ -56,7 +56,8 @@ def of_replica(item: Any) -> dict[str, float]:
 
 def copy(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One replica of a deployment, as a deployment and a model of its own."""
-    spec = {key: value for key, value in manifest["spec"].items() if key not in ("paused", "restartedAt")}
+    left_out = ("paused", "restartedAt", "scaling")
+    spec = {key: value for key, value in manifest["spec"].items() if key not in left_out}
     model = {**spec.get("model", {}), "name": name}
     return {
         **manifest,

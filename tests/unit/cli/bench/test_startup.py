@@ -46,6 +46,7 @@ def test_a_copy_is_one_replica_that_is_a_model_of_its_own() -> None:
         "spec": {
             "replicas": 5,
             "paused": True,
+            "scaling": {"maxReplicas": 3},
             "restartedAt": "x",
             "model": {"name": "chat", "uri": "file:///m"},
         },
