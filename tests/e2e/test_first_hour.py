@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.e2e.accounts import new_account, terminals
 from tests.e2e.installation import Installation, document, simulator
 from tests.pages.terminals import Terminals, processes
 from tests.rigs import plugins
 from tests.rigs.errors import RigError
 from tests.rigs.fixtures import engine_sif, llmop_venv
-from tests.rigs.processes import need_account
 from tests.rigs.site import add_accounts, add_member, site_rig
 from tests.rigs.slurm import SlurmRig
 
@@ -92,38 +88,20 @@ def failures(checks: Checks) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def newcomer(site: SlurmRig, llmop_venv: Path, engine_sif: Path) -> Iterator[Terminals]:
-    """The terminals of a Unix account that was made a moment ago: an empty home, its first look at this Slurm."""
-    name = f"llmopnew{os.getpid()}"
-    account = need_account(name)
-    home = Path(account.pw_dir)
-    options = site.as_user(user=name)
-    project = site.shared / name
-    project.mkdir()
-    os.chown(project, account.pw_uid, account.pw_gid)
+    """A new account at home on this site."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    words = {
-        "/project/nlp/images/python.sif": str(engine_sif),
-        "/project/nlp": str(project),
-        "/home/me": str(home),
-        "seen as me": f"seen as {name}",
-        "8080": port,
-    }
-    terminals = None
-    try:
-        add_member(site, name)
-        environment = options.pop("env")
-        environment["PATH"] = f"{llmop_venv / 'bin'}:{environment['PATH']}"
-        terminals = Terminals(home, home, environment=environment, words=words, process=options)
-        yield terminals
-    finally:
-        if terminals is not None:
-            terminals.close()
-        site.cancel_all()
-        for line in [*processes(home), *processes(project)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(line.split()[0]), signal.SIGKILL)
-        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True, timeout=60)
+    with new_account(site) as account:
+        add_member(site, account.name)
+        words = {
+            "/project/nlp/images/python.sif": str(engine_sif),
+            "/project/nlp": str(account.project),
+            "/home/me": str(account.home),
+            "seen as me": f"seen as {account.name}",
+            "8080": port,
+        }
+        with terminals(site, account, llmop_venv, words) as made:
+            yield made
 
 
 def test_a_newcomer_who_does_what_the_page_says_gets_an_answer(newcomer: Terminals, site: SlurmRig) -> None:

@@ -85,7 +85,8 @@ class Terminals:
 
     def _run(self, command: str) -> tuple[int, str]:
         assert self.first.stdin is not None and self.first.stdout is not None
-        self.first.stdin.write(f"{command}\nprintf '\\n{ENDED}%d\\n' $?\n")
+        # What reads its standard input, as srun does, would read the next command.
+        self.first.stdin.write(f"{{ {command}\n}} < /dev/null\nprintf '\\n{ENDED}%d\\n' $?\n")
         self.first.stdin.flush()
         watchdog = threading.Timer(COMMAND_S, os.killpg, (self.first.pid, signal.SIGKILL))
         watchdog.start()

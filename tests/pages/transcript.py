@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 # The name of a replica or of a batch, a moment, a number: what is another one every time.
 VARIES = (
-    (re.compile(r"\b(simulator|tiny|chat)-[a-z0-9]{5}\b"), r"\1-NAME"),
+    (re.compile(r"\b(sim|simulator|tiny|chat)-[a-z0-9]{5}\b"), r"\1-NAME"),
     (re.compile(r"\bbatch_[a-z0-9]{24}\b"), "batch_NAME"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "MOMENT"),
     (re.compile(r"\b(\d+[dhms])+\b"), "TIME"),

@@ -78,7 +78,8 @@ def cells(output: Output, document: dict[str, Any]) -> list[str]:
 def ordered(documents: Sequence[dict[str, Any]], sort_by: str) -> list[int]:
     """The places of `documents` in the order of what `sort_by` finds in each: numbers by their size, the rest as text.
 
-    Those that have nothing there come first. Raises UsageError for an expression that cannot be read, or that finds nothing at all.
+    Those that have nothing there come first. Raises UsageError for an expression that cannot be read, or that finds nothing at all; but
+    fields of the status come and go, and a list in which none of them is there just now keeps its order.
     """
     from llmop.cli import jsonpath
 
@@ -87,7 +88,8 @@ def ordered(documents: Sequence[dict[str, Any]], sort_by: str) -> list[int]:
     except jsonpath.JsonPathError as error:
         raise UsageError(f"--sort-by: {error}") from error
     keys = [_key(path.find(document)) for document in documents]
-    if documents and all(key[0] == 0 for key in keys):
+    is_status = sort_by.lstrip("{.").startswith("status.")
+    if documents and not is_status and all(key[0] == 0 for key in keys):
         raise UsageError(f'--sort-by "{sort_by}": no object has that field')
     return sorted(range(len(documents)), key=lambda index: keys[index])
 

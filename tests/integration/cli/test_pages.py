@@ -25,8 +25,9 @@ _ADVISED = re.compile(
     r"llmctl (?P<rest>(?:logs|rollout \w+|describe|delete|get)"
     r"(?: (?:--?[a-z]+(?:=[a-z]+)?|[a-z]+/[a-z-]+|(?:cl|md|rep) [a-z-]+|sr,rp,cl))+)"
 )
-# What talks to a gateway, or goes on until somebody stops it, is run by tests/integration/test_everyday.py, test_docs.py and workloads/test_page.py.
-ELSEWHERE = ("batch", "bench", "chat", "generate", "top", "port-forward")
+# What talks to a gateway, changes contexts, or goes on until somebody stops it, is run by tests/integration/test_everyday.py,
+# test_docs.py, test_howto_pages.py and workloads/test_page.py, and by tests/e2e/test_rig_pages.py.
+ELSEWHERE = ("batch", "bench", "chat", "config", "generate", "top", "port-forward")
 # What stands for a name, and what is in the test's controller.
 NAMES = {
     "NAME": "chat",

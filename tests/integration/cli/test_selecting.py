@@ -41,6 +41,7 @@ def test_get_labels_and_order(transcript: Transcript) -> None:
     transcript.run("get", "md", "-A", "--sort-by", ".spec.replicas")
     transcript.run("get", "md", "-A", "--sort-by", "{.metadata.labels.tier}", "-o", "name")
     transcript.run("get", "md", "--sort-by", ".spec.nothing")
+    transcript.run("get", "md", "--sort-by", ".status.maybeLater", "-o", "name")
     transcript.run("get", "md", "--sort-by", ".spec[")
     transcript.run("get", "md", "-w", "--sort-by", ".metadata.name")
     transcript.run("get", "md", "-o", "name", "--show-labels")
