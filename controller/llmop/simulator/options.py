@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import timing
 from .faults import Fault, parse_fault
 from .script import Rule, read
 
@@ -38,6 +39,11 @@ DEFAULTS: dict[str, dict[str, float]] = {
         "graceful_timeout": 86400.0,
     },
 }
+
+
+_INSTANT = timing.Timing(
+    prefill_tokens_per_second=0.0, decode_base_ms=0.0, decode_per_sequence_ms=0.0, kv_tokens=1_000_000
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,11 +137,16 @@ def _as_flags(parser: argparse.ArgumentParser, action: argparse.Action, name: st
 
 
 def _options(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Options:
-    total = values.max_total_tokens if values.max_total_tokens is not None else min(4096, values.kv_tokens)
-    if total > values.kv_tokens:
-        parser.error(
-            f"--max-total-tokens {total} is above --kv-tokens {values.kv_tokens}: it could never run"
-        )
+    speed = values.timing or _INSTANT
+
+    def timed(name: str) -> Any:
+        value = getattr(values, name)
+        return getattr(speed, name) if value is None else value
+
+    kv_tokens = int(timed("kv_tokens"))
+    total = values.max_total_tokens if values.max_total_tokens is not None else min(4096, kv_tokens)
+    if total > kv_tokens:
+        parser.error(f"--max-total-tokens {total} is above --kv-tokens {kv_tokens}: it could never run")
     most_input = values.max_input_tokens if values.max_input_tokens is not None else total - 1
     if most_input >= total:
         parser.error(f"--max-input-tokens {most_input} must be below --max-total-tokens {total}")
@@ -170,10 +181,10 @@ def _options(parser: argparse.ArgumentParser, values: argparse.Namespace) -> Opt
         payload_limit=values.payload_limit,
         embedding_size=values.embedding_size,
         no_chat_template=values.no_chat_template,
-        prefill_tokens_per_second=values.prefill_tokens_per_second,
-        decode_base_ms=values.decode_base_ms,
-        decode_per_sequence_ms=values.decode_per_sequence_ms,
-        kv_tokens=values.kv_tokens,
+        prefill_tokens_per_second=timed("prefill_tokens_per_second") / values.time_scale,
+        decode_base_ms=timed("decode_base_ms") * values.time_scale,
+        decode_per_sequence_ms=timed("decode_per_sequence_ms") * values.time_scale,
+        kv_tokens=kv_tokens,
         answer_tokens=values.answer_tokens,
         answers=values.answers or (),
         graceful_timeout=float(given("graceful_timeout")),
@@ -199,6 +210,10 @@ def _parser() -> argparse.ArgumentParser:
     def add_as_engine(flag: str, kind: Callable[[str], Any], text: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
         own = ", ".join(f"{engine} {defaults[name]:g}" for engine, defaults in DEFAULTS.items())
+        parser.add_argument(flag, type=kind, default=None, help=f"{text} (default: {own})")
+
+    def add_timed(flag: str, kind: Callable[[str], Any], text: str) -> None:
+        own = getattr(_INSTANT, flag.removeprefix("--").replace("-", "_"))
         parser.add_argument(flag, type=kind, default=None, help=f"{text} (default: {own})")
 
     parser.add_argument(
@@ -231,10 +246,18 @@ def _parser() -> argparse.ArgumentParser:
     add_as_engine("--max-client-batch-size", _count, "prompts or inputs in one request")
     add_as_engine("--max-batch-size", _count, "sequences that run at once; 0 is as many as fit into memory")
     add("--payload-limit", _count, 2_000_000, "largest request body, in bytes")
-    add("--prefill-tokens-per-second", _positive_or_zero, 0.0, "speed of reading prompts; 0 takes no time")
-    add("--decode-base-ms", _positive_or_zero, 0.0, "time of one decode step")
-    add("--decode-per-sequence-ms", _positive_or_zero, 0.0, "added to a decode step per running sequence")
-    add("--kv-tokens", _tokens, 1_000_000, "tokens that fit into memory; requests wait until theirs fit")
+    parser.add_argument(
+        "--timing",
+        type=_timing,
+        metavar="NAME",
+        help="be as fast as a model on GPUs would be by calculation, such as llama-3.1-8b/a100 or llama-3.1-70b/a100x4; "
+        "sets the four that follow where they are not given (default: none)",
+    )
+    add_timed("--prefill-tokens-per-second", _positive_or_zero, "speed of reading prompts; 0 takes no time")
+    add_timed("--decode-base-ms", _positive_or_zero, "time of one decode step")
+    add_timed("--decode-per-sequence-ms", _positive_or_zero, "added to a decode step per running sequence")
+    add_timed("--kv-tokens", _tokens, "tokens that fit into memory; requests wait until theirs fit")
+    add("--time-scale", _scale, 1.0, "prompts and steps take so many times longer")
     add("--answer-tokens", _count, 64, "typical length of an answer whose request sets no limit")
     parser.add_argument(
         "--answers",
@@ -281,6 +304,13 @@ def _script(text: str) -> tuple[Rule, ...]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _timing(text: str) -> timing.Timing:
+    try:
+        return timing.named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _fault(text: str) -> Fault:
     try:
         return parse_fault(text)
@@ -293,4 +323,5 @@ _port = _checked(int, lambda value: 0 <= value <= 65535, "a port number from 0 t
 _count = _checked(int, lambda value: value >= 1, "a whole number above 0")
 _tokens = _checked(int, lambda value: value >= 2, "a whole number above 1")
 _positive_or_zero = _checked(float, lambda value: 0 <= value < 1e12, "a number of 0 or more")
+_scale = _checked(float, lambda value: 0.001 <= value <= 1000, "a number from 0.001 to 1000")
 _word = _checked(str, lambda value: bool(value.strip()), "a name")

@@ -242,7 +242,7 @@ def test_a_server_that_stands_still_is_not_spared_the_requests_of_that_time(
     slow = [share for share, seconds in zip(range(0, 100, 5), found.e2e.curve, strict=False) if seconds > 0.7]
     # Half of the 30 waited at least 0.75 s: a quarter of all. Of these 60 a closed loop would have had one.
     assert found.e2e.max >= 1.4
-    assert found.e2e.p90 >= 1.5 * 22 / 30
+    assert found.e2e.p95 >= 1.5 * 25 / 30
     assert slow and slow[0] <= 80
     assert (most_open == 3) == any(
         "requests waited in the client because 3 were open" in w for w in found.warnings

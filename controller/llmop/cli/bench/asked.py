@@ -41,6 +41,7 @@ class Given:
     most_open: int
     timeout: float
     ignore_eos: bool
+    time_scale: float | None
     seed: int | None
     label: str
     folder: str | None
@@ -111,6 +112,7 @@ def _mode(given: Given, problems: list[str]) -> Mode:
         ("trace-start", given.trace_start, (Mode.TRACE,), "--trace"),
         ("context-length", given.context_length, (Mode.TRACE,), "--trace"),
         ("requests", given.requests, (Mode.CLOSED,), "--concurrency"),
+        ("time-scale", given.time_scale, (Mode.CLOSED,), "--concurrency"),
         ("lengths", given.lengths, (Mode.CLOSED, *rates), "--concurrency and --rate"),
         ("warm-up", given.warm_up, (Mode.CLOSED, *rates), "--concurrency and --rate"),
     )

@@ -17,7 +17,7 @@ BUSY_SHARE = 0.8  # of a core: the client is one thread
 LATE_S = 0.01
 SHORT = 5  # times the median answer: in a shorter window it depends on chance how many answers end
 FEW = 100  # samples: below, the 99th percentile is the largest or nearly
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 95, 99)
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,7 +62,7 @@ class Spread:
     min: float
     max: float
     p50: float
-    p90: float
+    p95: float
     p99: float
     curve: tuple[float, ...] = ()  # at 0, 5, ... 95, 99, 100 percent
 
@@ -110,15 +110,15 @@ class Figures:
 def spread(values: Sequence[float]) -> Spread:
     ordered = sorted(values)
     if not ordered:
-        return Spread(count=0, mean=0.0, min=0.0, max=0.0, p50=0.0, p90=0.0, p99=0.0)
-    p50, p90, p99 = (percentile(ordered, percent) for percent in PERCENTILES)
+        return Spread(count=0, mean=0.0, min=0.0, max=0.0, p50=0.0, p95=0.0, p99=0.0)
+    p50, p95, p99 = (percentile(ordered, percent) for percent in PERCENTILES)
     return Spread(
         count=len(ordered),
         mean=math.fsum(ordered) / len(ordered),
         min=ordered[0],
         max=ordered[-1],
         p50=p50,
-        p90=p90,
+        p95=p95,
         p99=p99,
         curve=tuple(percentile(ordered, percent) for percent in CURVE),
     )
@@ -213,6 +213,26 @@ def _warnings(made: Figures, late: int) -> list[str]:
     if 0 < made.answered < FEW:
         found.append(f"fewer than {FEW} answers: their 99th percentile is the longest of them")
     return found
+
+
+def unscaled(figures: Figures, scale: float) -> Figures:
+    """The figures of a server that was measured `scale` times slower than it stands for, in the time of what it stands for. What the client
+    says of itself stays as it was.
+    """
+
+    def faster(spread: Spread) -> Spread:
+        times = {name: getattr(spread, name) / scale for name in ("mean", "min", "max", "p50", "p95", "p99")}
+        return dataclasses.replace(spread, curve=tuple(each / scale for each in spread.curve), **times)
+
+    return dataclasses.replace(
+        figures,
+        seconds=figures.seconds / scale,
+        ttft=faster(figures.ttft),
+        itl=faster(figures.itl),
+        e2e=faster(figures.e2e),
+        tokens_per_second=figures.tokens_per_second * scale,
+        requests_per_second=figures.requests_per_second * scale,
+    )
 
 
 def saturation(row: Sequence[Figures]) -> Figures | None:

@@ -13,7 +13,7 @@ import uvloop
 
 import llmop
 from llmop.cli import printing, progress, talking
-from llmop.cli.bench import asked, drive, loads, page, results, tables, traces
+from llmop.cli.bench import asked, drive, loads, measures, page, results, tables, traces
 from llmop.cli.bench.dialects import DIALECTS
 from llmop.cli.bench.wire import Pool
 from llmop.cli.errors import CliError, ExitCode
@@ -32,7 +32,14 @@ def measure(session: Session, given: asked.Given) -> None:
     seed = given.seed if given.seed is not None else _new_seed(session)
     this = results.Run(
         label=given.label,
-        conditions=conditions(session, found, api=given.api, warm_up_s=wanted.warm_up_s, seed=seed),
+        conditions=conditions(
+            session,
+            found,
+            api=given.api,
+            warm_up_s=wanted.warm_up_s,
+            seed=seed,
+            time_scale=given.time_scale or 1.0,
+        ),
     )
     settings = drive.Settings(
         dialect=(dialect := DIALECTS[given.api]),
@@ -61,7 +68,13 @@ def measure(session: Session, given: asked.Given) -> None:
 
 
 def conditions(
-    session: Session, found: talking.Gateway, *, api: str, warm_up_s: float, seed: int
+    session: Session,
+    found: talking.Gateway,
+    *,
+    api: str,
+    warm_up_s: float,
+    seed: int,
+    time_scale: float = 1.0,
 ) -> results.Conditions:
     """Those of now, on this machine."""
     return results.Conditions(
@@ -75,6 +88,7 @@ def conditions(
         kernel=platform.release(),
         cpus=len(os.sched_getaffinity(0)),
         load_average=round(os.getloadavg()[0], 2),
+        time_scale=time_scale,
     )
 
 
@@ -119,6 +133,7 @@ async def _cells(
                     show=show,
                 )
                 if figures is not None:
+                    figures = measures.unscaled(figures, this.conditions.time_scale)
                     this = dataclasses.replace(this, figures=(*this.figures, figures))
                     if folder is not None:
                         results.write(folder / "bench.json", results.to_json(this))

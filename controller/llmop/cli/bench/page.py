@@ -1,5 +1,6 @@
 """The report: one HTML page without script, network or fonts, light and dark. Pure."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -50,7 +51,10 @@ _MEANINGS = (
     ),
     ("tokens/s, requests/s", "what came within the window, which begins after the warm-up, by its length"),
     ("tokens", "as the server counted them; where it did not say, events with text"),
-    ("saturated", "the lightest load with 95 % of the most tokens per second that were seen"),
+    (
+        "saturated",
+        "the lightest load with 95 % of the most tokens per second that were seen, unless that is the heaviest one",
+    ),
 )
 
 
@@ -137,21 +141,27 @@ def _by_level(title: str, rows: Sequence[tuple[str, list[Figures]]], *, is_close
                 )
         return plots.Chart(title=name, x=x, y="ms", lines=tuple(lines), is_log_x=True)
 
-    def rate(name: str, unit: str, of: Callable[[Figures], float]) -> plots.Chart:
-        lines = tuple(
-            plots.Line(name=line, number=number, points=tuple((each.cell.level, of(each)) for each in row))
-            for number, (line, row) in enumerate(rows)
-        )
-        return plots.Chart(title=name, x=x, y=unit, lines=lines, is_log_x=True)
+    def rate(name: str, unit: str, of: Callable[[Figures], float], *, is_ringed: bool = False) -> plots.Chart:
+        lines = []
+        for number, (line, row) in enumerate(rows):
+            end = measures.saturation(row) if is_ringed else None
+            made = plots.Line(
+                name=line, number=number, points=tuple((each.cell.level, of(each)) for each in row)
+            )
+            if end is not None:
+                words = f"{line}: saturated at {tables.level(end.cell)}"
+                made = dataclasses.replace(made, ringed=end.cell.level, ring=words)
+            lines.append(made)
+        return plots.Chart(title=name, x=x, y=unit, lines=tuple(lines), is_log_x=True)
 
     charts = [
         latency("Time to first token", lambda each: each.ttft),
         latency("Between tokens", lambda each: each.itl),
         latency("End to end", lambda each: each.e2e),
-        rate("Tokens", "tokens/s", lambda each: each.tokens_per_second),
+        rate("Tokens", "tokens/s", lambda each: each.tokens_per_second, is_ringed=True),
         rate("Answers", "requests/s", lambda each: each.requests_per_second),
     ]
-    note = '<p class="soft">Latencies: whole lines p50, dashed lines p99.</p>'
+    note = '<p class="soft">Latencies: whole lines p50, dashed lines p99. A ring: saturated.</p>'
     return f"<h2>{title}</h2>{_legend([name for name, _ in rows])}{note}{_charts(charts)}"
 
 

@@ -13,12 +13,16 @@ _MARKS = ("circle", "square", "diamond", "triangle")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """`number` chooses colour and mark; a dashed line belongs to the same thing as the whole one of its number."""
+    """`number` chooses colour and mark; a dashed line belongs to the same thing as the whole one of its number. The points at `ringed`
+    have a ring, whose meaning is `ring`.
+    """
 
     name: str
     number: int
     points: tuple[tuple[float, float], ...]
     is_dashed: bool = False
+    ringed: float | None = None
+    ring: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +125,10 @@ def _line(
     for (x, y), (at, value) in zip(places, values, strict=True):
         words = escape(f"{line.name}: {number(value)} {chart.y} at {number(at)} {chart.x}")
         parts.append(f'<g class="mark {style}">{_mark(line.number, x, y)}<title>{words}</title></g>')
+        if at == line.ringed:
+            parts.append(
+                f'<circle class="line {style}" cx="{x:.1f}" cy="{y:.1f}" r="8"><title>{escape(line.ring)}</title></circle>'
+            )
     return parts
 
 

@@ -20,7 +20,9 @@ FORMAT = "llmctl-bench/1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """Under which a run was made. `load_average` is that of the client's machine before it."""
+    """Under which a run was made. `load_average` is that of the client's machine before it. The figures are those of a server
+    `time_scale` times as fast as the one that was asked.
+    """
 
     at: str
     target: str
@@ -32,6 +34,7 @@ class Conditions:
     kernel: str
     cpus: int
     load_average: float
+    time_scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

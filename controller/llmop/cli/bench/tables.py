@@ -9,7 +9,7 @@ from llmop.cli.bench.startup import STEPS, Startup
 
 _NONE = "-"
 HEADER = ("MODEL", "LENGTHS", "LOAD", "ANSWERS", "FAILED", "TTFT-MS", "ITL-MS", "E2E-MS", "TOKENS/S", "REQ/S")
-LEGEND = "TTFT, ITL, E2E: p50/p90/p99 of the time to the first token, between tokens, and to the end"
+LEGEND = "TTFT, ITL, E2E: p50/p95/p99 of the time to the first token, between tokens, and to the end"
 
 
 def of_figures(runs: Sequence[results.Run]) -> list[list[str]]:
@@ -44,10 +44,10 @@ def level(cell: loads.Cell) -> str:
 
 
 def milliseconds(spread: Spread) -> str:
-    """p50/p90/p99."""
+    """p50/p95/p99."""
     if not spread.count:
         return _NONE
-    return "/".join(_digits(value * 1000) for value in (spread.p50, spread.p90, spread.p99))
+    return "/".join(_digits(value * 1000) for value in (spread.p50, spread.p95, spread.p99))
 
 
 def _digits(value: float) -> str:
@@ -65,7 +65,13 @@ def remarks(runs: Sequence[results.Run]) -> list[str]:
             sentences.append(f"{failures.count} failed with {kind}{said}")
         for sentence in (*sentences, *each.warnings):
             found.setdefault(sentence, []).append(place)
-    lines = [f"{'; '.join(places)}: {sentence}" for sentence, places in found.items()]
+    lines = [
+        f"{run.label + ': ' if run.label else ''}the server was {run.conditions.time_scale:g} times slower than what it stands for; "
+        "times and rates are of what it stands for (--time-scale)"
+        for run in runs
+        if run.figures and run.conditions.time_scale != 1
+    ]
+    lines += [f"{'; '.join(places)}: {sentence}" for sentence, places in found.items()]
     for name, row in rows_of(runs):
         if end := measures.saturation(row):
             most = max(each.tokens_per_second for each in row)

@@ -108,6 +108,12 @@ def command() -> None:
     help="Ask for whole answers: ignore_eos of vLLM, SGLang and llama.cpp, which others may refuse.",
 )
 @click.option(
+    "--time-scale",
+    type=click.FloatRange(0.001, 1000),
+    metavar="N",
+    help="Closed loop: the server is the simulator with this --time-scale; show times and rates of what it stands for.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
     metavar="N",

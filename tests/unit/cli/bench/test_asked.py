@@ -67,6 +67,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ({"concurrency": "1,x"}, '--concurrency "x" is no whole number'),
         ({"arrivals": "poisson"}, "--arrivals belongs to --rate"),
         ({"rate": "1", "requests": 5}, "--requests belongs to --concurrency"),
+        ({"rate": "1", "time_scale": 2.0}, "--time-scale belongs to --concurrency"),
         ({"trace": "t", "lengths": "1:1"}, "--lengths belongs to --concurrency and --rate"),
         ({"trace": "t"}, '--trace "t" is no file'),
         ({"trace": "t", "speed": "0"}, '--speed "0" is no number'),

@@ -15,7 +15,7 @@ from llmop.cli.bench.measures import Failures, Sample
 def test_percentiles_are_values_that_were_seen() -> None:
     found = measures.spread([float(number) for number in range(100, 0, -1)])
     assert (100, 1.0, 100.0, 50.5) == (found.count, found.min, found.max, found.mean)
-    assert (50.0, 90.0, 99.0) == (found.p50, found.p90, found.p99)
+    assert (50.0, 95.0, 99.0) == (found.p50, found.p95, found.p99)
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e6), min_size=1), st.floats(min_value=0.001, max_value=100))
@@ -126,3 +126,13 @@ def test_a_window_that_is_too_short_for_its_answers_is_told() -> None:
     samples = [answered(each, 2.0, 0.1) for each in range(120)]
     assert [True] == [warning.startswith(words) for warning in figures(samples, seconds=10).warnings]
     assert () == figures(samples, seconds=12).warnings
+
+
+def test_figures_of_a_slowed_server_are_shown_in_the_time_of_what_it_stands_for() -> None:
+    slow = figures([answered(0.0, 2.0, 0.4)], seconds=20, pieces=300, answers=40)
+    found = measures.unscaled(slow, 4)
+    assert (0.5, pytest.approx(0.7), 5.0) == (found.ttft.p50, found.e2e.max, found.seconds)
+    assert (0.5, pytest.approx(0.1)) == (found.ttft.curve[-1], found.itl.p99)
+    assert (60.0, 8.0) == (found.tokens_per_second, found.requests_per_second)
+    assert (slow.client, slow.cell, 3.0) == (found.client, found.cell, found.output_tokens)
+    assert slow == measures.unscaled(slow, 1)

@@ -153,3 +153,17 @@ def test_a_plot_can_show_single_points_zeros_and_extremes(points: tuple[tuple[fl
 
 def test_a_plot_of_nothing_is_nothing() -> None:
     assert "" == plots.svg(plots.Chart(title="t", x="x", y="y", lines=()))
+
+
+def test_the_load_at_which_a_model_is_saturated_has_a_ring() -> None:
+    grown = [level(1, 50), level(8, 200), level(64, 201)]
+    text = page.html([run(*grown)])
+    assert 1 == text.count('r="8"') == text.count("<title>m 128:3: saturated at 8</title>")
+    assert 'r="8"' not in page.html([run(*grown[:2])])
+
+
+def test_a_server_that_was_slowed_down_is_told() -> None:
+    made = run(level(1, 50))
+    slowed = dataclasses.replace(made, conditions=dataclasses.replace(made.conditions, time_scale=8.0))
+    words = "the server was 8 times slower than what it stands for"
+    assert [False, True] == [any(words in each for each in tables.remarks([one])) for one in (made, slowed)]
