@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from llmop.cli import printing
+from llmop.cli import printing, progress
 from llmop.cli.session import say
 
 _RATED_S = 30.0  # the rate is that of so long
@@ -65,16 +65,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(
-                console=Console(stderr=True, highlight=False),
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=False,  # data stays data when only the messages go to a terminal
-                redirect_stderr=False,
-            )
+            self._live = progress.live()
             self._live.start()
         return self
 

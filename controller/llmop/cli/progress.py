@@ -1,9 +1,13 @@
 """How something that takes a while is getting on, on stderr."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from llmop.cli import printing
 from llmop.cli.session import say
+
+if TYPE_CHECKING:
+    import rich.live
 
 
 class Lines:
@@ -37,18 +41,10 @@ class _Live(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console
-        from rich.live import Live
         from rich.text import Text
 
         self._text = Text
-        self._live = Live(
-            console=Console(stderr=True, highlight=False),
-            transient=True,
-            auto_refresh=False,
-            redirect_stdout=False,  # data stays data when only the messages go to a terminal
-            redirect_stderr=False,
-        )
+        self._live = live()
 
     def __enter__(self) -> "_Live":
         self._live.start()
@@ -63,6 +59,20 @@ class _Live(Lines):
 
     def clear(self) -> None:
         self._live.update(self._text(""), refresh=True)
+
+
+def live() -> "rich.live.Live":
+    """Lines on stderr that are rewritten in place and gone at the end."""
+    from rich.console import Console
+    from rich.live import Live
+
+    return Live(
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,  # data stays data when only the messages go to a terminal
+        redirect_stderr=False,
+    )
 
 
 def shown() -> Lines:

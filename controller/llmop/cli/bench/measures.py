@@ -206,6 +206,8 @@ def _warnings(made: Figures, late: int) -> list[str]:
         found.append(
             f"answers have {made.output_tokens:.0f} tokens on average, {cell.lengths.output} were asked for: the model ends sooner by itself"
         )
+    if made.answered and made.tokens_counted_by == "events":
+        found.append("the server does not count tokens: each event with text is taken for one")
     if cell.mode is not Mode.TRACE and made.seconds < SHORT * made.e2e.p50:
         found.append(
             f"the window is less than {SHORT} times as long as an answer, so REQ/S is rough; --duration makes it longer"

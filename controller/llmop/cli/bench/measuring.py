@@ -13,7 +13,7 @@ import uvloop
 
 import llmop
 from llmop.cli import printing, progress, talking
-from llmop.cli.bench import asked, drive, loads, measures, page, results, tables, traces
+from llmop.cli.bench import asked, drive, loads, measures, page, refused, results, tables, traces
 from llmop.cli.bench.dialects import DIALECTS
 from llmop.cli.bench.wire import Pool
 from llmop.cli.errors import CliError, ExitCode
@@ -162,16 +162,7 @@ async def _probe(pool: Pool, settings: drive.Settings, model: str, interrupted: 
     sample = work.result()
     if not sample.error:
         return
-    code = ExitCode.UNAVAILABLE
-    status = sample.error.removeprefix("status ")
-    if status.isdecimal():
-        code = talking.code_of(int(status))
-    elif sample.error == "connect":
-        code = ExitCode.NETWORK
-    elif sample.error == "timeout":
-        code = ExitCode.TIMEOUT
-    said = f": {sample.message}" if sample.message else ""
-    raise CliError(f"error: {model} does not answer, so nothing was measured: {sample.error}{said}", code)
+    raise refused.error(model, _shown_url(pool.url), settings.path_of(model), sample)
 
 
 def _sentence(now: drive.Progress) -> str:

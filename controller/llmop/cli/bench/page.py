@@ -23,7 +23,7 @@ th, td { padding: 4px 12px 4px 0; text-align: right; white-space: nowrap; border
 th { color: var(--soft); font-weight: 600; } .word { text-align: left; }
 dt { font-weight: 600; } dd { margin: 0 0 6px; }
 figure { margin: 0; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 20px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); gap: 20px; }
 svg { width: 100%; height: auto; } svg.key { width: 28px; height: 12px; vertical-align: middle; margin-right: 6px; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 20px; max-width: none; }
 text { fill: var(--ink); font: 12px system-ui, sans-serif; } .tick { fill: var(--soft); font-size: 11px; }

@@ -85,7 +85,9 @@ def svg(chart: Chart) -> str:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
         f"<title>{escape(chart.title)}</title>",
         f'<text class="head" x="{_LEFT}" y="16">{escape(chart.title)}, {escape(chart.y)}{scale}</text>',
-        *_grid(across, up, sorted(set(xs)) if chart.is_log_x else across.ticks(), chart.x),
+        *_grid(
+            across, up, sorted(set(xs)) if chart.is_log_x else across.ticks(), chart.x, is_log=chart.is_log_x
+        ),
     ]
     for line in chart.lines:
         shown = [(x, y) for x, y in line.points if (y > 0 or not is_log_y) and (x > 0 or not chart.is_log_x)]
@@ -93,7 +95,7 @@ def svg(chart: Chart) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _grid(across: _Axis, up: _Axis, x_ticks: Sequence[float], x_name: str) -> list[str]:
+def _grid(across: _Axis, up: _Axis, x_ticks: Sequence[float], x_name: str, *, is_log: bool) -> list[str]:
     parts = []
     for value in up.ticks():
         y = up.place(value)
@@ -109,8 +111,9 @@ def _grid(across: _Axis, up: _Axis, x_ticks: Sequence[float], x_name: str) -> li
         parts.append(
             f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}">{number(value)}</text>'
         )
+    scale = " (log)" if is_log else ""
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="tick mid" x="{middle:.1f}" y="{_HEIGHT - 8}">{escape(x_name)}</text>')
+    parts.append(f'<text class="tick mid" x="{middle:.1f}" y="{_HEIGHT - 8}">{escape(x_name)}{scale}</text>')
     return parts
 
 

@@ -78,7 +78,7 @@ class _Round:
         self._name = f"{self._of[:_LONGEST_NAME].rstrip('-.')}-bench-{session.clock.suffix(5)}"
         self._manifest = startup.copy(manifest, self._name)
         self._timeout_s = timeout_s
-        self._replica = ""
+        self._replica = self._job = ""
         self._moments: dict[str, float] = {}
 
     def run(self) -> startup.Startup:
@@ -101,7 +101,7 @@ class _Round:
         finally:
             self._remove(feed)
         image = str(self._manifest["spec"].get("image") or "")
-        return startup.startup(self._of, image, applied_at, self._moments)
+        return startup.startup(self._of, image, self._job, applied_at, self._moments)
 
     def _follow(self, feed: Feed) -> None:
         """Until it has answered through the gateway and the controller takes it for ready."""
@@ -142,6 +142,7 @@ class _Round:
         for step, at in startup.of_replica(item).items():
             self._moments.setdefault(step, at)
         if status.get("jobId"):
+            self._job = str(status["jobId"])
             self._moments.setdefault("submitted", now)
         return status.get("phase") in ("Loading", "Ready")
 

@@ -24,10 +24,14 @@ _BEGINNINGS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Startup:
-    """One replica's. `steps` are seconds since the apply was sent, those of STEPS that are known; `image` is "" without a container."""
+    """One replica's. `steps` are seconds since the apply was sent, which was `at` (RFC 3339), those of STEPS that are known; `job` is the
+    id of its job, `image` is "" without a container.
+    """
 
     deployment: str
     image: str
+    at: str
+    job: str
     steps: Mapping[str, float]
 
 
@@ -66,6 +70,11 @@ def copy(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def startup(deployment: str, image: str, applied_at: float, moments: Mapping[str, float]) -> Startup:
+def startup(
+    deployment: str, image: str, job: str, applied_at: float, moments: Mapping[str, float]
+) -> Startup:
+    moment = datetime.datetime.fromtimestamp(applied_at, datetime.UTC)
     steps = {step: round(moments[step] - applied_at, 4) for step in STEPS if step in moments}
-    return Startup(deployment=deployment, image=image, steps=steps)
+    return Startup(
+        deployment=deployment, image=image, at=moment.isoformat(timespec="microseconds"), job=job, steps=steps
+    )

@@ -205,7 +205,7 @@ class Pool:
 
     def __init__(self, url: str, key: str, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._url = url
+        self.url = url
         self._timeout_s = timeout_s
         self._free: list[_Connection] = []
         self._all: set[_Connection] = set()

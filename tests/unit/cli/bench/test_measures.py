@@ -65,6 +65,7 @@ def test_tokens_are_events_where_any_answer_came_without_a_count() -> None:
     silent = answered(0.0, 1.0, 0.1, output_tokens=None, prompt_tokens=None)
     found = figures([answered(0.0, 1.0, 0.1, output_tokens=6), silent])
     assert ("events", 3.0, 130.0) == (found.tokens_counted_by, found.output_tokens, found.prompt_tokens)
+    assert "the server does not count tokens: each event with text is taken for one" in found.warnings
 
 
 def test_a_cell_in_which_nothing_was_answered_has_no_latencies() -> None:

@@ -22,7 +22,11 @@ FAILED = figures(
     [answered(0.0, 0.5, 0.02), Sample(due_at=0.0, ended_at=1.0, error="status 503", message="no replica")]
 )
 STARTUP = Startup(
-    deployment="chat", image="/i.sif", steps={"replica": 0.02, "running": 1.5, "answered": 4.25}
+    deployment="chat",
+    image="/i.sif",
+    at="2026-11-28T09:00:00Z",
+    job="17",
+    steps={"replica": 0.02, "running": 1.5, "answered": 4.25},
 )
 EVERYTHING = dataclasses.replace(
     run(level(1, 50), level(8, 200), level(2, 9, mode=Mode.POISSON), level(1, 5, mode=Mode.TRACE), FAILED),

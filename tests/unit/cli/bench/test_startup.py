@@ -4,6 +4,7 @@ import json
 
 from llmop.api.v1 import resources_pb2
 from llmop.cli.bench import startup
+from llmop.domain import times
 from llmop.rpc import convert
 
 LOG = """\
@@ -33,10 +34,11 @@ def test_the_controller_knows_when_a_replica_was_made_and_ready() -> None:
 
 
 def test_steps_count_from_the_apply_in_order() -> None:
-    made = startup.startup(
-        "chat", "/i.sif", NINE, {"answered": NINE + 3, "replica": NINE + 0.02, "other": NINE}
-    )
+    applied_at = NINE + 0.25
+    moments = {"answered": applied_at + 3, "replica": applied_at + 0.02, "other": NINE}
+    made = startup.startup("chat", "/i.sif", "17", applied_at, moments)
     assert [("replica", 0.02), ("answered", 3.0)] == list(made.steps.items())
+    assert ("17", applied_at) == (made.job, times.from_rfc3339(made.at))
 
 
 def test_a_copy_is_one_replica_that_is_a_model_of_its_own() -> None:
