@@ -391,7 +391,9 @@ def test_bench_measures_through_the_gateway_of_the_context(laptop: Laptop, tmp_p
         models = ["sim", "sim"] if api == "tgi" else ["sim", "sim", "plain", "plain"]
         rows = [line.split() for line in text.splitlines()]
         assert [(model, "8:5", "0") for model in models] == [(row[0], row[1], row[4]) for row in rows[1:]]
-        assert {"bench.json", "bench.csv", "bench.html"} == {each.name for each in (tmp_path / api).iterdir()}
+        assert {"bench.json", "bench.csv", "bench.html", "bench.svg"} == {
+            each.name for each in (tmp_path / api).iterdir()
+        }
     code, _, error = run(laptop, "bench", "run", "-m", "nobody", "--requests=3")
     assert (209, True) == (code, "nobody does not answer" in error and "status 404" in error)
     code, _, error = run(laptop, "bench", "run", "-m", "plain", "--api=tgi")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llmop.simulator import timing
@@ -81,3 +83,20 @@ def test_without_a_timing_nothing_takes_time() -> None:
         options.decode_per_sequence_ms,
         options.kv_tokens,
     )
+
+
+def test_the_page_shows_what_is_calculated() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "runtimes.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `llama-")]
+    shown = {name.strip("`"): values for name, *values in rows}
+    calculated = {}
+    for name in shown:
+        found = timing.named(name)
+        calculated[name] = [
+            f"{found.prefill_tokens_per_second:,.0f}",
+            f"{found.decode_base_ms:.2f}",
+            f"{found.decode_per_sequence_ms:.4f}",
+            f"{found.kv_tokens:,}",
+        ]
+    assert calculated == shown
+    assert set(timing.SHAPES) == {name.split("/")[0] for name in shown}

@@ -13,7 +13,7 @@ import uvloop
 
 import llmop
 from llmop.cli import printing, progress, talking
-from llmop.cli.bench import asked, drive, loads, measures, page, refused, results, tables, traces
+from llmop.cli.bench import asked, drive, loads, measures, page, picture, refused, results, tables, traces
 from llmop.cli.bench.dialects import DIALECTS
 from llmop.cli.bench.wire import Pool
 from llmop.cli.errors import CliError, ExitCode
@@ -203,7 +203,9 @@ def print_runs(runs: Sequence[results.Run]) -> None:
 
 
 def write_reports(folder: Path, runs: Sequence[results.Run]) -> None:
-    """bench.csv and bench.html of these runs."""
+    """bench.csv and bench.html of these runs, and bench.svg where they have closed loops."""
     results.write(folder / "bench.csv", results.to_csv(runs))
     results.write(folder / "bench.html", page.html(runs))
+    if shown := picture.svg(runs):
+        results.write(folder / "bench.svg", shown)
     say(f"wrote {folder / 'bench.html'}")

@@ -1,17 +1,12 @@
 """The report: one HTML page without script, network or fonts, light and dark. Pure."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from html import escape
 
-from llmop.cli.bench import loads, measures, plots, results, tables
+from llmop.cli.bench import charts, loads, measures, plots, results, tables
 from llmop.cli.bench.measures import Figures
 
 _STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1c2126; --soft: #5b6570; --grid: #e3e7eb;
-  --c0: #1f66b1; --c1: #b3491b; --c2: #1e7b47; --c3: #8a3c9e; --c4: #8d6a00; --c5: #0b7a85; --c6: #b02a5b; --c7: #555f6b; }
-@media (prefers-color-scheme: dark) { :root { --ground: #14181c; --ink: #e6eaee; --soft: #98a3af; --grid: #2c343c;
-  --c0: #6cb0f5; --c1: #f0935f; --c2: #62c98d; --c3: #cf8fe2; --c4: #dcb84a; --c5: #55c3ce; --c6: #f27fa8; --c7: #a9b4bf; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 24px; max-width: 1180px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
@@ -26,9 +21,6 @@ figure { margin: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); gap: 20px; }
 svg { width: 100%; height: auto; } svg.key { width: 28px; height: 12px; vertical-align: middle; margin-right: 6px; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 20px; max-width: none; }
-text { fill: var(--ink); font: 12px system-ui, sans-serif; } .tick { fill: var(--soft); font-size: 11px; }
-.head { font-weight: 600; } .end { text-anchor: end; } .mid { text-anchor: middle; }
-.grid { stroke: var(--grid); fill: none; } .line { fill: none; stroke-width: 2; } .dashed.line { stroke-dasharray: 5 4; }
 """
 _MEANINGS = (
     ("TTFT", "time from the moment that a request was due to the first event with text"),
@@ -63,7 +55,7 @@ def html(runs: Sequence[results.Run]) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>llmctl bench</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{_STYLE}{_colours()}</style></head><body><h1>llmctl bench</h1>",
+        f"<style>{plots.STYLE}{_STYLE}</style></head><body><h1>llmctl bench</h1>",
         *(_conditions(run) for run in runs),
     ]
     if any(run.figures for run in runs):
@@ -88,13 +80,6 @@ def html(runs: Sequence[results.Run]) -> str:
     parts.append("<h2>Words</h2><dl>")
     parts += [f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in _MEANINGS]
     return "".join([*parts, "</dl></body></html>\n"])
-
-
-def _colours() -> str:
-    return "".join(
-        f".c{each}.line {{ stroke: var(--c{each}); }} .c{each}.mark {{ fill: var(--c{each}); }}\n"
-        for each in range(plots.COLOURS)
-    )
 
 
 def _conditions(run: results.Run) -> str:
@@ -128,41 +113,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _by_level(title: str, rows: Sequence[tuple[str, list[Figures]]], *, is_closed: bool) -> str:
-    x = "streams" if is_closed else "requests/s asked for"
-
-    def latency(name: str, of: Callable[[Figures], measures.Spread]) -> plots.Chart:
-        lines = []
-        for number, (line, row) in enumerate(rows):
-            seen = [each for each in row if of(each).count]
-            for word, is_dashed in (("p50", False), ("p99", True)):
-                points = tuple((each.cell.level, getattr(of(each), word) * 1000) for each in seen)
-                lines.append(
-                    plots.Line(name=f"{line} {word}", number=number, points=points, is_dashed=is_dashed)
-                )
-        return plots.Chart(title=name, x=x, y="ms", lines=tuple(lines), is_log_x=True)
-
-    def rate(name: str, unit: str, of: Callable[[Figures], float], *, is_ringed: bool = False) -> plots.Chart:
-        lines = []
-        for number, (line, row) in enumerate(rows):
-            end = measures.saturation(row) if is_ringed else None
-            made = plots.Line(
-                name=line, number=number, points=tuple((each.cell.level, of(each)) for each in row)
-            )
-            if end is not None:
-                words = f"{line}: saturated at {tables.level(end.cell)}"
-                made = dataclasses.replace(made, ringed=end.cell.level, ring=words)
-            lines.append(made)
-        return plots.Chart(title=name, x=x, y=unit, lines=tuple(lines), is_log_x=True)
-
-    charts = [
-        latency("Time to first token", lambda each: each.ttft),
-        latency("Between tokens", lambda each: each.itl),
-        latency("End to end", lambda each: each.e2e),
-        rate("Tokens", "tokens/s", lambda each: each.tokens_per_second, is_ringed=True),
-        rate("Answers", "requests/s", lambda each: each.requests_per_second),
-    ]
     note = '<p class="soft">Latencies: whole lines p50, dashed lines p99. A ring: saturated.</p>'
-    return f"<h2>{title}</h2>{_legend([name for name, _ in rows])}{note}{_charts(charts)}"
+    return f"<h2>{title}</h2>{_legend([name for name, _ in rows])}{note}{_charts(charts.by_level(rows, is_closed=is_closed))}"
 
 
 def _traces(rows: Sequence[tuple[str, list[Figures]]]) -> str:
@@ -182,13 +134,13 @@ def _traces(rows: Sequence[tuple[str, list[Figures]]]) -> str:
         )
         return plots.Chart(title=title, x="percent of requests", y="ms", lines=lines)
 
-    charts = [
+    shown = [
         chart("Time to first token", lambda each: each.ttft),
         chart("Between tokens", lambda each: each.itl),
         chart("End to end", lambda each: each.e2e),
     ]
     note = '<p class="soft">So many percent of the requests took at most so long.</p>'
-    return f"<h2>Traces</h2>{_legend([name for name, _ in series])}{note}{_charts(charts)}"
+    return f"<h2>Traces</h2>{_legend([name for name, _ in series])}{note}{_charts(shown)}"
 
 
 def _legend(names: Sequence[str]) -> str:
@@ -196,5 +148,5 @@ def _legend(names: Sequence[str]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _charts(charts: Sequence[plots.Chart]) -> str:
-    return f'<div class="plots">{"".join(f"<figure>{text}</figure>" for each in charts if (text := plots.svg(each)))}</div>'
+def _charts(shown: Sequence[plots.Chart]) -> str:
+    return f'<div class="plots">{"".join(f"<figure>{text}</figure>" for each in shown if (text := plots.svg(each)))}</div>'

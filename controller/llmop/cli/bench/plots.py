@@ -5,9 +5,23 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-_WIDTH, _HEIGHT = 460, 300
+WIDTH, HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 44
 COLOURS = 8
+_COLOURS = "\n".join(
+    f".c{each}.line {{ stroke: var(--c{each}); }} .c{each}.mark {{ fill: var(--c{each}); }}"
+    for each in range(COLOURS)
+)
+STYLE = f"""
+:root {{ color-scheme: light dark; --ground: #fff; --ink: #1c2126; --soft: #5b6570; --grid: #e3e7eb;
+  --c0: #1f66b1; --c1: #b3491b; --c2: #1e7b47; --c3: #8a3c9e; --c4: #8d6a00; --c5: #0b7a85; --c6: #b02a5b; --c7: #555f6b; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ground: #14181c; --ink: #e6eaee; --soft: #98a3af; --grid: #2c343c;
+  --c0: #6cb0f5; --c1: #f0935f; --c2: #62c98d; --c3: #cf8fe2; --c4: #dcb84a; --c5: #55c3ce; --c6: #f27fa8; --c7: #a9b4bf; }} }}
+text {{ fill: var(--ink); font: 12px system-ui, sans-serif; }} .tick {{ fill: var(--soft); font-size: 11px; }}
+.head {{ font-weight: 600; }} .end {{ text-anchor: end; }} .mid {{ text-anchor: middle; }}
+.grid {{ stroke: var(--grid); fill: none; }} .line {{ fill: none; stroke-width: 2; }} .dashed.line {{ stroke-dasharray: 5 4; }}
+{_COLOURS}
+"""
 _MARKS = ("circle", "square", "diamond", "triangle")
 
 
@@ -73,16 +87,16 @@ def svg(chart: Chart) -> str:
         return ""
     positive = [y for y in ys if y > 0]
     is_log_y = bool(positive) and max(positive) > 30 * min(positive)
-    across = _Axis(min(xs), max(xs), chart.is_log_x, _LEFT, _WIDTH - _RIGHT)
+    across = _Axis(min(xs), max(xs), chart.is_log_x, _LEFT, WIDTH - _RIGHT)
     upper = max(ys) if max(ys) > 0 else 1.0
     up = (
-        _Axis(min(positive) / 1.15, upper * 1.15, True, _HEIGHT - _BOTTOM, _TOP)
+        _Axis(min(positive) / 1.15, upper * 1.15, True, HEIGHT - _BOTTOM, _TOP)
         if is_log_y
-        else _Axis(0.0, upper * 1.06, False, _HEIGHT - _BOTTOM, _TOP)
+        else _Axis(0.0, upper * 1.06, False, HEIGHT - _BOTTOM, _TOP)
     )
     scale = " (log)" if is_log_y else ""
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">',
         f"<title>{escape(chart.title)}</title>",
         f'<text class="head" x="{_LEFT}" y="16">{escape(chart.title)}, {escape(chart.y)}{scale}</text>',
         *_grid(
@@ -99,7 +113,7 @@ def _grid(across: _Axis, up: _Axis, x_ticks: Sequence[float], x_name: str, *, is
     parts = []
     for value in up.ticks():
         y = up.place(value)
-        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
         parts.append(f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{number(value)}</text>')
     last = -math.inf
     for value in x_ticks:
@@ -107,13 +121,11 @@ def _grid(across: _Axis, up: _Axis, x_ticks: Sequence[float], x_name: str, *, is
         if x - last < 26:  # as wide as a label
             continue
         last = x
-        parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        parts.append(
-            f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}">{number(value)}</text>'
-        )
+        parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<text class="tick mid" x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}">{number(value)}</text>')
     scale = " (log)" if is_log else ""
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="tick mid" x="{middle:.1f}" y="{_HEIGHT - 8}">{escape(x_name)}{scale}</text>')
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    parts.append(f'<text class="tick mid" x="{middle:.1f}" y="{HEIGHT - 8}">{escape(x_name)}{scale}</text>')
     return parts
 
 

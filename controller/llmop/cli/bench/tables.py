@@ -89,7 +89,8 @@ def rows_of(runs: Iterable[results.Run]) -> list[tuple[str, list[Figures]]]:
         words = [label, cell.model, str(cell.lengths or cell.trace)]
         if cell.mode in (loads.Mode.POISSON, loads.Mode.CONSTANT):
             words.append(str(cell.mode))
-        found.setdefault(" ".join(word for word in words if word), []).append(each)
+        # A run that is called like its model is not named twice.
+        found.setdefault(" ".join(word for word in dict.fromkeys(words) if word), []).append(each)
     return [(name, sorted(row, key=lambda each: each.cell.level)) for name, row in found.items()]
 
 

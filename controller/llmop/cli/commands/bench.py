@@ -121,7 +121,10 @@ def command() -> None:
 )
 @click.option("--label", default="", metavar="TEXT", help="What the run is called beside others.")
 @click.option(
-    "--out", "folder", metavar="FOLDER", help="Write bench.json, bench.csv and bench.html into this folder."
+    "--out",
+    "folder",
+    metavar="FOLDER",
+    help="Write bench.json, bench.csv, bench.html and, of closed loops, bench.svg into this folder.",
 )
 @context_option
 @click.pass_obj
@@ -195,7 +198,12 @@ def startup(
 
 @command.command("report")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--out", "folder", metavar="FOLDER", help="Write bench.csv and bench.html into this folder.")
+@click.option(
+    "--out",
+    "folder",
+    metavar="FOLDER",
+    help="Write bench.csv, bench.html and, of closed loops, bench.svg into this folder.",
+)
 def report(files: tuple[str, ...], folder: str | None) -> None:
     """Put results of several runs, their bench.json, beside each other in one table and one page."""
     import dataclasses

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.unit.cli.bench.figures_made import answered, figures, level, run
 
-from llmop.cli.bench import page, plots, results, tables
+from llmop.cli.bench import page, picture, plots, results, tables
 from llmop.cli.bench.loads import Mode
 from llmop.cli.bench.measures import Sample
 from llmop.cli.bench.startup import Startup
@@ -171,3 +171,23 @@ def test_a_server_that_was_slowed_down_is_told() -> None:
     slowed = dataclasses.replace(made, conditions=dataclasses.replace(made.conditions, time_scale=8.0))
     words = "the server was 8 times slower than what it stands for"
     assert [False, True] == [any(words in each for each in tables.remarks([one])) for one in (made, slowed)]
+
+
+def test_the_picture_stands_alone_with_four_plots_and_a_legend() -> None:
+    text = picture.svg([run(level(1, 50), level(8, 200), level(2, 9, model="<b>&"))])
+    root = ElementTree.fromstring(text)
+    titles = [each.text for each in root.iterfind("{*}svg/{*}title")]
+    assert ["Time to first token", "Between tokens", "End to end", "Tokens"] == titles
+    assert {"m 128:3", "<b>& 128:3"} == {each.text for each in root.iterfind("{*}text")}
+    assert set() == {word for word in ("url(", "@import", "href", "<script") if word in text}
+    places = [(each.get("x"), each.get("y")) for each in root.iterfind("{*}svg")]
+    assert len(places) == len(set(places)) == 6
+
+
+def test_there_is_no_picture_without_a_closed_loop() -> None:
+    assert "" == picture.svg([run(level(2, 9, mode=Mode.POISSON))])
+
+
+def test_a_run_that_is_called_like_its_model_is_not_named_twice() -> None:
+    ((name, _),) = tables.rows_of([run(level(1, 50), label="m")])
+    assert "m 128:3" == name
