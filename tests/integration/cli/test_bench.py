@@ -298,6 +298,12 @@ async def silence(call: Call) -> None:
         pytest.param(plain("429 Busy", '{"error":"busy"}'), "status 429", '{"error":"busy"}', id="429"),
         pytest.param(plain("307 Elsewhere"), "status 307", "", id="redirect"),
         pytest.param(then(WORD, b'data: {"error":"CUDA"}\n\n'), "error event", "CUDA", id="error event"),
+        pytest.param(
+            then(WORD, b'data: {"error":"CUDA"}\n\n', hangs=True),
+            "error event",
+            "CUDA",
+            id="error event of a stream that goes on",
+        ),
         pytest.param(then(WORD, closes=True), "cut off", "lost after 1 pieces", id="cut off"),
         pytest.param(silence, "cut off", "closed without an answer", id="closed"),
         pytest.param(then(DONE), "no token", "the answer has no text", id="no token"),

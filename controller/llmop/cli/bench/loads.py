@@ -61,11 +61,16 @@ class Cell:
     @property
     def words(self) -> str:
         """The load without the model."""
+        return self.at([self.level])
+
+    def at(self, levels: Sequence[float]) -> str:
+        """The same load at several levels."""
+        numbers = ", ".join(f"{each:g}" for each in levels)
         if self.mode is Mode.CLOSED:
-            return f"{self.lengths} x {self.level:g} streams"
+            return f"{self.lengths} x {numbers} streams"
         if self.mode is Mode.TRACE:
-            return f"{self.trace} x {self.level:g}"
-        return f"{self.lengths} at {self.level:g}/s {self.mode}"
+            return f"{self.trace} x {numbers}"
+        return f"{self.lengths} at {numbers}/s {self.mode}"
 
 
 def cells(

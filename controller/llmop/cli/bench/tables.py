@@ -1,5 +1,6 @@
 """Results as tables: rows of text that the terminal and the page share. Pure."""
 
+import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -56,22 +57,27 @@ def _digits(value: float) -> str:
 
 def remarks(runs: Sequence[results.Run]) -> list[str]:
     """Errors by class, warnings, and where the throughput stops growing: a sentence each, with all places where it is true."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[tuple[str, loads.Cell], list[float]]] = {}
     for label, each in results.all_figures(runs):
-        place = f"{label + ': ' if label else ''}{each.cell.model} {each.cell.words}"
+        cell = each.cell
+        run = f"{label}: " if label not in ("", cell.model) else ""
+        place = (f"{run}{cell.model}", dataclasses.replace(cell, level=0))
         sentences = [f"interrupted after {each.seconds:.1f}s"] if each.is_interrupted else []
         for kind, failures in each.errors.items():
             said = f", such as: {failures.example}" if failures.example else ""
             sentences.append(f"{failures.count} failed with {kind}{said}")
         for sentence in (*sentences, *each.warnings):
-            found.setdefault(sentence, []).append(place)
+            found.setdefault(sentence, {}).setdefault(place, []).append(cell.level)
     lines = [
         f"{run.label + ': ' if run.label else ''}the server was {run.conditions.time_scale:g} times slower than what it stands for; "
         "times and rates are of what it stands for (--time-scale)"
         for run in runs
         if run.figures and run.conditions.time_scale != 1
     ]
-    lines += [f"{'; '.join(places)}: {sentence}" for sentence, places in found.items()]
+    lines += [
+        "; ".join(f"{name} {cell.at(levels)}" for (name, cell), levels in places.items()) + f": {sentence}"
+        for sentence, places in found.items()
+    ]
     for name, row in rows_of(runs):
         if end := measures.saturation(row):
             most = max(each.tokens_per_second for each in row)

@@ -261,6 +261,10 @@ class Pool:
                 exchange.done = self._loop.create_future()
                 connection = None
                 continue
+            if connection.exchange is not None:
+                # It has failed before its answer was over: what is still to come belongs to nobody's next request.
+                connection.exchange = None
+                connection.close()
             if connection.is_usable:
                 self._free.append(connection)
             return

@@ -73,7 +73,7 @@ def test_remarks_name_errors_and_saturation_and_every_place_of_a_warning() -> No
     grown = [level(1, 50), level(8, 200), level(64, 201)]
     few = dataclasses.replace(level(2, 60), warnings=("fewer",))
     found = tables.remarks([run(*grown, few, dataclasses.replace(few, cell=grown[0].cell), FAILED)])
-    assert "m 128:3 x 2 streams; m 128:3 x 1 streams: fewer" in found
+    assert "m 128:3 x 2, 1 streams: fewer" in found
     assert "m 128:3 x 1 streams: 1 failed with status 503, such as: no replica" in found
     assert "m 128:3: saturated at 8, with 200.0 of at most 201.0 tokens/s" in found
 
