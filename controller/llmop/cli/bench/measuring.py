@@ -208,4 +208,6 @@ def write_reports(folder: Path, runs: Sequence[results.Run]) -> None:
     results.write(folder / "bench.html", page.html(runs))
     if shown := picture.svg(runs):
         results.write(folder / "bench.svg", shown)
+    else:
+        (folder / "bench.svg").unlink(missing_ok=True)  # of another run
     say(f"wrote {folder / 'bench.html'}")

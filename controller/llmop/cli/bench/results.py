@@ -89,7 +89,7 @@ def to_csv(runs: Sequence[Run]) -> str:
     columns += ["requests", "answered", "failed", "tokensPerSecond", "requestsPerSecond"]
     columns += ["promptTokens", "outputTokens", "tokensCountedBy"]
     columns += [f"{name}_{each}" for name in ("ttft", "itl", "e2e") for each in _SPREAD]
-    columns += ["clientCpuShare", "clientLagSeconds", "interrupted", "errors", "warnings"]
+    columns += ["clientCpuShare", "clientLagSeconds", "interrupted", "errors", "warnings", "timeScale"]
     writer.writerow(columns)
     for run in runs:
         for each in run.figures:
@@ -106,7 +106,7 @@ def to_csv(runs: Sequence[Run]) -> str:
             ]
             row += [each.client.cpu_share, each.client.lag_s, int(each.is_interrupted)]
             row += ["; ".join(f"{name}: {found.count}" for name, found in each.errors.items())]
-            row.append("; ".join(each.warnings))
+            row += ["; ".join(each.warnings), run.conditions.time_scale]
             writer.writerow([round(value, 6) if isinstance(value, float) else value for value in row])
     return out.getvalue()
 

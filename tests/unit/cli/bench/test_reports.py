@@ -55,7 +55,7 @@ def test_csv_has_a_row_for_each_measurement_in_seconds() -> None:
     assert ["closed", "closed", "poisson", "trace", "closed"] == [row["mode"] for row in rows]
     names = ("level", "ttft_p50", "tokensPerSecond", "ttft_count", "windowSeconds")
     assert [8, 0.08, 200, 120, 10] == [float(rows[1][name]) for name in names]
-    assert "status 503: 1" == rows[4]["errors"]
+    assert ("status 503: 1", "1.0") == (rows[4]["errors"], rows[4]["timeScale"])
 
 
 def test_csv_holds_no_formula_of_a_name() -> None:
