@@ -198,6 +198,8 @@ def print_runs(runs: Sequence[results.Run]) -> None:
     if startups:
         out("\n".join(printing.table(tables.of_startups(startups))))
         say("median seconds after the apply was sent")
+        out("\n".join(printing.table(tables.of_steps(startups))))
+        say("median seconds from the step before")
     for remark in tables.remarks(runs):
         say(remark)
 

@@ -77,6 +77,8 @@ def html(runs: Sequence[results.Run]) -> str:
     if startups:
         parts.append("<h2>From apply to the first token</h2>" + _table(tables.of_startups(startups)))
         parts.append('<p class="soft">Median seconds after the apply was sent.</p>')
+        parts.append(_table(tables.of_steps(startups)))
+        parts.append('<p class="soft">Median seconds from the step before.</p>')
     parts.append("<h2>Words</h2><dl>")
     parts += [f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in _MEANINGS]
     return "".join([*parts, "</dl></body></html>\n"])

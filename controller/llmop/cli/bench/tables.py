@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llmop.cli.bench import loads, measures, results
 from llmop.cli.bench.measures import Figures, Spread
@@ -102,14 +102,32 @@ def rows_of(runs: Iterable[results.Run]) -> list[tuple[str, list[Figures]]]:
 
 def of_startups(startups: Sequence[Startup]) -> list[list[str]]:
     """A row per deployment: the median second of each step after the apply."""
+    return _startup_rows(startups, lambda each: each.steps)
+
+
+def of_steps(startups: Sequence[Startup]) -> list[list[str]]:
+    """A row per deployment: the median seconds from the step before to each step; what a queue takes is in one of them alone."""
+    return _startup_rows(startups, _taken)
+
+
+def _taken(each: Startup) -> dict[str, float]:
+    known = [step for step in STEPS if step in each.steps]
+    before = [0.0, *(each.steps[step] for step in known)]
+    return {step: each.steps[step] - then for step, then in zip(known, before, strict=False)}
+
+
+def _startup_rows(
+    startups: Sequence[Startup], of: Callable[[Startup], Mapping[str, float]]
+) -> list[list[str]]:
     if not startups:
         return []
     rows = [["DEPLOYMENT", "CONTAINER", "ROUNDS", *(step.upper() for step in STEPS)]]
     for name in dict.fromkeys(each.deployment for each in startups):
         mine = [each for each in startups if each.deployment == name]
+        seconds = [of(each) for each in mine]
         cells = []
         for step in STEPS:
-            values = [each.steps[step] for each in mine if step in each.steps]
+            values = [each[step] for each in seconds if step in each]
             cells.append(f"{statistics.median(values):.2f}" if values else _NONE)
         rows.append([name, "yes" if mine[0].image else "no", str(len(mine)), *cells])
     return rows

@@ -87,6 +87,16 @@ def test_startups_are_medians_of_the_rounds() -> None:
     )
 
 
+def test_what_each_step_took_is_the_median_of_its_own_time() -> None:
+    """Here the queue took 1.48 and 3.9 s, and the rest 2.75 and 1.25 s: medians of the sums would mix the two."""
+    other = dataclasses.replace(STARTUP, steps={"replica": 0.1, "running": 4.0, "answered": 5.25})
+    header, row = tables.of_steps([STARTUP, other])
+    cells = dict(zip(header, row, strict=True))
+    assert ("0.06", "-", "2.69", "2.00") == tuple(
+        cells[name] for name in ("REPLICA", "SUBMITTED", "RUNNING", "ANSWERED")
+    )
+
+
 class _Page(HTMLParser):
     """Everything that could leave the page, and whether elements are closed in order."""
 
