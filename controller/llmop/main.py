@@ -182,9 +182,16 @@ def gateway(
     type=click.IntRange(1, 1024),
     default=64,
     show_default=True,
-    help="Rows of batches that are asked at once per model, at most; a gateway that is full gets fewer.",
+    help="Rows of batches that are asked at once per key and model, at most; a gateway that is full gets fewer.",
 )
-def workloads(state_dir: Path, address: str, concurrency: int) -> None:
+@click.option(
+    "--keep-days",
+    type=click.IntRange(1, 36_500),
+    default=30,
+    show_default=True,
+    help="How long a batch that has ended is kept, with its files, and a file of requests that no batch uses.",
+)
+def workloads(state_dir: Path, address: str, concurrency: int, keep_days: int) -> None:
     from llmop import statedir
     from llmop.gateway import keys
     from llmop.telemetry import logs
@@ -203,8 +210,9 @@ def workloads(state_dir: Path, address: str, concurrency: int) -> None:
             socket=installation.workloads_socket,
             gateway=address,
             controller=installation.socket,
-            key=keys.kept(installation.keys_file, "workloads", installation.workloads_dir / "key"),
+            key=keys.kept(installation.keys_file, keys.OF_WORKLOADS, installation.workloads_dir / "key"),
             concurrency=concurrency,
+            keep_s=keep_days * 86_400.0,
         )
     )
 
@@ -258,6 +266,8 @@ def key_create(state_dir: Path, name: str) -> None:
         raise click.UsageError(
             f"there is no installation in {installation.state_dir}: name its --state-dir, or start it first"
         )
+    if keys.is_reserved(name):
+        raise click.UsageError(f'key name "{name}": such keys belong to llmop workloads; take another name')
     _make_for_keys(installation)
     click.echo(keys.create(installation.keys_file, name))
 

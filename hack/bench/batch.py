@@ -64,10 +64,14 @@ def run() -> bench.Result:
 @contextlib.contextmanager
 def _workloads(folder: Path, gateway: Contestant) -> Iterator[int]:
     """Its pid."""
+    from llmop.gateway import keys
+
+    key = keys.create(folder / "gateway" / "keys", keys.OF_WORKLOADS)
     code = (
         "from pathlib import Path; from llmop.workloads.main import serve; from llmop.workloads.settings import WorkloadsSettings;"
         f"serve(WorkloadsSettings(directory=Path('{folder}/workloads'), socket=Path('{folder}/run/w.sock'),"
-        f" gateway='http://127.0.0.1:{gateway.port}', key='{gateway.key}', concurrency={AT_ONCE}))"
+        f" gateway='http://127.0.0.1:{gateway.port}', controller='unix://{folder}/none', key='{key}', concurrency={AT_ONCE},"
+        " keep_s=86_400.0))"
     )
     with started([sys.executable, "-c", code], log=folder / "workloads.out") as process:
         until(lambda: _ask(gateway, "GET", "/v1/files")[0] == 200, "llmop workloads does not answer")

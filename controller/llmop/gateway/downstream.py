@@ -23,7 +23,7 @@ from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
-from llmop.gateway.keys import KEYLESS
+from llmop.gateway.keys import KEYLESS, is_reserved
 from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
@@ -233,10 +233,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refusal = None
         self._phase = _BODY
         self._progress = self._since
-        self._key = key = KEYLESS if self._keyless else self._worker.keys.find(head.key)
-        if key is None and self.url != KEYLESS_PATH:
-            self._refusal = errors.UNAUTHENTICATED
-        elif route is not None and self._length is not None and self._length > self._worker.body_limit:
+        self._key = self._whose(head)
+        if self._refusal is None and route is not None and (self._length or 0) > self._worker.body_limit:
             self._body_too_large()
             return
         self._cold = route is None and self._refusal is None
@@ -249,6 +247,31 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._continue_due = True
             else:
                 self.transport.write(_CONTINUE)
+
+    def _whose(self, head: RequestHead) -> ClientKey | None:
+        """Whose request it is; None sets the refusal, but where no key is asked for."""
+        if head.wishes.owner is not None:
+            return self._owner(head.key, head.wishes.owner)
+        key = KEYLESS if self._keyless else self._worker.keys.find(head.key)
+        if key is None and self.url != KEYLESS_PATH:
+            self._refusal = errors.UNAUTHENTICATED
+        return key
+
+    def _owner(self, speaker: bytes | None, owner: bytes) -> ClientKey | None:
+        """The key that `llmop workloads` asks for."""
+        found = self._worker.keys.find(speaker)
+        if found is None:
+            self._refusal = errors.UNAUTHENTICATED
+        elif not is_reserved(found.name):
+            self._refusal = errors.NOT_FOR_OTHERS
+        elif self._worker.fleet.received is None:
+            self._refusal = errors.NO_TABLE  # with which keys come
+        else:
+            key = self._worker.keys.behind(owner)
+            if key is not None:
+                return key
+            self._refusal = errors.OWNER_GONE
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0

@@ -64,6 +64,16 @@ UNAUTHENTICATED = Refusal(
     message="a valid API key is required: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
 )
 
+NOT_FOR_OTHERS = Refusal(
+    status=403,
+    code="not_for_others",
+    message="x-llmop-for is for the rows of batches alone: send the request without it, under the key that it is for",
+)
+# `llmop workloads` reads the code.
+OWNER_GONE = Refusal(
+    status=403, code="owner_gone", message="the key that this is asked for was deleted or has expired"
+)
+
 
 def body_too_large(limit: int) -> Refusal:
     return Refusal(

@@ -30,7 +30,8 @@ Headers = list[tuple[bytes, bytes]]
     _PROGRESS,
     _TIMEOUT,
     _PRIORITY,
-) = range(13)
+    _FOR,
+) = range(14)
 _REQUEST_ACTIONS = {
     b"connection": _CONNECTION,
     b"authorization": _AUTHORIZATION,
@@ -41,6 +42,7 @@ _REQUEST_ACTIONS = {
     b"content-encoding": _ENCODING,
     b"transfer-encoding": _TRANSFER,
     b"host": _HOST,
+    b"x-llmop-for": _FOR,
     b"x-llmop-progress": _PROGRESS,
     b"x-llmop-timeout": _TIMEOUT,
     b"x-llmop-priority": _PRIORITY,
@@ -71,11 +73,14 @@ _PRIORITIES = {b"default": Priority.DEFAULT, b"bulk": Priority.BULK}
 
 
 class Wishes(NamedTuple):
-    """How a request is to wait where no endpoint can take it: for `patience` seconds at most, and telling the client of its `progress`."""
+    """How a request is to wait where no endpoint can take it: for `patience` seconds at most, and telling the client of its `progress`.
+    `owner` is the hash of the key that it is made for.
+    """
 
     progress: bool = False
     patience: float = math.inf
     priority: Priority = Priority.DEFAULT
+    owner: bytes | None = None
 
 
 _NO_WISHES = Wishes()
@@ -157,6 +162,8 @@ def _read_wish(wishes: Wishes, action: int, value: bytes) -> tuple[Wishes, Refus
     shown = value[:40].decode("latin-1")
     if action == _PROGRESS:
         return wishes._replace(progress=value == b"1"), None
+    if action == _FOR:
+        return wishes._replace(owner=value), None
     if action == _TIMEOUT:
         if _SECONDS.fullmatch(value) and float(value) > 0:
             return wishes._replace(patience=float(value)), None

@@ -15,12 +15,21 @@ from llmop.domain.errors import AlreadyExists, NeedsUser
 from llmop.gateway.table_file import write_private
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+# The key of `llmop workloads`, as it is made by `kept`: no name of a person's key, and no name that the controller gives (they have a slash).
+OF_WORKLOADS = "workloads"
+_RESERVED = re.compile(rf"{OF_WORKLOADS}(-.*)?")
 _LINE = re.compile(r"(?P<name>\S+) sha256:(?P<digest>[0-9a-f]{64})")
 
-# Who comes through the door that asks for no key.
+# Who comes through the door that asks for no key. What such a client owns is kept under the hash of no key.
 KEYLESS = ClientKey(name="", digest="")
+_OF_NOBODY = digest(b"")
 
 Signature = tuple[int, int, int]
+
+
+def is_reserved(name: str) -> bool:
+    """Whether keys of this name may ask in the name of others, and are not for people."""
+    return _RESERVED.fullmatch(name) is not None
 
 
 def create(file: Path, name: str, clock: Clock | None = None) -> str:
@@ -148,6 +157,14 @@ class KeyRing:
     def find(self, secret: bytes | None) -> ClientKey | None:
         """By its hash, so that how long it takes says nothing about the keys that there are."""
         return None if secret is None else self._keys.get(digest(secret))
+
+    def behind(self, owner: bytes) -> ClientKey | None:
+        """The key with the hash `owner` (64 hex digits); None where there is none any more."""
+        try:
+            found = bytes.fromhex(owner.decode("ascii", "replace"))
+        except ValueError:
+            return None
+        return KEYLESS if found == _OF_NOBODY else self._keys.get(found)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -39,7 +39,16 @@ def _content(body: bytes) -> Any:
 
 def says(body: bytes) -> str:
     """The sentence in an error of OpenAI's form, "" where there is none."""
+    return _error_field(body, "message")
+
+
+def code_of(body: bytes) -> str:
+    """The word for programs in it."""
+    return _error_field(body, "code")
+
+
+def _error_field(body: bytes, name: str) -> str:
     content = _content(body)
     error = content.get("error") if isinstance(content, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else ""
+    found = error.get(name) if isinstance(error, dict) else None
+    return found if isinstance(found, str) else ""

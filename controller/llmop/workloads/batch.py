@@ -61,9 +61,7 @@ class Batch:
     moments: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    keep_s: float | None = (
-        None  # how long its output files are kept, in seconds; None = until they are deleted
-    )
+    keep_s: float | None = None  # how long its output files are kept, in seconds; None = as long as the batch
 
     @property
     def is_validated(self) -> bool:

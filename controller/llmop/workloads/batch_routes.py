@@ -53,7 +53,9 @@ def routes(service: Service) -> list[Route]:
                 return None
             return batches.begin_end(as_it_is, Status.CANCELLED, names, now)
 
-        changed = await service.database.move(batch.number, change)
+        # One that has ended may be removed at any moment.
+        is_over = batch.status in ENDED
+        changed = batch if is_over else await service.database.move(batch.number, change)
         if changed.ending is not Status.CANCELLED:
             raise Refused(
                 409, "batch_ended", f"the batch is {changed.status} and cannot be cancelled any more"

@@ -16,8 +16,12 @@ _CONNECT_S = 10.0
 
 
 class Caller(Protocol):
-    async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Outcome:
-        """One attempt. `key` None = that of this process. Cancelled, it takes its request back."""
+    async def ask(
+        self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
+    ) -> Outcome:
+        """One attempt. `key` None = that of this process, which may ask for the key with the hash `owner`. Cancelled, it takes its request
+        back.
+        """
         ...
 
 
@@ -51,8 +55,12 @@ class Gateway:
     ) -> None:
         await self._session.close()
 
-    async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Outcome:
+    async def ask(
+        self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
+    ) -> Outcome:
         headers = {"authorization": f"Bearer {self._key if key is None else key}"}
+        if owner is not None:
+            headers["x-llmop-for"] = owner
         content = orjson.dumps(body)
         try:
             async with self._session.post(

@@ -38,6 +38,7 @@ CREATE TABLE results (
 _UNFINISHED = tuple(status.value for status in Status if status not in ENDED)
 _MARKS = ",".join("?" * len(_UNFINISHED))
 _SWEPT_AT_ONCE = 2_000
+_FORGOTTEN_AT_ONCE = 100
 _PAGE = 500
 
 T = TypeVar("T")
@@ -129,18 +130,45 @@ class Database:
         query = "UPDATE files SET deleted = 1 WHERE id = ? AND owner = ? AND deleted = 0"
         return await self._write(lambda connection: connection.execute(query, (name, owner)).rowcount > 0)
 
-    async def forget_files(self, now: float) -> list[str]:
-        """Those that were deleted or have expired, and that no batch reads any more: their contents can be removed."""
+    async def forget_files(self, now: float, before: float) -> list[str]:
+        """Some of those that were deleted or have expired, and that no batch reads any more: their contents can be removed. Requests that
+        were uploaded before `before` and that no batch names are among them.
+        """
 
         def work(connection: sqlite3.Connection) -> list[str]:
-            connection.execute("UPDATE files SET deleted = 1 WHERE expires_at <= ?", (now,))
+            connection.execute(
+                "UPDATE files SET deleted = 1 WHERE deleted = 0 AND (expires_at <= ? OR (purpose = 'batch' AND created_at <= ?"
+                " AND id NOT IN (SELECT input_file FROM batches)))",
+                (now, before),
+            )
             query = (
                 "SELECT id FROM files WHERE deleted = 1 AND id NOT IN"
-                f" (SELECT input_file FROM batches WHERE status IN ({_MARKS}))"
+                f" (SELECT input_file FROM batches WHERE status IN ({_MARKS})) LIMIT {_FORGOTTEN_AT_ONCE}"
             )
             gone = [name for (name,) in connection.execute(query, _UNFINISHED)]
             connection.executemany("DELETE FROM files WHERE id = ?", [(name,) for name in gone])
             return gone
+
+        return await self._write(work)
+
+    async def forget_batches(self, before: float) -> bool:
+        """Removes some batches that ended before, and takes their output files away from their owners; whether there may be more."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            # One that still has rows is being swept.
+            query = (
+                f"SELECT number, document FROM batches WHERE status NOT IN ({_MARKS}) AND"
+                " json_extract(CAST(document AS TEXT), '$.moments.' || status) <= ? AND NOT EXISTS"
+                " (SELECT 1 FROM rows WHERE rows.batch = batches.number) AND NOT EXISTS"
+                f" (SELECT 1 FROM results WHERE results.batch = batches.number) LIMIT {_FORGOTTEN_AT_ONCE}"
+            )
+            gone = connection.execute(query, (*_UNFINISHED, before)).fetchall()
+            for number, document in gone:
+                told = orjson.loads(document)
+                names = (told["output_file"], told["error_file"])
+                connection.execute("UPDATE files SET deleted = 1 WHERE id IN (?, ?)", names)
+                connection.execute("DELETE FROM batches WHERE number = ?", (number,))
+            return bool(gone)
 
         return await self._write(work)
 
@@ -179,7 +207,7 @@ class Database:
     async def batch_numbered(self, number: int) -> Batch:
         query = f"SELECT {_BATCH} FROM batches WHERE number = ?"
         found = await self._run(lambda connection: _batch(connection.execute(query, (number,)).fetchone()))
-        assert found is not None  # batches are never removed
+        assert found is not None  # one that is under way is not removed
         return found
 
     async def batches(self, owner: str, after: str, limit: int) -> list[Batch]:

@@ -14,13 +14,13 @@ from llmop.clock import Clock
 from llmop.domain import os_errors
 from llmop.workloads import batch as batches
 from llmop.workloads import intake, outcome
-from llmop.workloads.answers import answered, unanswered
+from llmop.workloads.answers import Answer, answered, unanswered
 from llmop.workloads.batch import Batch, Problem, Status, Step, next_step
 from llmop.workloads.budget import Budget
 from llmop.workloads.calls import Caller
 from llmop.workloads.database import Database, Place, Result
 from llmop.workloads.gate import Gate, Turn
-from llmop.workloads.judgement import Again, GiveUp, Keep, judge, refused_us
+from llmop.workloads.judgement import Again, GiveUp, Keep, Outcome, judge, owner_is_gone, refused_us
 from llmop.workloads.recorder import Recorder
 from llmop.workloads.shelf import Shelf
 
@@ -32,29 +32,49 @@ _TIDY_S = 60.0
 _MOST_BATCHES = 64  # that are run at once; more of them get nothing done sooner
 _PAGE = 64  # rows that are read from the database at once
 _KEY_AGAIN_S = 10.0  # the gateway reads its keys once a second
+_OWNER_AGAIN_S = 5.0
+_OWNER_GONE_S = 60.0  # a gateway that has just begun may not have heard yet of a new key
 NO_KEY = "the gateway does not take the key of llmop workloads"
+NO_OWNER = "the key that the batch was made with was deleted or has expired"
+
+Way = tuple[str, str]  # owner and model: what one owner may not ask for at the moment holds up nobody else
 
 
-class FileGone(Exception):
+class CannotGoOn(Exception):
+    """The batch has to end here."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _file_gone(why: str) -> CannotGoOn:
     """The content of an input file is not there any more, or not as it was."""
+    return CannotGoOn("input_file_gone", f"the input file cannot be read any more: {why}")
 
 
 class Engine:
-    def __init__(self, database: Database, shelf: Shelf, caller: Caller, clock: Clock, most: int) -> None:
-        """`most` requests at once go to a model."""
+    def __init__(
+        self, database: Database, shelf: Shelf, caller: Caller, clock: Clock, most: int, keep_s: float
+    ) -> None:
+        """`most` requests at once go to a model for one owner; a batch that has ended is kept for `keep_s` seconds."""
         self._database = database
         self._shelf = shelf
         self._caller = caller
         self._clock = clock
         self._most = most
+        self._keep_s = keep_s
         self._recorder = Recorder(database)
         self._budget = Budget()
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[Way, Gate] = {}
         self._news = asyncio.Event()
         self._tidy_due = asyncio.Event()
         self._changed: dict[int, asyncio.Event] = {}  # of the batches that are being seen to
         self._problems: dict[int, str] = {}
-        self._models: dict[int, list[str]] = {}
+        self._ways: dict[int, list[Way]] = {}
+        self._gone_since: dict[
+            str, float
+        ] = {}  # owners that the gateway does not know, in seconds of the loop
 
     def wake(self) -> None:
         """A batch was made or changed."""
@@ -68,8 +88,8 @@ class Engine:
 
     def waiting(self, batch: Batch) -> str:
         """Why nothing goes on with a batch at the moment, in words that stay the same as long as the reason does."""
-        ways = [self._gates[model] for model in self._models.get(batch.number, ()) if model in self._gates]
-        held_up = ways[0].waiting if ways and all(way.waiting for way in ways) else ""
+        gates = [self._gates[way] for way in self._ways.get(batch.number, ()) if way in self._gates]
+        held_up = gates[0].waiting if gates and all(gate.waiting for gate in gates) else ""
         return self._problems.get(batch.number, "") or self._recorder.waiting or held_up
 
     async def clear_up(self) -> None:
@@ -131,10 +151,12 @@ class Engine:
     def _forget(self, number: int) -> None:
         self._changed.pop(number, None)
         self._problems.pop(number, None)
-        self._models.pop(number, None)
-        used = {model for models in self._models.values() for model in models}
-        for model in self._gates.keys() - used:
-            del self._gates[model]
+        self._ways.pop(number, None)
+        used = {way for ways in self._ways.values() for way in ways}
+        for way in self._gates.keys() - used:
+            del self._gates[way]
+        for owner in self._gone_since.keys() - {owner for owner, _ in used}:
+            del self._gone_since[owner]
 
     async def _go_on(self, number: int) -> bool:
         """One step of a batch; whether it has ended."""
@@ -147,17 +169,18 @@ class Engine:
             case Step.EXECUTE:
                 try:
                     await self._until_changed(batch, self._execute(batch))
-                except* FileGone as gone:
-                    message = f"the input file cannot be read any more: {_first(gone)}"
-                    await self._begin_end(
-                        batch, Status.FAILED, Problem(code="input_file_gone", message=message)
-                    )
+                except* CannotGoOn as errors:
+                    error = _first(errors)
+                    assert isinstance(error, CannotGoOn)
+                    await self._begin_end(batch, Status.FAILED, Problem(code=error.code, message=str(error)))
             case Step.EXPIRE:
                 await self._begin_end(batch, Status.EXPIRED)
             case Step.FINISH:
                 await self._begin_end(batch, Status.COMPLETED)
             case Step.WRITE:
-                files, completed, failed = await outcome.write(batch, self._database, self._shelf, now)
+                files, completed, failed = await outcome.write(
+                    batch, self._database, self._shelf, now, self._keep_s
+                )
                 await self._database.end(batches.end(batch, completed, failed, self._clock.now()), files)
             case Step.NOTHING:
                 await self._sweep(number)
@@ -220,16 +243,17 @@ class Engine:
         try:
             file = self._shelf.open(batch.input_file)
         except FileNotFoundError as error:
-            raise FileGone("it is not there") from error
+            raise _file_gone("it is not there") from error
         with file:
-            models = self._models[batch.number] = await self._database.models(batch.number)
+            models = await self._database.models(batch.number)
+            self._ways[batch.number] = [(batch.owner, model) for model in models]
             async with asyncio.TaskGroup() as group:
                 for model in models:
                     group.create_task(self._execute_rows(batch, model, file))
 
     async def _execute_rows(self, batch: Batch, model: str, file: BinaryIO) -> None:
         """All rows for one model. One that waits for its turn takes no memory for what it asks."""
-        gate = self._gates.setdefault(model, Gate(self._most))
+        gate = self._gates.setdefault((batch.owner, model), Gate(self._most))
         room = asyncio.Semaphore(self._most)
         after = 0
         async with asyncio.TaskGroup() as group:
@@ -245,9 +269,7 @@ class Engine:
     async def _execute_row(self, batch: Batch, place: Place, file: BinaryIO, gate: Gate, turn: Turn) -> None:
         name = outcome.row_name(batch, place.line)
         failures = 0
-        while isinstance(
-            verdict := await self._attempt(batch.endpoint, place, file, gate, turn, failures), Again
-        ):
+        while isinstance(verdict := await self._attempt(batch, place, file, gate, turn, failures), Again):
             if not verdict.slow:
                 failures += 1
                 await asyncio.sleep(verdict.after_s)
@@ -261,16 +283,16 @@ class Engine:
         await self._recorder.record(Result(batch.number, place.line, failed, content))
 
     async def _attempt(
-        self, url: str, place: Place, file: BinaryIO, gate: Gate, turn: Turn, failures: int
+        self, batch: Batch, place: Place, file: BinaryIO, gate: Gate, turn: Turn, failures: int
     ) -> Keep | GiveUp | Again:
-        """Inside the gate, which is left."""
+        """Inside the gate, which is left. Raises CannotGoOn."""
         try:
             async with self._budget.of(place.length):
-                found = await self._caller.ask(url, _body(file, place))
+                found = await self._caller.ask(batch.endpoint, _body(file, place), owner=batch.owner)
+            verdict = self._judge(batch.owner, found, failures)
         except BaseException:
             gate.leave(turn)
             raise
-        verdict = Again(_KEY_AGAIN_S, True, NO_KEY) if refused_us(found) else judge(found, failures)
         if isinstance(verdict, Again) and verdict.slow:
             gate.leave_refused(turn, verdict.after_s, verdict.why)
         elif isinstance(verdict, Keep) and verdict.answer.status < 500:
@@ -279,11 +301,31 @@ class Engine:
             gate.leave(turn)
         return verdict
 
-    # Files that nobody needs
+    def _judge(self, owner: str, found: Outcome, failures: int) -> Keep | GiveUp | Again:
+        """Raises CannotGoOn where the owner is gone, and not only for a moment."""
+        if owner_is_gone(found):
+            now = asyncio.get_running_loop().time()
+            if now - self._gone_since.setdefault(owner, now) >= _OWNER_GONE_S:
+                raise CannotGoOn("owner_gone", NO_OWNER)
+            return Again(_OWNER_AGAIN_S, True, NO_OWNER)
+        if refused_us(found):
+            return Again(_KEY_AGAIN_S, True, NO_KEY)
+        if isinstance(found, Answer) and found.status not in (429, 503):
+            self._gone_since.pop(owner, None)
+        return judge(found, failures)
+
+    # What nobody needs
 
     async def tidy(self) -> None:
-        """Removes contents whose file was deleted or has expired, as soon as no batch reads them."""
-        self._shelf.remove(await self._database.forget_files(self._clock.now()))
+        """Removes batches that ended long ago, and contents whose file was deleted or has expired, as soon as no batch reads them. In small
+        steps, between which others come to the database.
+        """
+        now = self._clock.now()
+        before = now - self._keep_s
+        while await self._database.forget_batches(before):
+            pass
+        while gone := await self._database.forget_files(now, before):
+            await asyncio.to_thread(self._shelf.remove, gone)
 
     async def _tidy_again_and_again(self) -> None:
         while True:
@@ -319,13 +361,13 @@ def _left(room: asyncio.Semaphore, gate: Gate, turn: Turn, _: asyncio.Task[None]
 
 
 def _body(file: BinaryIO, place: Place) -> dict[str, Any]:
-    """What the row on this line asks for. Raises FileGone."""
+    """What the row on this line asks for. Raises CannotGoOn."""
     file.seek(place.start)
     try:
         value = orjson.loads(file.read(place.length))
         if value["custom_id"] != place.custom_id:
-            raise FileGone(f"line {place.line} is not what it was")
+            raise _file_gone(f"line {place.line} is not what it was")
         body: dict[str, Any] = value["body"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise FileGone(f"line {place.line} is not what it was") from error
+        raise _file_gone(f"line {place.line} is not what it was") from error
     return body

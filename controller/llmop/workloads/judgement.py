@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from llmop.workloads.answers import Answer, says
+from llmop.workloads.answers import Answer, code_of, says
 
 MOST_ATTEMPTS = 5  # for what may be the row's own fault: one that kills every replica must end some time
 _PAUSE_S = 5.0  # where nobody says how long
@@ -75,6 +75,11 @@ def judge(outcome: Outcome, failures: int) -> Keep | GiveUp | Again:
 def refused_us(outcome: Outcome) -> bool:
     """Whether the gateway does not take the key that the rows are asked under."""
     return isinstance(outcome, Answer) and outcome.status == 401
+
+
+def owner_is_gone(outcome: Outcome) -> bool:
+    """Whether the gateway does not know the key any more that the row is asked for."""
+    return isinstance(outcome, Answer) and outcome.status == 403 and code_of(outcome.body) == "owner_gone"
 
 
 def _pause(answer: Answer, default: float = _PAUSE_S) -> float:

@@ -61,7 +61,7 @@ async def _run(
     settings: WorkloadsSettings, database: Database, rows: Gateway, people: Gateway, stop: asyncio.Event
 ) -> None:
     shelf, clock = Shelf(settings.directory / "files"), SystemClock()
-    engine = Engine(database, shelf, rows, clock, settings.concurrency)
+    engine = Engine(database, shelf, rows, clock, settings.concurrency, settings.keep_s)
     await engine.clear_up()
     tribunals = Tribunals(settings.directory / "tribunals.json")
     tribunals.load()

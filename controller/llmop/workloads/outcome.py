@@ -25,8 +25,11 @@ def row_name(batch: Batch, line: int) -> str:
     return f"batch_req_{batch.id.removeprefix('batch_')}_{line}"
 
 
-async def write(batch: Batch, database: Database, shelf: Shelf, now: float) -> tuple[list[File], int, int]:
-    """Makes the files of a batch that is being ended; gives those that have lines, and how many lines the output and the errors have.
+async def write(
+    batch: Batch, database: Database, shelf: Shelf, now: float, longest_s: float
+) -> tuple[list[File], int, int]:
+    """Makes the files of a batch that is being ended, which are kept for `longest_s` seconds at most; gives those that have lines, and how
+    many lines the output and the errors have.
 
     Raises OSError and sqlite3.Error.
     """
@@ -36,7 +39,7 @@ async def write(batch: Batch, database: Database, shelf: Shelf, now: float) -> t
     for name, kind, lines in ((batch.output_file, "output", completed), (batch.error_file, "error", failed)):
         if lines:
             size = shelf.path(name).stat().st_size
-            expires_at = None if batch.keep_s is None else now + batch.keep_s
+            expires_at = now + min(longest_s, longest_s if batch.keep_s is None else batch.keep_s)
             filename = f"{batch.id}_{kind}.jsonl"
             files.append(File(name, batch.owner, "batch_output", filename, size, now, expires_at))
         else:

@@ -7,7 +7,8 @@ from pathlib import Path
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadsSettings:
     """`directory` is private and holds the database and the files; `socket` is where the gateway reaches us. `gateway` is the gateway's
-    own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per model.
+    own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per
+    owner and model. `keep_s` is how long batches that have ended are kept, with their files, in seconds.
     `controller` is the gRPC target of the control API, which tells which tribunals there are.
     """
 
@@ -17,3 +18,4 @@ class WorkloadsSettings:
     controller: str
     key: str
     concurrency: int
+    keep_s: float

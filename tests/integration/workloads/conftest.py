@@ -27,7 +27,7 @@ from llmop.workloads.main import serve
 from llmop.workloads.settings import WorkloadsSettings
 folder, gateway, key = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway,
-    controller=f"unix://{folder}/control.sock", key=key, concurrency=32))
+    controller=f"unix://{folder}/control.sock", key=key, concurrency=32, keep_s=3e6))
 """
 
 

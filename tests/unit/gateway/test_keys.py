@@ -146,3 +146,30 @@ def test_keys_expire_although_the_file_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(NeedsUser):
         ring.refresh(NOW + 1)
     assert ring.find(b"llmop-x") is None
+
+
+def test_the_key_behind_a_row_is_found_by_its_hash_also_that_of_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    secret = keys.create(file, "team")
+    ring = KeyRing(file, NOW)
+    ring.grant((granted("theirs", expires_at=NOW + 10),), NOW)
+    assert ring.find(secret.encode()) == ring.behind(hashed(secret).encode())
+    assert granted("theirs", expires_at=NOW + 10) == ring.behind(hashed("theirs").encode())
+    assert keys.KEYLESS == ring.behind(hashed("").encode())
+    ring.refresh(NOW + 10)
+    assert [None] * 4 == [ring.behind(each) for each in (hashed("theirs").encode(), b"", b"zz", b"\xff")]
+
+
+@pytest.mark.parametrize(
+    "name, is_reserved",
+    [
+        ("workloads", True),
+        ("workloads-x2k4p", True),
+        ("workloadsx", False),
+        ("default/workloads", False),
+        ("up", False),
+        ("", False),
+    ],
+)
+def test_which_keys_may_ask_for_others(name: str, is_reserved: bool) -> None:
+    assert is_reserved == keys.is_reserved(name)

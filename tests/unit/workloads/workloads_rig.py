@@ -20,6 +20,7 @@ from llmop.workloads.shelf import Shelf
 
 OWNER = "0123"
 CHAT = "/v1/chat/completions"
+KEEP_S = 30 * 86_400.0
 
 
 class Crash(BaseException):
@@ -42,11 +43,15 @@ class FakeGateway:
     def __init__(self, answer: Callable[[str], Awaitable[Outcome]] | None = None) -> None:
         self.asked: Counter[str] = Counter()
         self.most = self.under_way = 0
+        self.owners: set[str | None] = set()
         self._answer = answer
 
-    async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Outcome:
+    async def ask(
+        self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
+    ) -> Outcome:
         prompt = body["messages"][0]["content"]
         self.asked[prompt] += 1
+        self.owners.add(owner)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -104,7 +109,7 @@ class Killer:
         return call
 
 
-_WRITES = ("move", "end", "forget_rows", "add_rows", "record", "sweep", "forget_files")
+_WRITES = ("move", "end", "forget_rows", "add_rows", "record", "sweep", "forget_files", "forget_batches")
 
 
 class Life:
@@ -123,7 +128,7 @@ class Life:
         self.gateway = gateway
         self.database = Database(folder / "workloads.db")
         self.shelf = Shelf(folder / "files")
-        self.engine = Engine(self.database, self.shelf, gateway, self.clock, most)
+        self.engine = Engine(self.database, self.shelf, gateway, self.clock, most, KEEP_S)
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
         if killer is not None:
