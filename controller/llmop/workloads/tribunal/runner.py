@@ -9,7 +9,7 @@ import orjson
 from llmop.domain.tribunal import Tribunal
 from llmop.workloads.answers import Answer, says
 from llmop.workloads.calls import Caller
-from llmop.workloads.judgement import Outcome, Overdue, refused_us
+from llmop.workloads.judgement import Broken, Outcome, Overdue, refused_us
 from llmop.workloads.tribunal import transcript, trial
 from llmop.workloads.tribunal.trial import Question, Trial
 from llmop.workloads.tribunal.values import Call, Failure, Heard, Phase, Reply, Tokens, Verdict
@@ -17,6 +17,10 @@ from llmop.workloads.tribunal.values import Call, Failure, Heard, Phase, Reply, 
 URL = "/v1/chat/completions"
 _BYTES_PER_TOKEN = 4  # where an engine does not say what it took
 _KEY_TRIES, _KEY_AGAIN_S = 3, 1.0  # the gateway reads its keys once a second, and ours may be new
+_BUSY = frozenset((429, 503))
+_LONGEST_BUSY_S = (
+    5.0  # one that wants to be asked later than that is done without: somebody waits for the answer
+)
 _NO_KEY = "the gateway does not take the key of llmop workloads"
 
 Tell = Callable[[dict[str, Any]], None]
@@ -70,16 +74,27 @@ async def _hear(
     else:
         try:
             async with asyncio.timeout_at(deadline):
-                result = read(call, await _ask(call, caller))
+                result = read(call, await _ask(call, caller, deadline))
         except TimeoutError:
             waited = round(deadline - began_at)
-            result = Failure("timeout", f"{call.member}: no answer of the model '{call.model}' in {waited} s")
+            message = f"{call.member}: no answer of the model '{call.model}' in {waited} s"
+            result = Failure("timeout", message, tokens=_prompt(call))
     heard = Heard(call, result, loop.time() - began_at)
     tell(transcript.came(heard))
     return heard
 
 
-async def _ask(call: Call, caller: Caller) -> Outcome:
+async def _ask(call: Call, caller: Caller, deadline: float) -> Outcome:
+    """A member that is busy for a moment is asked once more, where its time allows."""
+    outcome = await _ask_with_key(call, caller)
+    pause = outcome.retry_after if isinstance(outcome, Answer) and outcome.status in _BUSY else None
+    if pause is None or pause > _LONGEST_BUSY_S or asyncio.get_running_loop().time() + pause >= deadline:
+        return outcome
+    await asyncio.sleep(pause)
+    return await _ask_with_key(call, caller)
+
+
+async def _ask_with_key(call: Call, caller: Caller) -> Outcome:
     for _ in range(_KEY_TRIES):
         outcome = await caller.ask(URL, dict(call.body))
         if not refused_us(outcome):
@@ -92,7 +107,9 @@ def read(call: Call, outcome: Outcome) -> Reply | Failure:
     """What the gateway's answer to a call means."""
     who = f"{call.member}: the model '{call.model}'"
     if isinstance(outcome, Overdue):
-        return Failure("timeout", f"{who} gave no answer in {outcome.seconds:g} s")
+        return Failure("timeout", f"{who} gave no answer in {outcome.seconds:g} s", tokens=_prompt(call))
+    if isinstance(outcome, Broken):
+        return Failure("failed", f"{who} could not be heard: {outcome.message}", tokens=_prompt(call))
     if not isinstance(outcome, Answer):
         return Failure("failed", f"{who} could not be asked: {outcome.message}")
     if refused_us(outcome):
@@ -116,12 +133,17 @@ def _read_completion(call: Call, body: bytes, who: str) -> Reply | Failure:
         return Failure("failed", f"{who} answered something that is no chat completion")
     if not isinstance(text, str) or not isinstance(finish_reason, str):
         return Failure("failed", f"{who} answered something that is no chat completion")
-    tokens = _tokens(value.get("usage")) or Tokens(
-        len(orjson.dumps(call.body)) // _BYTES_PER_TOKEN, len(text.encode()) // _BYTES_PER_TOKEN, True
+    tokens = _tokens(value.get("usage")) or _prompt(call)._replace(
+        completion=len(text.encode()) // _BYTES_PER_TOKEN
     )
     if not text.strip():
         return Failure("empty", f"{who} answered without a text", 200, tokens=tokens)
     return Reply(text, finish_reason, tokens)
+
+
+def _prompt(call: Call) -> Tokens:
+    """Of a call that went out, whatever came of it: the engine has at least begun to read."""
+    return Tokens(len(orjson.dumps(call.body)) // _BYTES_PER_TOKEN, 0, True)
 
 
 def _tokens(usage: Any) -> Tokens | None:
