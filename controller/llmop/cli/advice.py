@@ -25,6 +25,13 @@ OF_CONDITIONS: Mapping[str, str] = {
     "NotLookedYet": "Wait some seconds; if it stays so, see llmctl describe cl {cluster}.",
 }
 
+# By the reason of a tribunal's Ready. `{name}` is the tribunal.
+OF_TRIBUNALS: Mapping[str, str] = {
+    "NameConflict": "Delete one of the two, or apply this tribunal under another name.",
+    "MemberIsTribunal": "Name models of deployments as members, and apply that.",
+    "MemberMissing": "Apply a deployment that serves what is missing, or take it out of the tribunal and apply that.",
+}
+
 OF_DELETION = "Wait: open requests may end first. llmctl describe md {name} shows what still runs."
 
 # By how a replica ended. `{replica}` is its name, `{node}` where it ran.

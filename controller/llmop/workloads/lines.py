@@ -1,5 +1,6 @@
 """One line of a batch's input file, or of a bulk request. Pure."""
 
+import codecs
 from typing import Any, NamedTuple
 
 import orjson
@@ -28,9 +29,7 @@ def parse(line: bytes, number: int, endpoint: str | None) -> Row | tuple[Problem
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return (
-            Problem(code="invalid_json_line", line=number, message=f"the line is not valid JSON: {error}"),
-        )
+        return (Problem(code="invalid_json_line", line=number, message=_unreadable(line, error)),)
     if not isinstance(value, dict):
         return (Problem(code="invalid_json_line", line=number, message="the line must hold a JSON object"),)
     problems = [*_custom_id(value, number), *_target(value, number, endpoint), *_body(value, number)]
@@ -38,6 +37,19 @@ def parse(line: bytes, number: int, endpoint: str | None) -> Row | tuple[Problem
         return tuple(problems)
     body = value["body"]
     return Row(value["custom_id"], value.get("url") or endpoint or ENDPOINTS[0], body["model"], body)
+
+
+def _unreadable(line: bytes, error: orjson.JSONDecodeError) -> str:
+    if line.startswith(codecs.BOM_UTF8):
+        return "the line begins with a byte order mark: save the file as UTF-8 without one"
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the file is UTF-16: save it as UTF-8"
+    try:
+        line.decode()
+    except UnicodeDecodeError as fault:
+        byte = line[fault.start]
+        return f"the line is not UTF-8: byte {fault.start + 1} of it is {byte:#04x}; save the file as UTF-8"
+    return f"the line is not valid JSON: {error.msg} at column {error.colno}"
 
 
 def too_long(number: int) -> Problem:

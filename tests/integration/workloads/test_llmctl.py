@@ -67,6 +67,37 @@ async def test_a_bad_file_says_line_and_reason(workloads: Workloads) -> None:
     assert "The batch has no answers." in stderr
 
 
+async def test_every_line_that_is_wrong_is_named(workloads: Workloads) -> None:
+    """And nothing of the file is run."""
+    (engine,) = await workloads.rig.serve(echo)
+    content = b"".join(
+        [
+            b"\xef\xbb\xbf" + jsonl(row(1)),
+            jsonl(row(2)).replace(b"\n", b"\r\n"),
+            b"\n",
+            jsonl(row(2)),
+            '{"custom_id": "caf\u00e9"}\n'.encode("latin-1"),
+            jsonl(row(3) | {"url": "/v1/embeddings"}),
+            b'{"custom_id": "' + b"x" * (4 * 1024 * 1024) + b'"}\n',
+            jsonl(row(4, model="another")),
+            jsonl(row(5, model=7)),
+        ]
+    )
+    _, stderr = await llmctl(workloads, "create", "-", "--wait", stdin=content, code=217)
+    assert [
+        "line 1: the line begins with a byte order mark: save the file as UTF-8 without one",
+        "line 4: the custom_id 'c2' stands on line 2 already",
+        "line 5: the line is not UTF-8: byte 19 of it is 0xe9; save the file as UTF-8",
+        "line 6: the field 'url' must be /v1/chat/completions, the endpoint of the batch",
+        "line 7: the line is longer than 4194304 bytes: put less into one request",
+        "line 9: the field 'body.model' must name a model",
+    ] == [line for line in stderr.splitlines() if line.startswith("line ")]
+    for nothing in (b"", b"\r\n\n  \n"):
+        _, stderr = await llmctl(workloads, "create", "-", "--wait", stdin=nothing, code=217)
+        assert "the input file has no lines" in stderr
+    assert [] == engine.calls
+
+
 async def test_what_holds_a_batch_up_is_shown_and_it_can_be_cancelled(workloads: Workloads) -> None:
     async def full(call: Call) -> None:
         await call.answer(b'{"error":{"message":"all seats are taken"}}', "429 Too Many Requests")

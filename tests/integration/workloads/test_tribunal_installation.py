@@ -99,6 +99,11 @@ def test_names_members_and_what_is_refused(laptop: Laptop) -> None:
     laptop.wait("the tribunal to be ready", lambda: ready(laptop, "panel")[0] == "True", timeout=60)
     laptop.wait("the gateway to know it", lambda: listed(laptop, "panel"), timeout=30)
     assert ask(laptop, "panel")["model"] == "panel"
+    laptop.wait(
+        "all to be well",
+        lambda: "panel answers: every one of its 3 models is served." in laptop.llmctl("why", "tb/panel"),
+        timeout=30,
+    )
 
     # Strictly, and all at once
     words = refused_words(
@@ -125,6 +130,7 @@ def test_names_members_and_what_is_refused(laptop: Laptop) -> None:
     laptop.llmctl("delete", "md", "first")
     laptop.wait("it to be missed", lambda: ready(laptop, "panel")[1] == "MemberMissing", timeout=60)
     assert ready(laptop, "panel")[2] == "no deployment serves first"
+    assert "first (drafter-1): no deployment serves it" in laptop.llmctl("why", "tb/panel")
     assert ask(laptop, "panel")["llmop"]["tribunal"]["outcome"] in ("judged", "agreed")
 
     # Without the controller's word it goes on; what is deleted is gone

@@ -10,31 +10,46 @@ from llmop.cli.errors import CliError, ExitCode, UsageError
 from llmop.cli.session import Session, common_options, complete_objects, out
 
 if TYPE_CHECKING:
-    from llmop.cli.causes import Happening, Situation
+    from llmop.cli.causes import Explanation, Happening, Situation
 
 
 @click.command("why")
-@click.argument("arguments", nargs=-1, metavar="md/NAME | rep/NAME", shell_complete=complete_objects)
+@click.argument(
+    "arguments", nargs=-1, metavar="md/NAME | rep/NAME | tb/NAME", shell_complete=complete_objects
+)
 @common_options
 @click.pass_obj
 def command(session: Session, arguments: tuple[str, ...]) -> None:
-    """Say why a deployment or a replica is as it is: what is wrong, what caused it, and what to do about it."""
+    """Say why a deployment, a replica or a tribunal is as it is: what is wrong, what caused it, and what to do about it."""
     from llmop.cli import causes, printing, targets
     from llmop.domain import resources
 
     if len(arguments) == 1 and "/" not in arguments[0]:
-        raise UsageError("name one object: why md/NAME or why rep/NAME")
+        raise UsageError("name one object: why md/NAME, why rep/NAME or why tb/NAME")
     target = targets.one(arguments)
     if target.kind.name == resources.MODEL_DEPLOYMENT:
-        situation = _of_deployment(session, target.name)
+        explanation = causes.explain(_of_deployment(session, target.name))
     elif target.kind.name == resources.REPLICA:
-        situation = _of_replica(session, target.name)
+        explanation = causes.explain(_of_replica(session, target.name))
+    elif target.kind.name == resources.TRIBUNAL:
+        explanation = _of_tribunal(session, target.name)
     else:
         raise UsageError(
-            f"why is for deployments and replicas; llmctl describe {target.kind.short_names[0]} {target.name}"
+            f"why is for deployments, replicas and tribunals; llmctl describe {target.kind.short_names[0]} {target.name}"
         )
-    text = causes.lines(causes.explain(situation), situation.now)
+    text = causes.lines(explanation, session.clock.now())
     out("\n".join(printing.multi_line(line) for line in text))
+
+
+def _of_tribunal(session: Session, name: str) -> "Explanation":
+    from llmop.cli import printing, tribunal_causes
+    from llmop.domain import resources
+
+    tribunal = session.client.get(resources.TRIBUNAL, session.effective_namespace, name).object
+    deployments = [
+        printing.document(row.object) for row in session.client.list(resources.MODEL_DEPLOYMENT, "")[0]
+    ]
+    return tribunal_causes.explain(printing.document(tribunal), deployments)
 
 
 def _of_deployment(session: Session, name: str) -> "Situation":

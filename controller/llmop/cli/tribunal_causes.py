@@ -1,0 +1,97 @@
+"""Why is a tribunal as it is? Its own state, and that of the deployment behind each of its members.
+
+Pure, as `causes` is: documents in the shape of manifests, read at one moment.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llmop.cli import advice
+from llmop.cli.causes import Cause, Document, Explanation
+
+
+def explain(tribunal: Document, deployments: Sequence[Document]) -> Explanation:
+    """`deployments` are those of all namespaces: a tribunal names models, which are public."""
+    name = str(tribunal["metadata"]["name"])
+    # Of two that claim a name one serves.
+    behind = {_model(each): each for each in sorted(deployments, key=_serves)}
+    members = {
+        model: (", ".join(who), behind.get(model)) for model, who in _members(tribunal["spec"]).items()
+    }
+    troubled = {model: each for model, each in members.items() if not _serves(each[1])}
+    ready = _ready(tribunal)
+    causes = []
+    if ready and ready.get("status") != "True":
+        causes.append(Cause(depth=0, text=f"Ready is {ready.get('status')}: {_sentence(ready)}"))
+    causes += [Cause(depth=1, text=_trouble(model, *each)) for model, each in troubled.items()]
+    return Explanation(
+        summary=_summary(name, ready, len(members), len(troubled)),
+        causes=tuple(causes),
+        advice=tuple(dict.fromkeys(_advice(name, ready, troubled))),
+    )
+
+
+def _members(spec: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What each model is in the tribunal, as transcripts call it; in the order of the manifest."""
+    found: dict[str, list[str]] = {}
+    for role, field in (("drafter", "drafters"), ("critic", "critics")):
+        for number, member in enumerate(spec.get(field) or (), 1):
+            found.setdefault(str(member["model"]), []).append(f"{role}-{number}")
+    found.setdefault(str(spec["judge"]["model"]), []).append("judge")
+    return found
+
+
+def _summary(name: str, ready: Mapping[str, Any], members: int, troubled: int) -> str:
+    if not ready:
+        return f"{name} has not been looked at by the controller yet."
+    if ready.get("reason") == "NameConflict":
+        return f"{name} is not asked by anybody: another object has its name."
+    if not troubled:
+        return f"{name} answers: every one of its {members} models is served."
+    how = (
+        "answers with those that are left, as far as they are enough"
+        if troubled < members
+        else "does not answer"
+    )
+    return f"{name} {how}: {troubled} of its {members} models {'is' if troubled == 1 else 'are'} not served."
+
+
+def _trouble(model: str, who: str, deployment: Document | None) -> str:
+    if deployment is None:
+        return f"{model} ({who}): no deployment serves it"
+    ready = _ready(deployment)
+    words = _sentence(ready) if ready else "the controller has not looked at it yet."
+    return f"{model} ({who}): deployment {deployment['metadata']['name']} is not ready: {words}"
+
+
+def _advice(
+    name: str, ready: Mapping[str, Any], troubled: Mapping[str, tuple[str, Document | None]]
+) -> Iterator[str]:
+    if words := advice.OF_TRIBUNALS.get(str(ready.get("reason"))):
+        yield words.format(name=name)
+    for model, (_, deployment) in troubled.items():
+        if deployment is not None:
+            metadata = deployment["metadata"]
+            yield f"See llmctl why md/{metadata['name']} -n {metadata.get('namespace') or 'default'}."
+        elif ready.get("reason") == "MembersExist":
+            yield f"Wait some seconds, or apply a deployment that serves {model}."
+
+
+def _serves(deployment: Document | None) -> bool:
+    """One that waits at zero for its first request serves too."""
+    return deployment is not None and _ready(deployment).get("status") == "True"
+
+
+def _model(deployment: Document) -> str:
+    model = deployment["spec"].get("model") or {}
+    return str(model.get("name") or deployment["metadata"]["name"])
+
+
+def _ready(document: Document) -> Mapping[str, Any]:
+    found = (document.get("status") or {}).get("conditions") or ()
+    return next((each for each in found if each.get("type") == "Ready"), {})
+
+
+def _sentence(words: Mapping[str, Any]) -> str:
+    message = str(words.get("message") or "")
+    return f"{words.get('reason')}: {message}" if message else str(words.get("reason"))

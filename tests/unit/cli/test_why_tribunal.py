@@ -1,0 +1,140 @@
+"""Why a tribunal is as it is, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmop.cli import advice, causes, tribunal_causes
+from llmop.domain import conditions
+from llmop.domain.tribunal import Drafter, Member, Tribunal
+from llmop.planner import tribunals
+from llmop.planner.tribunals import Public
+
+PANEL = Tribunal(
+    name="panel",
+    namespace="default",
+    drafters=(Drafter(model="a"), Drafter(model="b")),
+    critics=(Member(model="b"),),
+    judge=Member(model="c"),
+)
+
+
+def shown(found: conditions.Condition | None) -> dict[str, Any]:
+    """A status with what the planner says."""
+    if found is None:
+        return {}
+    return {
+        "conditions": [
+            {"type": "Ready", "status": found.status.value, "reason": found.reason, "message": found.message}
+        ]
+    }
+
+
+def tribunal(public: Public, conflict: str = "") -> dict[str, Any]:
+    spec = {
+        "drafters": [{"model": each.model} for each in PANEL.drafters],
+        "critics": [{"model": each.model} for each in PANEL.critics],
+        "judge": {"model": PANEL.judge.model},
+    }
+    status = shown(tribunals.ready(PANEL, public, conflict))
+    return {"metadata": {"name": "panel"}, "spec": spec, "status": status}
+
+
+def deployment(name: str, model: str = "", reason: str = "", **metadata: Any) -> dict[str, Any]:
+    ready = conditions.Condition(
+        type="Ready",
+        status=conditions.Status.FALSE if reason else conditions.Status.TRUE,
+        reason=reason or "ReplicasAvailable",
+        message="its words" if reason else "",
+    )
+    return {
+        "metadata": {"name": name, "namespace": "default", **metadata},
+        "spec": {"model": {"name": model or name}},
+        "status": shown(ready),
+    }
+
+
+def why(found: dict[str, Any], *deployments: dict[str, Any]) -> str:
+    return "\n".join(causes.lines(tribunal_causes.explain(found, deployments), 0.0))
+
+
+ALL = Public(deployments=frozenset("abc"), tribunals=frozenset())
+
+
+def test_all_is_well() -> None:
+    members = (deployment("a"), deployment("x", "b"), deployment("c"))
+    assert "panel answers: every one of its 3 models is served." == why(tribunal(ALL), *members)
+
+
+def test_the_one_that_serves_counts_of_two_that_claim_a_name() -> None:
+    members = [deployment("a"), deployment("b"), deployment("c"), deployment("y", "b", "NameConflict")]
+    for order in (members, members[::-1]):
+        assert "every one of its 3 models" in why(tribunal(ALL), *order)
+
+
+def test_a_member_that_is_not_ready_is_named_with_its_parts_and_where_to_go_on() -> None:
+    found = why(
+        tribunal(ALL),
+        deployment("a"),
+        deployment("x", "b", "WaitingForReplicas", namespace="lab"),
+        deployment("c"),
+    )
+    assert (
+        """\
+panel answers with those that are left, as far as they are enough: 1 of its 3 models is not served.
+
+Because:
+    b (drafter-2, critic-1): deployment x is not ready: WaitingForReplicas: its words
+
+What to do:
+  - See llmctl why md/x -n lab."""
+        == found
+    )
+
+
+def test_a_member_that_is_gone() -> None:
+    found = why(
+        tribunal(Public(deployments=frozenset("ab"), tribunals=frozenset())), deployment("a"), deployment("b")
+    )
+    assert (
+        """\
+panel answers with those that are left, as far as they are enough: 1 of its 3 models is not served.
+
+Because:
+  Ready is False: MemberMissing: no deployment serves c
+    c (judge): no deployment serves it
+
+What to do:
+  - Apply a deployment that serves what is missing, or take it out of the tribunal and apply that."""
+        == found
+    )
+
+
+def test_nobody_is_left() -> None:
+    found = why(tribunal(Public(deployments=(), tribunals=())))
+    assert found.startswith("panel does not answer: 3 of its 3 models are not served.")
+
+
+def test_another_has_its_name() -> None:
+    found = why(tribunal(ALL, "the name is held by the Tribunal lab/panel"), *map(deployment, "abc"))
+    assert found.startswith("panel is not asked by anybody: another object has its name.")
+    assert "Delete one of the two" in found
+
+
+def test_it_was_just_made() -> None:
+    found = tribunal(ALL) | {"status": {}}
+    assert "panel has not been looked at by the controller yet." == why(found, *map(deployment, "abc"))
+
+
+@pytest.mark.parametrize(
+    "public, conflict",
+    [
+        (ALL, "held"),
+        (Public(deployments=(), tribunals=()), ""),
+        (Public(deployments=frozenset("ab"), tribunals=frozenset("c")), ""),
+    ],
+)
+def test_every_reason_has_advice(public: Public, conflict: str) -> None:
+    assert tribunals.ready(PANEL, public, conflict).reason in advice.OF_TRIBUNALS
