@@ -77,9 +77,13 @@ class Result(NamedTuple):
 
 class Database:
     def __init__(self, path: Path) -> None:
-        """Opens or makes it. Raises sqlite3.Error, and NeedsUser for a file of a newer llmop."""
+        """Opens or makes it. Raises NeedsUser for a file that cannot be used, also for one of a newer llmop."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="workloads-store")
-        self._connection = self._thread.submit(_open, path).result()
+        try:
+            self._connection = self._thread.submit(_open, path).result()
+        except sqlite3.Error as error:
+            self._thread.shutdown()
+            raise unusable(path, error) from error
 
     async def close(self) -> None:
         await self._run(lambda connection: connection.close())
@@ -371,6 +375,30 @@ class Database:
             lambda connection: [number for (number,) in connection.execute(query, _UNFINISHED)]
         )
 
+
+def unusable(path: Path, error: sqlite3.Error) -> NeedsUser:
+    """What a person has to do about it."""
+    code = getattr(error, "sqlite_errorname", "")
+    words = next((words for start, words in _WHAT_TO_DO if code.startswith(start)), "see that its disk works")
+    return NeedsUser("DatabaseUnusable", f"{path}: {error}; {words}")
+
+
+# By SQLite's names of its result codes (https://www.sqlite.org/rescode.html).
+_WHAT_TO_DO = (
+    ("SQLITE_FULL", "make room on its disk"),
+    (
+        "SQLITE_CANTOPEN",
+        "see that this file and its directory are yours, can be written, and that their disk is not full",
+    ),
+    ("SQLITE_READONLY", "see that this file and its directory are yours and can be written"),
+    ("SQLITE_PERM", "see that this file and its directory are yours and can be written"),
+    ("SQLITE_NOTADB", "it is no database of llmop: move it away; without it files and batches are lost"),
+    (
+        "SQLITE_CORRUPT",
+        "it is damaged: put back a copy, or move it away; without it files and batches are lost",
+    ),
+    ("SQLITE_BUSY", "another program holds it: end that"),
+)
 
 _FILE = "id, owner, purpose, filename, bytes, created_at, expires_at"
 _BATCH = "number, status, completed, failed, document"

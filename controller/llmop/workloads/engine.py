@@ -93,10 +93,10 @@ class Engine:
         return self._problems.get(batch.number, "") or self._recorder.waiting or held_up
 
     async def clear_up(self) -> None:
-        """Removes what an earlier process was killed over. To be called before anything else is done here. Raises OSError, sqlite3.Error."""
+        """Removes contents that an earlier process was killed over. To be called before anything else is done here. Raises OSError,
+        sqlite3.Error; it writes nothing, so that a full disk is no reason not to start.
+        """
         self._shelf.remove(set(self._shelf.names()) - await self._database.contents())
-        for number in await self._database.unswept():
-            await self._sweep(number)
 
     async def _sweep(self, number: int) -> None:
         while await self._database.sweep(number):
@@ -328,15 +328,21 @@ class Engine:
             await asyncio.to_thread(self._shelf.remove, gone)
 
     async def _tidy_again_and_again(self) -> None:
+        left_over: list[int] | None = None  # batches whose rows an earlier process was killed over
         while True:
+            try:
+                if left_over is None:
+                    left_over = await self._database.unswept()
+                while left_over:
+                    await self._sweep(left_over[-1])
+                    left_over.pop()
+                await self.tidy()
+            except (OSError, sqlite3.Error) as error:
+                LOG.error("what nobody needs could not be removed: %s", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TIDY_S):
                     await self._tidy_due.wait()
             self._tidy_due.clear()
-            try:
-                await self.tidy()
-            except (OSError, sqlite3.Error) as error:
-                LOG.error("files that nobody needs could not be removed: %s", error)
 
 
 def new_files(clock: Clock) -> tuple[str, str]:

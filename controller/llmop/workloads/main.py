@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 
 import uvicorn
@@ -15,13 +16,14 @@ from llmop.domain.errors import NeedsUser
 from llmop.workloads import control
 from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
-from llmop.workloads.database import Database
+from llmop.workloads.database import Database, unusable
 from llmop.workloads.engine import Engine
 from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
 from llmop.workloads.shelf import Shelf
 from llmop.workloads.tribunal.known import Tribunals
 
+DATABASE = "workloads.db"
 _GRACE_S = 5  # for open answers: a batch is gone on with, and a bulk request can be made again
 _KEEP_ALIVE_S = 90  # longer than a gateway keeps a connection that it does not use
 
@@ -46,7 +48,7 @@ def serve(settings: WorkloadsSettings) -> None:
 
 async def run(settings: WorkloadsSettings, stop: asyncio.Event) -> None:
     with statedir.claim(settings.directory, "workloads"):
-        database = Database(settings.directory / "workloads.db")
+        database = Database(settings.directory / DATABASE)
         try:
             async with (
                 Gateway(settings.gateway, settings.key, "bulk") as rows,
@@ -62,7 +64,10 @@ async def _run(
 ) -> None:
     shelf, clock = Shelf(settings.directory / "files"), SystemClock()
     engine = Engine(database, shelf, rows, clock, settings.concurrency, settings.keep_s)
-    await engine.clear_up()
+    try:
+        await engine.clear_up()
+    except sqlite3.Error as error:
+        raise unusable(settings.directory / DATABASE, error) from error
     tribunals = Tribunals(settings.directory / "tribunals.json")
     tribunals.load()
     service = Service(

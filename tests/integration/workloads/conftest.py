@@ -50,6 +50,7 @@ class Workloads:
         self.folder = folder
         self.rig = rig
         self.own_key = keys.create(folder / "keys", "workloads")
+        self.prefix: tuple[str, ...] = ()  # of its command line
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +67,7 @@ class Workloads:
         with (self.folder / "workloads.log").open("ab") as log:
             # Not asyncio's: that forks in full, and gRPC's threads in this process do not survive it.
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-c", PROGRAM, str(self.folder), self.url, self.own_key],
+                [*self.prefix, sys.executable, "-c", PROGRAM, str(self.folder), self.url, self.own_key],
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
                 stdout=log,
                 stderr=log,
