@@ -47,11 +47,9 @@ def _summary(name: str, ready: Mapping[str, Any], members: int, troubled: int) -
     if ready.get("reason") == "NameConflict":
         return f"{name} is not asked by anybody: another object has its name."
     if not troubled:
-        return f"{name} answers: every one of its {members} models is served."
+        return f"{name} answers: all of its models are served."
     how = (
-        "answers with those that are left, as far as they are enough"
-        if troubled < members
-        else "does not answer"
+        "answers with those that are left, where they are enough" if troubled < members else "does not answer"
     )
     return f"{name} {how}: {troubled} of its {members} models {'is' if troubled == 1 else 'are'} not served."
 

@@ -167,7 +167,8 @@ async def _pieces(body: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
 
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """Those that go on. The client's key does too, in one form: it says whose files these are."""
-    headers: dict[str, Any] = {}
+    # Whoever refuses in the middle of a body reads on: with a close its answer could be lost with the connection. We close it all the same.
+    headers: dict[str, Any] = {"connection": "keep-alive"}
     key: bytes | None = None
     for name, value in given:
         if name in _SENT:

@@ -65,13 +65,13 @@ ALL = Public(deployments=frozenset("abc"), tribunals=frozenset())
 
 def test_all_is_well() -> None:
     members = (deployment("a"), deployment("x", "b"), deployment("c"))
-    assert "panel answers: every one of its 3 models is served." == why(tribunal(ALL), *members)
+    assert "panel answers: all of its models are served." == why(tribunal(ALL), *members)
 
 
 def test_the_one_that_serves_counts_of_two_that_claim_a_name() -> None:
     members = [deployment("a"), deployment("b"), deployment("c"), deployment("y", "b", "NameConflict")]
     for order in (members, members[::-1]):
-        assert "every one of its 3 models" in why(tribunal(ALL), *order)
+        assert "all of its models" in why(tribunal(ALL), *order)
 
 
 def test_a_member_that_is_not_ready_is_named_with_its_parts_and_where_to_go_on() -> None:
@@ -83,7 +83,7 @@ def test_a_member_that_is_not_ready_is_named_with_its_parts_and_where_to_go_on()
     )
     assert (
         """\
-panel answers with those that are left, as far as they are enough: 1 of its 3 models is not served.
+panel answers with those that are left, where they are enough: 1 of its 3 models is not served.
 
 Because:
     b (drafter-2, critic-1): deployment x is not ready: WaitingForReplicas: its words
@@ -100,7 +100,7 @@ def test_a_member_that_is_gone() -> None:
     )
     assert (
         """\
-panel answers with those that are left, as far as they are enough: 1 of its 3 models is not served.
+panel answers with those that are left, where they are enough: 1 of its 3 models is not served.
 
 Because:
   Ready is False: MemberMissing: no deployment serves c
