@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from llmop.gateway import errors
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.heads import bearer
+from llmop.gateway.keys import KEYLESS
 
 if TYPE_CHECKING:
     import aiohttp
@@ -99,7 +100,7 @@ class Forward:
         target = (scope["raw_path"] or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"].decode("latin-1")
         url = URL(f"http://workloads{target}" + (f"?{query}" if query else ""), encoded=True)
-        headers = _headers(scope["headers"])
+        headers = _headers(scope["headers"], is_keyless=scope["state"]["key"] is KEYLESS)
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         try:
             async with self._session.request(
@@ -165,8 +166,10 @@ async def _pieces(body: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Those that go on. The client's key does too, in one form: it says whose files these are."""
+def _headers(given: list[tuple[bytes, bytes]], *, is_keyless: bool) -> list[tuple[str, str]]:
+    """Those that go on. The client's key does too, in one form: it says whose files these are. Where none is asked for, what came as one
+    was not looked at, and says nothing.
+    """
     # Whoever refuses in the middle of a body reads on: with a close its answer could be lost with the connection. We close it all the same.
     headers: dict[str, Any] = {"connection": "keep-alive"}
     key: bytes | None = None
@@ -177,6 +180,6 @@ def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
             key = bearer(value) or key
         elif name == b"x-api-key":
             key = key or value
-    if key is not None:
+    if key is not None and not is_keyless:
         headers["authorization"] = f"Bearer {key.decode('latin-1')}"
     return list(headers.items())

@@ -20,7 +20,7 @@ from llmop.workloads.intake import MOST_MODELS
 from llmop.workloads.judgement import Again, GiveUp, Keep, judge
 from llmop.workloads.lines import Row, parse
 from llmop.workloads.refusals import Refused, invalid
-from llmop.workloads.service import Service, key_of
+from llmop.workloads.service import Service, key_of, owner_of
 from llmop.workloads.shelf import lines
 from llmop.workloads.upload import FILE_LIMIT
 
@@ -47,7 +47,9 @@ def routes(service: Service) -> list[Route]:
         except BaseException:
             under_way.release()
             raise
-        run = _Bulk(service, key_of(request) or None, at_once, ordered=ordered)
+        # Who has come without a key is asked for as that nobody, by us.
+        key = key_of(request) or None
+        run = _Bulk(service, key, None if key else owner_of(request), at_once, ordered=ordered)
         return _Lines(run.answers(file), under_way, file)
 
     return [Route("/v1/bulk", bulk, methods=["POST"])]
@@ -111,9 +113,12 @@ async def _read(request: Request, service: Service) -> BinaryIO:
 class _Bulk:
     """One request. A row is in memory from its turn to the moment its answer went out."""
 
-    def __init__(self, service: Service, key: str | None, at_once: int, *, ordered: bool) -> None:
+    def __init__(
+        self, service: Service, key: str | None, owner: str | None, at_once: int, *, ordered: bool
+    ) -> None:
         self._service = service
         self._key = key
+        self._owner = owner
         self._at_once = at_once
         self._ordered = ordered
         self._gates: dict[str, Gate] = {}
@@ -170,7 +175,7 @@ class _Bulk:
             turn = await gate.enter(first=is_first)
             is_first = True
             try:
-                found = await self._service.caller.ask(row.url, row.body, self._key)
+                found = await self._service.caller.ask(row.url, row.body, self._key, self._owner)
             except BaseException:
                 gate.leave(turn)
                 raise

@@ -91,7 +91,11 @@ class Workloads:
     async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         """`key` None = that of the client."""
         headers = {"authorization": f"Bearer {key or self.rig.key}"} | options.pop("headers", {})
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
+        path_of_door = self.url.removeprefix("unix:")
+        is_socket = path_of_door != self.url
+        transport = httpx.AsyncHTTPTransport(uds=path_of_door) if is_socket else None
+        base = "http://gateway" if is_socket else self.url
+        async with httpx.AsyncClient(base_url=base, transport=transport, timeout=60) as client:
             return await client.request(method, path, headers=headers, **options)
 
 
