@@ -15,6 +15,7 @@ import orjson
 
 from llmop.domain.errors import NeedsUser
 from llmop.store import filesystem
+from llmop.workloads import unusable
 from llmop.workloads.batch import ENDED, Batch, Problem, Status
 
 _VERSION = 1
@@ -83,7 +84,7 @@ class Database:
             self._connection = self._thread.submit(_open, path).result()
         except sqlite3.Error as error:
             self._thread.shutdown()
-            raise unusable(path, error) from error
+            raise unusable.sentence(path, error) from error
 
     async def close(self) -> None:
         await self._run(lambda connection: connection.close())
@@ -375,30 +376,6 @@ class Database:
             lambda connection: [number for (number,) in connection.execute(query, _UNFINISHED)]
         )
 
-
-def unusable(path: Path, error: sqlite3.Error) -> NeedsUser:
-    """What a person has to do about it."""
-    code = getattr(error, "sqlite_errorname", "")
-    words = next((words for start, words in _WHAT_TO_DO if code.startswith(start)), "see that its disk works")
-    return NeedsUser("DatabaseUnusable", f"{path}: {error}; {words}")
-
-
-# By SQLite's names of its result codes (https://www.sqlite.org/rescode.html).
-_WHAT_TO_DO = (
-    ("SQLITE_FULL", "make room on its disk"),
-    (
-        "SQLITE_CANTOPEN",
-        "see that this file and its directory are yours, can be written, and that their disk is not full",
-    ),
-    ("SQLITE_READONLY", "see that this file and its directory are yours and can be written"),
-    ("SQLITE_PERM", "see that this file and its directory are yours and can be written"),
-    ("SQLITE_NOTADB", "it is no database of llmop: move it away; without it files and batches are lost"),
-    (
-        "SQLITE_CORRUPT",
-        "it is damaged: put back a copy, or move it away; without it files and batches are lost",
-    ),
-    ("SQLITE_BUSY", "another program holds it: end that"),
-)
 
 _FILE = "id, owner, purpose, filename, bytes, created_at, expires_at"
 _BATCH = "number, status, completed, failed, document"

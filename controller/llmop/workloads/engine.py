@@ -72,9 +72,8 @@ class Engine:
         self._changed: dict[int, asyncio.Event] = {}  # of the batches that are being seen to
         self._problems: dict[int, str] = {}
         self._ways: dict[int, list[Way]] = {}
-        self._gone_since: dict[
-            str, float
-        ] = {}  # owners that the gateway does not know, in seconds of the loop
+        # Owners that the gateway does not know, in seconds of the loop
+        self._gone_since: dict[str, float] = {}
 
     def wake(self) -> None:
         """A batch was made or changed."""

@@ -57,7 +57,9 @@ class Gate:
 
     def leave_well(self, turn: Turn) -> None:
         self._window = window.went_well(self._window)
-        self.waiting = ""
+        # One that went before somebody was refused says nothing about what that one waits for.
+        if turn.sent_at > self._window.slowed_at:
+            self.waiting = ""
         self.leave(turn)
 
     def leave_refused(self, turn: Turn, after_s: float, why: str) -> None:

@@ -13,10 +13,10 @@ import uvloop
 from llmop import statedir
 from llmop.clock import SystemClock
 from llmop.domain.errors import NeedsUser
-from llmop.workloads import control
+from llmop.workloads import control, unusable
 from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
-from llmop.workloads.database import Database, unusable
+from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
 from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
@@ -67,7 +67,7 @@ async def _run(
     try:
         await engine.clear_up()
     except sqlite3.Error as error:
-        raise unusable(settings.directory / DATABASE, error) from error
+        raise unusable.sentence(settings.directory / DATABASE, error) from error
     tribunals = Tribunals(settings.directory / "tribunals.json")
     tribunals.load()
     service = Service(

@@ -89,3 +89,11 @@ async def test_a_budget_lets_in_what_fits_in_turn_and_the_largest_alone() -> Non
     assert ["a", "b", "-a", "-b", "huge", "-huge"] == order
     async with asyncio.timeout(5), budget.of(10):
         pass
+
+
+async def test_who_went_before_a_refusal_does_not_hide_why_nobody_gets_through() -> None:
+    gate = Gate(4)
+    early, refused = await gate.enter(), await gate.enter()
+    gate.leave_refused(refused, 60.0, "full")
+    gate.leave_well(early)
+    assert "full" == gate.waiting
