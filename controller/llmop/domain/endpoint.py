@@ -74,6 +74,7 @@ class RoutedModel:
     queue: QueueBounds = QueueBounds()
     next_replica: NextReplica = NextReplica()
     virtual: bool = False  # no engine but `llmop workloads` answers for it
+    wakes: bool = False  # a request that finds no endpoint starts a replica
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,12 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmop.domain.endpoint import RoutedModel
-from llmop.gateway import errors
+from llmop.domain.endpoint import EndpointState, RoutedModel
+from llmop.gateway import errors, listing
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.forward import PATHS, Forward
 from llmop.gateway.heads import is_request_id
 from llmop.gateway.metrics import Counts, CountsCollector, Gauges
+from llmop.gateway.page import serve as page
 from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
 
@@ -25,7 +26,8 @@ _HOT = (
     "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/tribunal, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
     "and GET /info"
 )
-_COLD = "GET /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/bulk"
+_COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/bulk"
+_SERVING = (EndpointState.READY.value, EndpointState.SUSPECT.value)
 _METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 
 
@@ -66,12 +68,26 @@ def make_app(
     """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
 
+    def describe(*models: RoutedModel) -> list[dict[str, Any]]:
+        states = worker.fleet.states(worker.loop.time())
+        now = worker.clock.now()
+        return [
+            listing.describe(
+                each,
+                ready=1
+                if each.virtual and worker.fleet.has_workloads
+                else sum(states.get((each.deployment, word), 0) for word in _SERVING),
+                draining=states.get((each.deployment, EndpointState.DRAINING.value), 0),
+                now=now,
+            )
+            for each in models
+        ]
+
     async def models(request: Request) -> Response:
         if worker.fleet.received is None:
             return _refuse(errors.NO_TABLE)
         known = worker.fleet.models_for(request.state.key)
-        listed = [_describe(model) for model in known.values()]
-        return _json({"object": "list", "data": listed})
+        return _json({"object": "list", "data": describe(*known.values())})
 
     async def model(request: Request) -> Response:
         if worker.fleet.received is None:
@@ -81,8 +97,8 @@ def make_app(
         if found is None:
             return _refuse(errors.unknown_model(name))
         if request.url.path.startswith("/models/"):
-            return _json({"object": "list", "data": [_describe(found)]})
-        return _json(_describe(found))
+            return _json({"object": "list", "data": describe(found)})
+        return _json(describe(found)[0])
 
     async def healthz(_: Request) -> Response:
         version, age = gauges.table()
@@ -127,6 +143,7 @@ def make_app(
             Route("/models/{name:path}/v1/models", model),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
+            *page.routes(),
             *(Route(path, forward) for path in PATHS),
             Route("/{path:path}", anything, methods=every),
         ]
@@ -149,10 +166,6 @@ def _with_request_id(app: ASGIApp, worker: Worker) -> ASGIApp:
         await app(scope, receive, send_with_id)
 
     return answer
-
-
-def _describe(model: RoutedModel) -> dict[str, Any]:
-    return {"id": model.name, "object": "model", "created": int(model.created_at), "owned_by": "llmop"}
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -24,6 +24,7 @@ from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
 from llmop.gateway.keys import KEYLESS, is_reserved
+from llmop.gateway.page import serve as page
 from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
@@ -31,7 +32,8 @@ from llmop.gateway.worker import Worker
 
 LOG = logging.getLogger(__name__)
 
-KEYLESS_PATH = b"/healthz"
+_KEYLESS_PATHS = frozenset({b"/healthz", page.ROOT})
+_KEYLESS_METHODS = frozenset({b"GET", b"HEAD"})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SLOWEST_BODY = 1024  # bytes per second on average, after the first `body_idle` seconds
 _MOST_HELD = 64 * 1024  # bytes of pipelined requests kept while another one is answered
@@ -233,7 +235,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refusal = None
         self._phase = _BODY
         self._progress = self._since
-        self._key = self._whose(head)
+        self._key = self._whose(head, route)
         if self._refusal is None and route is not None and (self._length or 0) > self._worker.body_limit:
             self._body_too_large()
             return
@@ -248,12 +250,12 @@ class GatewayProtocol(HttpToolsProtocol):
             else:
                 self.transport.write(_CONTINUE)
 
-    def _whose(self, head: RequestHead) -> ClientKey | None:
+    def _whose(self, head: RequestHead, route: Route | None) -> ClientKey | None:
         """Whose request it is; None sets the refusal, but where no key is asked for."""
         if head.wishes.owner is not None:
             return self._owner(head.key, head.wishes.owner)
         key = KEYLESS if self._keyless else self._worker.keys.find(head.key)
-        if key is None and self.url != KEYLESS_PATH:
+        if key is None and not self._is_keyless(route):
             self._refusal = errors.UNAUTHENTICATED
         return key
 
@@ -343,6 +345,15 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self._busy = True
             self._start_exchange(exchange)
+
+    def _is_keyless(self, route: Route | None) -> bool:
+        """The page asks for a key itself, and nothing of an installation is in its files."""
+        path = self.url.partition(b"?")[0]
+        return (
+            route is None
+            and (path in _KEYLESS_PATHS or path.startswith(page.FOLDER))
+            and self.parser.get_method() in _KEYLESS_METHODS
+        )
 
     def _begin_cold(self, headers: Headers) -> None:
         """Hands a request to uvicorn, which builds its cycle; the order of the answers stays ours."""

@@ -93,6 +93,7 @@ def from_message(
                         ready_at=float(model.next_replica.ready_at) or None,
                     ),
                     virtual=model.virtual,
+                    wakes=model.wakes,
                 )
                 for model in message.models
             ),

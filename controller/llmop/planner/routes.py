@@ -75,4 +75,5 @@ def model(desired: values.Desired, following: endpoint.NextReplica) -> endpoint.
         max_in_flight=deployment.spec.max_in_flight or desired.runtime.max_in_flight,
         queue=deployment.spec.queue,
         next_replica=following,
+        wakes=deployment.spec.scaling is not None,
     )

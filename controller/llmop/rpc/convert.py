@@ -133,6 +133,7 @@ def to_table(
                     ready_at=int(each.next_replica.ready_at or 0),
                 ),
                 virtual=each.virtual,
+                wakes=each.wakes,
             )
             for each in table.models
         ],

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from llmop.api.v1 import gateway_pb2
 
@@ -124,7 +125,11 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
-    async def start(self) -> None:
+    async def start(self, path: Path | None = None) -> None:
+        """At `path` it stands for `llmop workloads`."""
+        if path is not None:
+            self._server = await asyncio.start_unix_server(self._serve, str(path))
+            return
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -204,6 +209,7 @@ def model(
     queue: gateway_pb2.Queue | None = None,
     next_replica: gateway_pb2.NextReplica | None = None,
     virtual: bool = False,
+    wakes: bool = False,
 ) -> gateway_pb2.Model:
     """Without `queue` requests do not wait."""
     return gateway_pb2.Model(
@@ -218,4 +224,5 @@ def model(
         queue=queue,
         next_replica=next_replica,
         virtual=virtual,
+        wakes=wakes,
     )

@@ -42,7 +42,7 @@ class Endpoint(_message.Message):
     def __init__(self, replica: _Optional[str] = ..., uid: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., api_key: _Optional[str] = ..., state: _Optional[_Union[Endpoint.State, str]] = ..., deployment: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream", "max_in_flight", "queue", "next_replica", "virtual")
+    __slots__ = ("name", "deployment", "protocols", "created_at", "retry_attempts", "upstream_model", "usage_in_stream", "max_in_flight", "queue", "next_replica", "virtual", "wakes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOLS_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class Model(_message.Message):
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     NEXT_REPLICA_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_FIELD_NUMBER: _ClassVar[int]
+    WAKES_FIELD_NUMBER: _ClassVar[int]
     name: str
     deployment: str
     protocols: _containers.RepeatedScalarFieldContainer[str]
@@ -65,7 +66,8 @@ class Model(_message.Message):
     queue: Queue
     next_replica: NextReplica
     virtual: bool
-    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ..., max_in_flight: _Optional[int] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ..., next_replica: _Optional[_Union[NextReplica, _Mapping]] = ..., virtual: _Optional[bool] = ...) -> None: ...
+    wakes: bool
+    def __init__(self, name: _Optional[str] = ..., deployment: _Optional[str] = ..., protocols: _Optional[_Iterable[str]] = ..., created_at: _Optional[int] = ..., retry_attempts: _Optional[int] = ..., upstream_model: _Optional[str] = ..., usage_in_stream: _Optional[bool] = ..., max_in_flight: _Optional[int] = ..., queue: _Optional[_Union[Queue, _Mapping]] = ..., next_replica: _Optional[_Union[NextReplica, _Mapping]] = ..., virtual: _Optional[bool] = ..., wakes: _Optional[bool] = ...) -> None: ...
 
 class Queue(_message.Message):
     __slots__ = ("max_requests", "max_bytes", "request_ttl_s", "no_endpoint_request_ttl_s")

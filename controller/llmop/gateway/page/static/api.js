@@ -1,0 +1,109 @@
+// The gateway's API, as any client sees it.
+
+import { EventReader } from "./sse.js";
+
+// Relative, for a proxy may serve the gateway below a path.
+const address = (path) => new URL(path, document.baseURI);
+
+// `status` is 0 where nobody answered, or the answer had begun; `retryAfter` is in seconds or null.
+export class Failure extends Error {
+  constructor(message, { status = 0, code = "", retryAfter = null, tribunal = null } = {}) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
+    this.tribunal = tribunal;
+  }
+}
+
+export async function listModels(key, signal) {
+  const response = await ask("v1/models", { headers: { authorization: `Bearer ${key}` }, signal, cache: "no-store" });
+  const { data } = await response.json();
+  return data;
+}
+
+// Yields {comment} while the request waits and {chunk} for each piece of the answer. Throws Failure; AbortError when stopped.
+export async function* chat(key, body, signal) {
+  const response = await ask("v1/chat/completions", {
+    method: "POST",
+    headers: { authorization: `Bearer ${key}`, "content-type": "application/json", "x-llmop-progress": "1" },
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    signal,
+  });
+  const pieces = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const events = new EventReader();
+  let finished = false; // an engine may leave out the last word
+  try {
+    for (;;) {
+      const { done, value } = await read(pieces);
+      if (done) break;
+      for (const event of events.push(value)) {
+        if (event.comment !== undefined) {
+          yield event;
+        } else if (event.data.trim() === "[DONE]") {
+          return;
+        } else {
+          const chunk = parse(event.data);
+          if (chunk.error) throw failureIn(chunk, {});
+          finished ||= Boolean(chunk.choices?.[0]?.finish_reason);
+          yield { chunk };
+        }
+      }
+    }
+  } finally {
+    pieces.cancel().catch(() => {});
+  }
+  if (!finished) throw new Failure("The answer ended before it was complete.", { code: "stream_broken" });
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(address(path), { ...options, credentials: "omit", redirect: "error" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The gateway does not answer. Is the network there?");
+  }
+  if (response.ok) return response;
+  const wait = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
+  const facts = { status: response.status, retryAfter: Number.isNaN(wait) ? null : wait };
+  const text = await response.text();
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = { error: { message: text.slice(0, 500) } };
+  }
+  throw failureIn(value, facts);
+}
+
+async function read(pieces) {
+  try {
+    return await pieces.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The connection broke off in the middle of the answer.", { code: "stream_broken" });
+  }
+}
+
+function parse(data) {
+  let value;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    value = null;
+  }
+  if (value === null || typeof value !== "object") throw new Failure(`This is no part of an answer: ${data.slice(0, 200)}`);
+  return value;
+}
+
+// OpenAI's form of errors, or TGI's, or whatever came.
+function failureIn(value, facts) {
+  const error = value?.error;
+  const message = typeof error === "string" ? error : error?.message;
+  return new Failure(String(message ?? `status ${facts.status}`), {
+    ...facts,
+    code: typeof error?.code === "string" ? error.code : "",
+    tribunal: value?.llmop?.tribunal ?? null,
+  });
+}

@@ -1,0 +1,65 @@
+// How the page says times, states and failures.
+
+// "40 s", "2 min", "3 h": rounded up, as waiting goes.
+export function duration(seconds) {
+  if (seconds <= 90) return `${Math.max(1, Math.ceil(seconds))} s`;
+  if (seconds <= 90 * 60) return `${Math.ceil(seconds / 60)} min`;
+  return `${Math.ceil(seconds / 3600)} h`;
+}
+
+export const about = (seconds) => `~${duration(seconds)}`;
+
+// What /v1/models says below "llmop".
+export function stateOf(facts) {
+  switch (facts.state) {
+    case "ready":
+      return facts.replicas_ready > 1 ? `ready, ${facts.replicas_ready} replicas` : "ready";
+    case "loading":
+      return facts.ready_in_seconds ? `loading, ready in ${about(facts.ready_in_seconds)}` : "loading";
+    case "pending":
+      if (facts.ready_in_seconds) return `its job waits, ready in ${about(facts.ready_in_seconds)}`;
+      return facts.starts_in_seconds ? `its job waits, starts in ${about(facts.starts_in_seconds)}` : "its job waits to start";
+    case "asleep":
+      return "at zero, wakes on demand";
+    case "draining":
+      return "stopping, takes nothing new";
+    default:
+      return "no replica, none on its way";
+  }
+}
+
+// A comment of a stream that waits, as the gateway writes them; null for those of others.
+export function progressOf(comment) {
+  const queued = /^queued (\d+)$/.exec(comment);
+  if (queued) return queued[1] === "1" ? "All replicas are busy; your request is next" : `All replicas are busy; ${queued[1]} requests wait, yours among them`;
+  const stage = /^(pending|loading)(?:, (?:starts|ready) in ~(\d+ (?:s|min)))?$/.exec(comment);
+  if (stage && stage[1] === "pending") return `Waiting for the model's job to start${stage[2] ? `, in ~${stage[2]}` : ""}`;
+  if (stage) return `The model is loading${stage[2] ? `, ready in ~${stage[2]}` : ""}`;
+  return comment === "waiting for a replica" ? "Waking the model" : null;
+}
+
+const BY_CODE = {
+  invalid_api_key: "The key is not known here, or no longer valid. Sign in again.",
+  rate_limit_exceeded: "You have reached a limit of your key.",
+  saturated: "All replicas of this model are busy.",
+  no_endpoint: "No replica of this model is running.",
+  shutting_down: "The gateway is restarting.",
+  no_table: "The gateway has just started and does not know its models yet.",
+  workloads_away: "The service behind tribunals and assistants does not answer.",
+  upstream_failed: "The model's replicas could not be reached.",
+  stream_broken: "The answer broke off.",
+  empty: "The model ended its answer without a word.",
+  model_not_found: "There is no such model, or your key may not use it.",
+};
+const BY_STATUS = {
+  401: BY_CODE.invalid_api_key,
+  413: "The conversation is too long for one request.",
+  429: "Too many requests.",
+  503: "The model is not available.",
+};
+
+// A sentence for people, and what was said in detail.
+export function failureOf(failure) {
+  const sentence = BY_CODE[failure.code] ?? BY_STATUS[failure.status] ?? "The request failed.";
+  return { sentence, detail: failure.message };
+}
