@@ -99,6 +99,12 @@ class Visit:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_label("Message", exact=True).wait_for()
 
+    def model(self, name: str) -> Locator:
+        return self.page.locator(f'input[name="model"][value="{name}"]')
+
+    def choose(self, name: str) -> None:
+        self.page.locator(".model", has=self.model(name)).click()
+
     def ask(self, text: str) -> Locator:
         """The element of the answer."""
         self.page.get_by_label("Message", exact=True).fill(text)

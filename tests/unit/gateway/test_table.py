@@ -50,6 +50,7 @@ RECEIVED = ReceivedTable(
                     max_requests=10, max_bytes=2**33, request_ttl_s=60, no_endpoint_request_ttl_s=600
                 ),
                 next_replica=NextReplica(stage=Stage.LOADING, ready_at=300.0),
+                wakes=True,
             ),
         ),
         keys=(
@@ -99,6 +100,7 @@ def message() -> gateway_pb2.EndpointTable:
                 ),
                 upstream_model="tgi",
                 usage_in_stream=True,
+                wakes=True,
             )
         ],
         keys=gateway_pb2.ClientKeys(

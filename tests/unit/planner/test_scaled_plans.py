@@ -146,3 +146,10 @@ def test_people_see_whether_the_load_is_known_and_whether_it_asks_for_too_much()
         blind["ScalingActive"],
         blind["ScalingLimited"],
     )
+
+
+def test_gateways_are_told_whether_a_request_starts_a_replica() -> None:
+    scaled, fixed = plan(make.desired(scaling=BOUNDS)).model, plan(make.desired()).model
+    assert scaled is not None and fixed is not None
+
+    assert (True, False) == (scaled.wakes, fixed.wakes)

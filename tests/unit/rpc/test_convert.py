@@ -99,6 +99,7 @@ def test_a_table_of_endpoints_is_complete_on_the_wire() -> None:
         "usage_in_stream": True,
         "retry_attempts": 2,
         "max_in_flight": 16,
+        "wakes": True,
     }
     bounds = {
         "max_requests": 10,

@@ -30,14 +30,16 @@ export async function* chat(key, body, signal) {
     body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     signal,
   });
-  const pieces = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  // Not through a TextDecoderStream: one that fails forgets what has not been read from it yet.
+  const pieces = response.body.getReader();
+  const decoder = new TextDecoder();
   const events = new EventReader();
   let finished = false; // an engine may leave out the last word
   try {
     for (;;) {
       const { done, value } = await read(pieces);
       if (done) break;
-      for (const event of events.push(value)) {
+      for (const event of events.push(decoder.decode(value, { stream: true }))) {
         if (event.comment !== undefined) {
           yield event;
         } else if (event.data.trim() === "[DONE]") {

@@ -43,7 +43,7 @@ export class Chat {
   send(text) {
     if (this.isRunning || !text.trim() || !this.ask().model) return false;
     this.conversation.messages.push({ role: "user", content: text });
-    this.conversation.title ||= text.trim().slice(0, 80);
+    this.conversation.title ||= text.slice(0, 500).replace(/\s+/g, " ").trim().slice(0, 80);
     this.log.append(questionView(text));
     this.#answer();
     return true;

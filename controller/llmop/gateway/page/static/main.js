@@ -60,6 +60,7 @@ function enter(listed = null) {
   chat = new Chat({ ask, refused, changed: showChat });
   models = new Models({ ask: (signal) => api.listModels(store.key(), signal), failed, changed: showModel, chosen: kept.model ?? "" });
   models.refresh(listed);
+  showChat();
   byId("question").focus();
 }
 
