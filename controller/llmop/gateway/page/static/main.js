@@ -58,7 +58,7 @@ function enter(listed = null) {
   byId("temperature").value = kept.temperature ?? "";
   byId("max-tokens").value = kept.maxTokens ?? "";
   chat = new Chat({ ask, refused, changed: showChat });
-  models = new Models({ ask: (signal) => api.listModels(store.key(), signal), failed, changed: showModel, chosen: kept.model ?? "" });
+  models = new Models({ ask: (signal) => api.listModels(store.key(), signal), failed, changed: showModel, isAsked: () => Boolean(chat?.isRunning), chosen: kept.model ?? "" });
   models.refresh(listed);
   showChat();
   byId("question").focus();
@@ -142,6 +142,7 @@ function send(event) {
     return;
   }
   if (!chat.send(question.value)) return;
+  if (models.known.get(models.chosen)?.state !== "ready") models.refresh();
   question.value = "";
   grow();
   question.focus();

@@ -4,7 +4,7 @@ import { h, byId } from "./dom.js";
 import { stateOf } from "./words.js";
 
 const CALM = 15_000; // milliseconds between two looks
-const BUSY = 4_000; // while one of them is on its way
+const BUSY = 4_000; // while one of them is on its way, or somebody waits for it
 
 const KINDS = { tribunal: "tribunal", assistant: "assistant" };
 
@@ -15,9 +15,10 @@ export class Models {
   known = new Map();
   chosen = "";
 
-  // `ask` gives what /v1/models lists; `failed` gets what goes wrong; `changed` is called after a choice and with news.
-  constructor({ ask, failed, changed, chosen }) {
-    Object.assign(this, { ask, failed, changed, chosen });
+  // `ask` gives what /v1/models lists; `failed` gets what goes wrong; `changed` is called after a choice and with news; `isAsked` says
+  // whether the chosen model is being asked something.
+  constructor({ ask, failed, changed, isAsked, chosen }) {
+    Object.assign(this, { ask, failed, changed, isAsked, chosen });
     document.addEventListener("visibilitychange", this.#look);
   }
 
@@ -47,7 +48,8 @@ export class Models {
     }
     clearTimeout(this.#timer);
     const isComing = [...this.known.values()].some(({ state }) => state === "loading" || state === "pending");
-    if (!document.hidden) this.#timer = setTimeout(this.#look, isComing ? BUSY : CALM);
+    const isWaitedFor = this.isAsked() && this.known.get(this.chosen)?.state !== "ready";
+    if (!document.hidden) this.#timer = setTimeout(this.#look, isComing || isWaitedFor ? BUSY : CALM);
   }
 
   // Those that answer chats; the choice stays where it is, if it can.

@@ -50,7 +50,7 @@ export class TribunalView {
     return h(
       "li",
       {},
-      h("strong", {}, round ? `${title}, round ${round}` : title),
+      h("strong", {}, round && step !== "judge" ? `${title}, round ${round}` : title),
       h("ul", { class: "members" }, members.map((each) => h("li", { class: each.outcome ?? (isRunning ? "busy" : "") }, memberWords(each, isRunning)))),
     );
   }

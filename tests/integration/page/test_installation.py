@@ -1,0 +1,107 @@
+"""The page of a real installation: controller, gateway and workloads as `llmop up` starts them, replicas that are processes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from tests.e2e.installation import document, simulator
+from tests.integration.page.conftest import Visit, window
+from tests.integration.test_local_installation import Laptop
+
+REVIEWS = json.dumps(
+    {
+        "reviews": [
+            {"draft": "A", "score": 7, "findings": ["right about the intent", "says nothing of adoption"]},
+            {"draft": "B", "score": 5, "findings": ["names no reason"]},
+        ]
+    }
+)
+ANSWER = "A job is submitted **once**: the intent is stored before `sbatch` runs, and what was lost is found again by its name."
+SCRIPT = {
+    "You are a critic": f"Let me see. {REVIEWS}",
+    "Critics have read your answer": "The intent comes first, then `sbatch`, then the id; a lost id is looked up by name.",
+    "Write the final answer": ANSWER,
+    "": "The intent is stored first, then `sbatch` is called.",
+}
+PANEL = {
+    "drafters": [{"model": "writer", "n": 2}],
+    "critics": [{"model": "writer"}, {"model": "writer", "temperature": 0.7}],
+    "judge": {"model": "writer"},
+}
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    folder = tmp_path_factory.mktemp("laptop")
+    script = folder / "answers.json"
+    script.write_text(json.dumps([{"contains": part, "text": text} for part, text in SCRIPT.items()]))
+    made = Laptop(folder)
+    try:
+        made.up("--ephemeral", "--quiet")
+        scaling = {"minReplicas": 0, "maxReplicas": 1, "metrics": [{"type": "InFlight", "target": 4}]}
+        made.apply(
+            simulator("writer", args=(f"--answers={script}", "--decode-base-ms=15")),
+            simulator("sleeper", replicas=None, args=("--load-seconds=1",), scaling=scaling),
+            document("Tribunal", "panel", PANEL),
+        )
+        made.wait_ready("writer")
+        made.llmctl("wait", "tb/panel", "--for=condition=Ready", "--timeout=30s")
+        yield made
+    finally:
+        made.clean()
+
+
+@pytest.fixture
+def visit(browser: Browser, laptop: Laptop) -> Iterator[Visit]:
+    port, key = laptop.gateway
+    yield from window(browser, f"http://127.0.0.1:{port}/", key)
+
+
+def test_a_tribunals_steps_and_its_answer(visit: Visit, picture: Callable[[Page, str], None]) -> None:
+    visit.sign_in()
+    visit.choose("panel")
+    expect(visit.page.locator(".model", has=visit.model("panel"))).to_have_text("paneltribunalready")
+    answer = visit.ask("How is a replica submitted once only?")
+    steps = answer.locator(".tribunal > ol > li > strong")
+    titles = [
+        "Drafts",
+        "Critics read the drafts",
+        "Authors refine, round 1",
+        "Critics read the drafts, round 1",
+        "The judge writes the answer",
+    ]
+    expect(answer.locator(".tribunal > summary")).to_contain_text(
+        "The judge wrote the answer from drafts and critiques."
+    )
+    expect(answer.locator(".markdown strong")).to_have_text("once")
+    expect(answer.locator(".markdown").last).to_contain_text("found again by its name")
+    expect(steps.first).to_be_hidden()
+    answer.locator(".tribunal > summary").click()
+    expect(steps).to_have_text([*titles, "What was drafted", "What the critics found"])
+    expect(answer.locator(".members").first.locator("li.answered")).to_have_text(
+        [re.compile(r"drafter-1\.1 · writer · [\d.]+ s"), re.compile(r"drafter-1\.2 · writer · [\d.]+ s")]
+    )
+    answer.get_by_text("Draft A, refined 1x by writer").click()
+    expect(answer.get_by_text("a lost id is looked up by name").first).to_be_visible()
+    answer.get_by_text("critic-1, writer, round 1").click()
+    expect(answer.get_by_text("right about the intent · says nothing of adoption").first).to_be_visible()
+    visit.page.locator(".tribunal").evaluate("(it) => it.scrollIntoView({block: 'start'})")
+    picture(visit.page, "chat-tribunal")
+
+
+def test_a_model_at_zero_is_woken_from_the_page(visit: Visit, laptop: Laptop) -> None:
+    visit.sign_in()
+    row = visit.page.locator(".model", has=visit.model("sleeper"))
+    expect(row).to_contain_text("at zero, wakes on demand")
+    visit.choose("sleeper")
+    answer = visit.ask("Are you there?")
+    expect(answer.locator(".progress")).to_contain_text(
+        re.compile("Waking the model|Waiting for the model's job|The model is loading")
+    )
+    expect(answer.locator(".progress")).to_contain_text("The model is loading", timeout=30_000)
+    expect(answer.locator("footer")).to_contain_text("first word after", timeout=30_000)
+    expect(row).to_contain_text("ready", timeout=20_000)

@@ -1,0 +1,118 @@
+"""What a tribunal and an assistant say besides their answers, from a workloads process that is played by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Page, expect
+from tests.integration.gateway.upstreams import Call, model
+from tests.integration.page.conftest import Visit
+from tests.integration.page.site import Site, event, piece, says
+
+CITATIONS: list[dict[str, Any]] = [
+    {
+        "index": 1,
+        "file_id": "file-1",
+        "filename": "handbook/slurm.pdf",
+        "page": 12,
+        "score": 0.834,
+        "text": "Jobs that ask for more than four GPUs need the partition gpu-large, and have a walltime of at most 24 hours.",
+    },
+    {
+        "index": 2,
+        "file_id": "file-2",
+        "filename": "faq.md<script>",
+        "page": None,
+        "score": 0.61,
+        "text": "Walltime is counted from the *start* of the job. <b>Always.</b>",
+    },
+]
+
+
+def told(**what: Any) -> bytes:
+    return piece(llmop={"tribunal": what})
+
+
+def test_an_assistants_citations_lead_to_their_sources(
+    visit: Visit, site: Site, picture: Callable[[Page, str], None]
+) -> None:
+    site.publish(
+        model("llama-3.1-8b"),
+        model("handbook", "openai", deployment="assistant:default/handbook", virtual=True),
+        model("panel", "openai", deployment="tribunal:default/panel", virtual=True),
+    )
+    site.workloads.behaviour = says(
+        "Ask for the partition `gpu-large` [1]. The walltime counts from the start of the job ",
+        "[2], not from when it was submitted [7].",
+        llmop={"assistant": {"found": True, "citations": CITATIONS}},
+    )
+    visit.sign_in()
+    visit.choose("handbook")
+    page = visit.page
+    answer = visit.ask("Which partition do I need for 8 GPUs?")
+    links = answer.locator("a.citation")
+    expect(links).to_have_text(["[1]", "[2]"])
+    cards = answer.get_by_role("region", name="Sources").get_by_role("listitem")
+    expect(cards).to_contain_text(["page 12 · score 0.83", "faq.md<script>"])
+    expect(cards.nth(1)).to_contain_text("<b>Always.</b>")
+    links.first.press("Enter")
+    expect(cards.first).to_be_focused()
+    assert site.url == page.url
+    picture(page, "chat-sources")
+    page.reload()
+    page.locator("#chats .title").click()
+    expect(page.locator("a.citation")).to_have_count(2)
+    site.workloads.behaviour = says("I do not know.", llmop={"assistant": {"found": False, "citations": []}})
+    expect(visit.ask("And for 9?")).to_contain_text("Nothing that fits was found in the documents.")
+
+
+def test_an_engine_cannot_pretend_to_be_a_tribunal(visit: Visit, site: Site) -> None:
+    site.engine.behaviour = says(
+        "just words [1]",
+        llmop={"tribunal": {"outcome": "judged", "drafts": 3}, "assistant": {"citations": 7}},
+    )
+    visit.sign_in()
+    assert "just words [1]" == visit.answer_to("Hello?")
+    expect(visit.page.locator(".tribunal")).to_have_count(0)
+    expect(visit.page.locator("a.citation")).to_have_count(0)
+
+
+def test_a_tribunal_that_fails_shows_how_far_it_came(visit: Visit, site: Site) -> None:
+    went_on = asyncio.Event()
+
+    async def fails(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(told(event="step", step="draft", round=0, members=["drafter-1", "drafter-2"]))
+        first = {"event": "call", "step": "draft", "round": 0, "seconds": 1.25}
+        await call.chunk(told(**first, member="drafter-1", model="alpha", outcome="answered"))
+        await went_on.wait()
+        await call.chunk(told(**first, member="drafter-2", model="beta", outcome="timeout"))
+        transcript = {"outcome": "failed", "reason": "too_few_drafts: 1 of 2", "drafts": [], "critiques": []}
+        await call.chunk(
+            event(
+                {
+                    "error": {"message": "1 draft came", "code": "too_few_drafts"},
+                    "llmop": {"tribunal": transcript},
+                }
+            )
+        )
+        await call.end_stream()
+
+    site.publish(model("panel", "openai", deployment="tribunal:default/panel", virtual=True))
+    site.workloads.behaviour = fails
+    visit.sign_in()
+    answer = visit.ask("Hello?")
+    members = answer.locator(".members li")
+    expect(members).to_have_text(["drafter-1 · alpha · 1.3 s", "drafter-2 …"])
+    expect(answer.locator(".tribunal > summary")).to_contain_text("writing drafts")
+
+    async def go_on() -> None:
+        went_on.set()
+
+    site.run(go_on())
+    expect(answer.get_by_role("alert")).to_contain_text("1 draft came")
+    answer.locator(".tribunal > summary").click()
+    expect(members.last).to_have_text("drafter-2 · beta · timeout")
+    expect(answer.locator(".outcome")).to_contain_text("The tribunal found no answer. too_few_drafts: 1 of 2")
