@@ -10,7 +10,7 @@ NODES ?= 4
 ONLY ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-releases verify bench simulate dev-slurm dev-slurm-down docs proto golden
+.PHONY: help setup demo test test-releases verify bench simulate dev-slurm dev-slurm-down docs proto golden pictures
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,3 +59,6 @@ proto: setup  ## regenerate the stubs of the control API
 
 golden: setup  ## rewrite the golden files of the tests
 	UPDATE_GOLDEN=1 $(BIN)/pytest -q tests/integration/cli tests/unit/runtimes
+
+pictures: setup  ## take the pictures of the chat page anew (Chromium)
+	UPDATE_PICTURES=1 $(BIN)/pytest -q tests/integration/page

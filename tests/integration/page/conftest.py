@@ -25,6 +25,7 @@ PICTURES = Path(__file__).resolve().parents[3] / "docs" / "images"
 # As root there is no sandbox of the browser's own; the rest keeps it from calling its maker.
 FLAGS = (
     "--no-sandbox",
+    "--disable-gpu",
     "--disable-quic",
     "--disable-background-networking",
     "--disable-component-update",
@@ -148,8 +149,9 @@ def picture() -> Callable[[Page, str], None]:
     """Keeps a picture for the docs, where those are made anew."""
 
     def take(page: Page, name: str) -> None:
-        if os.environ.get("UPDATE_GOLDEN"):
+        if os.environ.get("UPDATE_PICTURES"):
             PICTURES.mkdir(exist_ok=True)
+            page.mouse.move(0, 0)
             page.screenshot(path=PICTURES / f"{name}.png", animations="disabled", caret="hide")
 
     return take

@@ -23,10 +23,10 @@ CITATIONS: list[dict[str, Any]] = [
     {
         "index": 2,
         "file_id": "file-2",
-        "filename": "faq.md<script>",
+        "filename": "faq.md",
         "page": None,
         "score": 0.61,
-        "text": "Walltime is counted from the *start* of the job. <b>Always.</b>",
+        "text": "Walltime is counted from the start of the job.",
     },
 ]
 
@@ -55,8 +55,7 @@ def test_an_assistants_citations_lead_to_their_sources(
     links = answer.locator("a.citation")
     expect(links).to_have_text(["[1]", "[2]"])
     cards = answer.get_by_role("region", name="Sources").get_by_role("listitem")
-    expect(cards).to_contain_text(["page 12 · score 0.83", "faq.md<script>"])
-    expect(cards.nth(1)).to_contain_text("<b>Always.</b>")
+    expect(cards).to_contain_text(["slurm.pdfpage 12 · score 0.83", "faq.mdscore 0.61"])
     links.first.press("Enter")
     expect(cards.first).to_be_focused()
     assert site.url == page.url
@@ -64,6 +63,9 @@ def test_an_assistants_citations_lead_to_their_sources(
     page.reload()
     page.locator("#chats .title").click()
     expect(page.locator("a.citation")).to_have_count(2)
+    hostile = {"index": 3, "filename": "<script>x</script>.md", "text": "<b>Always.</b>"}
+    site.workloads.behaviour = says("Yes [3].", llmop={"assistant": {"found": True, "citations": [hostile]}})
+    expect(visit.ask("Sure?").get_by_role("listitem")).to_have_text("[3]<script>x</script>.md<b>Always.</b>")
     site.workloads.behaviour = says("I do not know.", llmop={"assistant": {"found": False, "citations": []}})
     expect(visit.ask("And for 9?")).to_contain_text("Nothing that fits was found in the documents.")
 

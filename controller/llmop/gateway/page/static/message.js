@@ -116,11 +116,14 @@ export class AnswerView {
   }
 }
 
-function timingOf({ timing = {} }) {
+const SHORTEST = 300; // milliseconds that tell a speed
+
+// A tribunal's tokens are those of all its calls, and say nothing of the answer's speed.
+function timingOf({ timing = {}, tribunal }) {
   const { first, total, tokens } = timing;
   const said = [];
-  if (first) said.push(`first word after ${(first / 1000).toFixed(1)} s`);
+  if (first >= 50) said.push(`first word after ${(first / 1000).toFixed(1)} s`);
   if (tokens) said.push(tokens === 1 ? "1 token" : `${tokens} tokens`);
-  if (tokens > 1 && total > first) said.push(`${Math.round((tokens / (total - first)) * 1000)} per second`);
+  if (tokens > 1 && total - first > SHORTEST && !tribunal) said.push(`${Math.round((tokens / (total - first)) * 1000)} per second`);
   return said;
 }

@@ -57,7 +57,8 @@ export class TribunalView {
 
   #drafts({ drafts = [] }) {
     if (!drafts.length) return [];
-    const rows = drafts.map((each) =>
+    const ordered = drafts.toSorted((one, other) => one.round - other.round || (one.draft < other.draft ? -1 : 1));
+    const rows = ordered.map((each) =>
       this.#fold(`draft-${each.round}-${each.draft}`, `Draft ${each.draft}${each.round ? `, refined ${each.round}x` : ""} by ${each.model}`, draftWords(each), () => {
         const place = h("div", { class: "markdown" });
         new Markdown(place).show(String(each.text ?? ""));
