@@ -104,6 +104,12 @@ def test_stop_reaches_the_engine_and_keeps_what_came(visit: Visit, site: Site) -
     assert "More" == visit.answer_to("And?")
     assert ["user", "assistant", "user"] == [each["role"] for each in asked(site)["messages"]]
     assert "What came" == asked(site)["messages"][1]["content"]
+    site.engine.behaviour = left = Held("Half an")
+    expect(visit.ask("And then?").locator(".markdown")).to_have_text("Half an")
+    visit.page.reload()
+    site.until(lambda _: left.is_gone)
+    visit.page.locator("#chats .title").click()
+    expect(visit.page.locator(".answer").last).to_have_text(re.compile("Half an.*stopped"))
 
 
 def test_what_was_set_is_sent_and_an_answer_can_be_asked_for_again(visit: Visit, site: Site) -> None:

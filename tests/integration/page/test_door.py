@@ -93,3 +93,12 @@ def test_a_key_sees_its_own_models_alone(visit: Visit, site: Site) -> None:
     visit.sign_in(secret)
     expect(visit.page.get_by_role("radio")).to_have_count(1)
     expect(visit.model("b")).to_be_checked()
+
+
+def test_a_browser_that_keeps_nothing_will_do(visit: Visit, site: Site) -> None:
+    site.engine.behaviour = says("hello")
+    visit.page.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); };")
+    visit.sign_in(remember=True)
+    assert "hello" == visit.answer_to("Hello?")
+    visit.page.get_by_role("button", name="Sign out").click()
+    expect(visit.page.get_by_label("Key", exact=True)).to_be_visible()

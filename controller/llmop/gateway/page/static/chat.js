@@ -27,14 +27,14 @@ export class Chat {
 
   open(conversation) {
     this.stop();
+    this.#last?.withoutRetry();
     this.conversation = conversation;
     this.#last = null;
     this.log.replaceChildren();
     for (const message of conversation.messages) {
       if (message.role === "user") this.log.append(questionView(message.content));
-      else this.#append(message).end(null);
+      else this.#append(message).end(message === conversation.messages.at(-1) ? this.retry : null);
     }
-    if (this.#last && conversation.messages.at(-1) === this.#last.message) this.#last.end(this.retry);
     this.log.scrollTop = this.log.scrollHeight;
     this.changed();
   }

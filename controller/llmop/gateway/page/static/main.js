@@ -51,6 +51,7 @@ async function signIn(event) {
 }
 
 function enter(listed = null) {
+  leave();
   byId("door").hidden = true;
   byId("app").hidden = false;
   const kept = store.settings();
@@ -211,6 +212,7 @@ byId("question").addEventListener("input", grow);
 for (const id of ["system", "temperature", "max-tokens"]) byId(id).addEventListener("change", keepSettings);
 byId("open-side").addEventListener("click", () => (byId("open-side").getAttribute("aria-expanded") === "true" ? closeSide() : openSide()));
 document.addEventListener("keydown", pressed);
+window.addEventListener("pagehide", () => chat?.stop()); // what has come is kept
 wide.addEventListener("change", closeSide);
 
 if (store.key()) enter();

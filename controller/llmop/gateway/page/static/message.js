@@ -96,7 +96,8 @@ export class AnswerView {
   #notice(failure) {
     const { sentence, detail } = failureOf(failure);
     const countdown = h("span", { class: "countdown" });
-    if (failure.retryAfter && failure.failedAt) this.#count(countdown, failure.failedAt + failure.retryAfter * 1000);
+    const until = failure.failedAt + (failure.retryAfter ?? 0) * 1000;
+    if (until > Date.now()) this.#count(countdown, until);
     return h("div", { class: "problem", role: "alert" }, h("b", {}, sentence), " ", countdown, h("p", { class: "note" }, detail));
   }
 

@@ -18,10 +18,13 @@ const attempt = (action, otherwise = null) => {
 const isRemembered = () => attempt(() => localStorage.getItem(KEY) !== null, false);
 const shelf = () => (isRemembered() ? localStorage : sessionStorage);
 
-export const key = () => attempt(() => localStorage.getItem(KEY) ?? sessionStorage.getItem(KEY));
+let held = null; // where nothing can be kept
+
+export const key = () => attempt(() => localStorage.getItem(KEY) ?? sessionStorage.getItem(KEY)) ?? held;
 
 // What an earlier key left behind in this browser goes where this key goes: after a key has expired its owner signs in with the next one.
 export function signIn(value, remember) {
+  held = value;
   attempt(() => {
     const [place, other] = remember ? [localStorage, sessionStorage] : [sessionStorage, localStorage];
     place.setItem(KEY, value);
@@ -34,6 +37,7 @@ export function signIn(value, remember) {
 
 // The key and every conversation leave this browser.
 export function signOut() {
+  held = null;
   for (const each of [() => sessionStorage, () => localStorage]) {
     attempt(() => {
       for (const name of names(each(), "llmop.")) each().removeItem(name);
