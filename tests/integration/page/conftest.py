@@ -17,10 +17,12 @@ from playwright.sync_api import (
     Locator,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 from tests.integration.page.site import Site, running_site
 
+PATIENCE = 45_000  # milliseconds; a busy machine draws slowly
 PICTURES = Path(__file__).resolve().parents[3] / "docs" / "images"
 # As root there is no sandbox of the browser's own; the rest keeps it from calling its maker.
 FLAGS = (
@@ -41,6 +43,7 @@ document.addEventListener("securitypolicyviolation", (event) => window.violation
 def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     assert program is not None, "there is no Chromium: run hack/install-test-tools"
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         try:
@@ -79,7 +82,7 @@ class Visit:
         page.on("pageerror", lambda error: self.complaints.append(f"thrown: {error}"))
         page.on("request", self._asked)
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         return page
 
     def _said(self, message: ConsoleMessage) -> None:

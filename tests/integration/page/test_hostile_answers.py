@@ -88,7 +88,7 @@ HARD = {
     "fences": "~" * 150_000 + "`",
     "marks that never end": "*a **b " * 20_000,
     "spaces": "# x" + " " * 150_000 + "y",
-    "one word": "a" * 1_500_000,
+    "one word": "a" * 300_000,
     "addresses": "http://" * 20_000,
     "padded code": "` x" * 50_001 + "`",
 }
