@@ -90,8 +90,12 @@ export class Chat {
     view.draw();
     this.log.scrollTop = this.log.scrollHeight;
     this.#keep();
-    const clock = setInterval(() => waiting.show(), 1000);
-    const waiting = { text: "Waiting for the first word", show: () => isStill() && !message.timing.first && !message.tribunal && view.waitFor(`${waiting.text} … ${Math.round((performance.now() - began) / 1000)} s`) };
+    let awaited = "Waiting for the first word";
+    const showAwaited = () => {
+      if (!isStill() || message.timing.first || message.tribunal) return;
+      view.waitFor(`${awaited} … ${Math.round((performance.now() - began) / 1000)} s`);
+    };
+    const clock = setInterval(showAwaited, 1000);
     try {
       for await (const { comment, chunk } of api.chat(key, body, controller.signal)) {
         if (!isStill()) return;
@@ -99,11 +103,11 @@ export class Chat {
           conversations.take(message, chunk, kind);
           if (!message.timing.first && (message.content || message.thought)) message.timing.first = performance.now() - began;
           if (message.timing.first || message.tribunal) view.waitFor("");
-          this.#drawn(view);
-        } else if (progressOf(comment) && progressOf(comment) !== waiting.text) {
-          waiting.text = progressOf(comment);
-          waiting.show();
-          announce(waiting.text);
+          view.changed(this.#follow);
+        } else if (progressOf(comment) && progressOf(comment) !== awaited) {
+          awaited = progressOf(comment);
+          showAwaited();
+          announce(awaited);
         }
       }
       if (!isStill()) return;
@@ -112,7 +116,13 @@ export class Chat {
     } catch (error) {
       if (!isStill()) return;
       message.status = "failed";
-      message.failure = { message: String(error.message), status: error.status, code: error.code, retryAfter: error.retryAfter, failedAt: Date.now() };
+      message.failure = {
+        message: String(error.message),
+        status: error.status,
+        code: error.code,
+        retryAfter: error.retryAfter,
+        failedAt: Date.now(),
+      };
       if (error.tribunal) conversations.take(message, { llmop: { tribunal: error.tribunal } }, kind);
     } finally {
       clearInterval(clock);
@@ -121,37 +131,65 @@ export class Chat {
     this.#running = null;
     this.#finish(message, view);
     if (message.failure?.status === 401) this.refused();
-    else announce(message.failure ? failureOf(message.failure).sentence : `${message.model} answers: ${message.content.slice(0, LONGEST_SAID)}`);
+    else
+      announce(
+        message.failure
+          ? failureOf(message.failure).sentence
+          : `${message.model} answers: ${message.content.slice(0, LONGEST_SAID)}`,
+      );
   }
 
-  #drawn(view) {
+  // Draws, and stays at the end if the reader was there.
+  #follow = (draw) => {
     const isAtEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR;
-    view.changed(() => isAtEnd && (this.log.scrollTop = this.log.scrollHeight));
-  }
+    draw();
+    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+  };
 
   #finish(message, view) {
-    const isAtEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR;
-    view.end(this.retry);
-    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+    this.#follow(() => view.end(this.retry));
     this.#keep();
   }
 
   #keep() {
     this.conversation.updated = Date.now();
-    const kept = { ...this.conversation, messages: this.conversation.messages.map((each) => (each.status === "running" ? { ...each, status: "stopped" } : each)) };
+    const kept = {
+      ...this.conversation,
+      messages: this.conversation.messages.map((each) => (each.status === "running" ? { ...each, status: "stopped" } : each)),
+    };
     store.keep(kept);
     this.changed();
   }
 
   // The list of what is kept.
   listed(open, forget) {
-    return store.conversations().map((each) =>
-      h(
-        "li",
-        { class: each.id === this.conversation.id ? "open" : "" },
-        h("button", { type: "button", class: "quiet title", "aria-current": each.id === this.conversation.id ? "true" : null, onclick: () => open(each) }, conversations.titleOf(each)),
-        h("button", { type: "button", class: "quiet remove", "aria-label": `Delete chat: ${conversations.titleOf(each)}`, onclick: () => forget(each) }, "×"),
-      ),
-    );
+    return store
+      .conversations()
+      .map((each) =>
+        h(
+          "li",
+          { class: each.id === this.conversation.id ? "open" : "" },
+          h(
+            "button",
+            {
+              type: "button",
+              class: "quiet title",
+              "aria-current": each.id === this.conversation.id ? "true" : null,
+              onclick: () => open(each),
+            },
+            conversations.titleOf(each),
+          ),
+          h(
+            "button",
+            {
+              type: "button",
+              class: "quiet remove",
+              "aria-label": `Delete chat: ${conversations.titleOf(each)}`,
+              onclick: () => forget(each),
+            },
+            "×",
+          ),
+        ),
+      );
   }
 }

@@ -1,7 +1,13 @@
 // Conversations as values: what is kept, and what is sent of them.
 
 // A message of the assistant is {role, model, content, thought, status: "running" | "done" | "stopped" | "failed", failure, tribunal, sources, timing}.
-export const begin = () => ({ id: crypto.getRandomValues(new Uint32Array(2)).join(""), title: "", updated: Date.now(), model: "", messages: [] });
+export const begin = () => ({
+  id: crypto.getRandomValues(new Uint32Array(2)).join(""),
+  title: "",
+  updated: Date.now(),
+  model: "",
+  messages: [],
+});
 
 export const titleOf = (conversation) => conversation.title || "New chat";
 

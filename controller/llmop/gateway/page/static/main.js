@@ -59,7 +59,13 @@ function enter(listed = null) {
   byId("temperature").value = kept.temperature ?? "";
   byId("max-tokens").value = kept.maxTokens ?? "";
   chat = new Chat({ ask, refused, changed: showChat });
-  models = new Models({ ask: (signal) => api.listModels(store.key(), signal), failed, changed: showModel, isAsked: () => Boolean(chat?.isRunning), chosen: kept.model ?? "" });
+  models = new Models({
+    ask: (signal) => api.listModels(store.key(), signal),
+    failed,
+    changed: showModel,
+    isAsked: () => Boolean(chat?.isRunning),
+    chosen: kept.model ?? "",
+  });
   models.refresh(listed);
   showChat();
   byId("question").focus();
@@ -69,7 +75,14 @@ function enter(listed = null) {
 function ask() {
   const number = (id) => (byId(id).value === "" ? Number.NaN : Number(byId(id).value));
   const model = models?.chosen ?? "";
-  return { key: store.key(), model, kind: models?.known.get(model)?.kind, system: byId("system").value.trim(), temperature: number("temperature"), maxTokens: number("max-tokens") };
+  return {
+    key: store.key(),
+    model,
+    kind: models?.known.get(model)?.kind,
+    system: byId("system").value.trim(),
+    temperature: number("temperature"),
+    maxTokens: number("max-tokens"),
+  };
 }
 
 // Chats stay for whoever signs in here with the next key.
@@ -210,7 +223,9 @@ byId("sign-out").addEventListener("click", () => {
 byId("question").addEventListener("keydown", typed);
 byId("question").addEventListener("input", grow);
 for (const id of ["system", "temperature", "max-tokens"]) byId(id).addEventListener("change", keepSettings);
-byId("open-side").addEventListener("click", () => (byId("open-side").getAttribute("aria-expanded") === "true" ? closeSide() : openSide()));
+byId("open-side").addEventListener("click", () =>
+  byId("open-side").getAttribute("aria-expanded") === "true" ? closeSide() : openSide(),
+);
 document.addEventListener("keydown", pressed);
 window.addEventListener("pagehide", () => chat?.stop()); // what has come is kept
 wide.addEventListener("change", closeSide);

@@ -32,7 +32,13 @@ export class Markdown {
   show(text) {
     const blocks = split(text);
     let same = 0;
-    while (same < blocks.length && same < this.#shown.length && this.#shown[same].source === blocks[same].source && this.#shown[same].kind === blocks[same].kind) same++;
+    while (
+      same < blocks.length &&
+      same < this.#shown.length &&
+      this.#shown[same].source === blocks[same].source &&
+      this.#shown[same].kind === blocks[same].kind
+    )
+      same++;
     for (const old of this.#shown.splice(same)) old.node.remove();
     for (const block of blocks.slice(same)) {
       const node = render(block, { cite: this.cite, nodes: MOST_NODES }, 0);
@@ -60,9 +66,17 @@ export function split(text) {
     else if (FENCE.test(line)) take("code", endOfFence(lines, number));
     else if (HEADING.test(line)) take("heading", number + 1);
     else if (RULE.test(line)) take("rule", number + 1);
-    else if (QUOTE.test(line)) take("quote", endWhile(lines, number, (each) => QUOTE.test(each)));
+    else if (QUOTE.test(line))
+      take(
+        "quote",
+        endWhile(lines, number, (each) => QUOTE.test(each)),
+      );
     else if (ITEM.test(line)) take("list", endOfList(lines, number));
-    else if (isTable(lines, number)) take("table", endWhile(lines, number + 2, (each) => each.includes("|")));
+    else if (isTable(lines, number))
+      take(
+        "table",
+        endWhile(lines, number + 2, (each) => each.includes("|")),
+      );
     else take("paragraph", endOfParagraph(lines, number));
   }
   if (plain) blocks.push({ kind: "plain", lines: [plain], source: plain });
@@ -92,12 +106,18 @@ function endOfList(lines, from) {
     const mark = /^\s*(`{3}|~{3})/.exec(line);
     if (mark) fence = fence === mark[1] ? "" : fence || mark[1];
     if (fence || ITEM.test(line) || /^ {2,}\S/.test(line)) continue;
-    if (line.trim() === "" ? !/^ {2,}\S/.test(lines[end + 1] ?? "") && !ITEM.test(lines[end + 1] ?? "") : lines[end - 1].trim() === "" || begins(lines, end)) break;
+    if (
+      line.trim() === ""
+        ? !/^ {2,}\S/.test(lines[end + 1] ?? "") && !ITEM.test(lines[end + 1] ?? "")
+        : lines[end - 1].trim() === "" || begins(lines, end)
+    )
+      break;
   }
   return end;
 }
 
-const begins = (lines, number) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((form) => form.test(lines[number])) || isTable(lines, number);
+const begins = (lines, number) =>
+  [FENCE, HEADING, RULE, QUOTE, ITEM].some((form) => form.test(lines[number])) || isTable(lines, number);
 
 function endOfParagraph(lines, from) {
   let end = from + 1;
@@ -124,7 +144,12 @@ function render(block, context, depth) {
     case "rule":
       return h("hr");
     case "quote":
-      return within(h("blockquote"), lines.map((line) => QUOTE.exec(line)[1]), context, depth);
+      return within(
+        h("blockquote"),
+        lines.map((line) => QUOTE.exec(line)[1]),
+        context,
+        depth,
+      );
     case "list":
       return list(lines, context, depth);
     case "table":
@@ -178,7 +203,8 @@ function list(lines, context, depth) {
     const blocks = split(item.join("\n"));
     const place = h("li");
     for (const [index, block] of blocks.entries()) {
-      if (index === 0 && block.kind === "paragraph" && context.nodes > 0) into(place, block.lines.map((line) => line.trim()).join("\n"), context);
+      if (index === 0 && block.kind === "paragraph" && context.nodes > 0)
+        into(place, block.lines.map((line) => line.trim()).join("\n"), context);
       else place.append(render(block, context, depth + 1));
     }
     element.append(place);
@@ -208,7 +234,11 @@ const cells = (line) =>
 function table(lines, context) {
   const row = (line, tag) => {
     context.nodes -= 1;
-    return h("tr", {}, cells(line).map((cell) => into(h(tag), cell, context)));
+    return h(
+      "tr",
+      {},
+      cells(line).map((cell) => into(h(tag), cell, context)),
+    );
   };
   const head = row(lines[0], "th");
   const body = h("tbody");
@@ -224,7 +254,8 @@ function table(lines, context) {
 }
 
 const SPECIAL = /[\\`*_[!~\n]|https?:\/\//g;
-const LINK = /!?\[([^[\]\n]{1,500})\]\(<?(https?:\/\/[^\s()<>]{1,2000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,500})?)>?(?: "[^"\n]{0,200}")?\)/y;
+const LINK =
+  /!?\[([^[\]\n]{1,500})\]\(<?(https?:\/\/[^\s()<>]{1,2000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,500})?)>?(?: "[^"\n]{0,200}")?\)/y;
 const CITATION = /\[(\d{1,3})\](?!\()/y;
 const ADDRESS = /https?:\/\/[^\s<>"'`)\]}|\\]{1,2000}/y;
 const MARKS = [
@@ -287,7 +318,7 @@ function codeSpan(text, at, missing) {
   while (text[at + run] === "`" && run < 20) run++;
   const fence = "`".repeat(run);
   if (missing.has(fence)) return null;
-  for (let end = text.indexOf(fence, at + run); end >= 0; ) {
+  for (let end = text.indexOf(fence, at + run); end >= 0;) {
     let after = end + run;
     while (text[after] === "`") after++;
     if (after === end + run) return { node: h("code", {}, unpadded(text.slice(at + run, end))), end: after };

@@ -20,13 +20,27 @@ export class AnswerView {
   constructor(message) {
     this.message = message;
     this.progress = h("p", { class: "progress", hidden: true });
-    this.thought = h("details", { class: "fold thought", hidden: true }, h("summary", {}, "Thinking"), h("p", { class: "plain" }));
+    this.thought = h(
+      "details",
+      { class: "fold thought", hidden: true },
+      h("summary", {}, "Thinking"),
+      h("p", { class: "plain" }),
+    );
     this.text = h("div", { class: "markdown" });
     this.sources = new SourcesView();
     this.markdown = new Markdown(this.text, this.sources.cite);
     this.foot = h("footer");
     this.head = h("header", {}, message.model);
-    this.element = h("article", { class: "answer", "aria-label": `Answer of ${message.model}` }, this.head, this.progress, this.thought, this.text, this.sources.element, this.foot);
+    this.element = h(
+      "article",
+      { class: "answer", "aria-label": `Answer of ${message.model}` },
+      this.head,
+      this.progress,
+      this.thought,
+      this.text,
+      this.sources.element,
+      this.foot,
+    );
   }
 
   // What is waited for; "" when nothing is.
@@ -35,13 +49,13 @@ export class AnswerView {
     this.progress.textContent = text;
   }
 
-  changed(after = () => {}) {
+  // To be drawn soon: `around` is called with what draws.
+  changed(around) {
     if (this.#due) return;
     this.#due = setTimeout(() => {
       this.#due = 0;
       const began = performance.now();
-      this.draw();
-      after();
+      around(() => this.draw());
       this.#rest = Math.max(PACE, (performance.now() - began) * SHARE);
     }, this.#rest);
   }
@@ -74,7 +88,11 @@ export class AnswerView {
       this.text.replaceChildren();
     }
     this.draw();
-    const notes = [message.status === "stopped" ? "stopped" : "", message.isCut ? "cut off at the longest answer" : "", ...timingOf(message)];
+    const notes = [
+      message.status === "stopped" ? "stopped" : "",
+      message.isCut ? "cut off at the longest answer" : "",
+      ...timingOf(message),
+    ];
     const copy = h("button", { type: "button", class: "quiet", onclick: () => copyText(message.content, copy) }, "Copy");
     const again = retry && h("button", { type: "button", class: "quiet", onclick: retry }, "Try again");
     this.foot.replaceChildren(
@@ -125,6 +143,7 @@ function timingOf({ timing = {}, tribunal }) {
   const said = [];
   if (first >= 50) said.push(`first word after ${(first / 1000).toFixed(1)} s`);
   if (tokens) said.push(tokens === 1 ? "1 token" : `${tokens} tokens`);
-  if (tokens > 1 && total - first > SHORTEST && !tribunal) said.push(`${Math.round((tokens / (total - first)) * 1000)} per second`);
+  if (tokens > 1 && total - first > SHORTEST && !tribunal)
+    said.push(`${Math.round((tokens / (total - first)) * 1000)} per second`);
   return said;
 }

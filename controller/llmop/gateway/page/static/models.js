@@ -83,9 +83,21 @@ export class Models {
   }
 
   #make(id) {
-    const row = { input: h("input", { type: "radio", name: "model", value: id }), kind: h("span", { class: "kind" }), state: h("span", { class: "state" }) };
+    const row = {
+      input: h("input", { type: "radio", name: "model", value: id }),
+      kind: h("span", { class: "kind" }),
+      state: h("span", { class: "state" }),
+    };
     row.input.addEventListener("change", () => this.choose(id));
-    row.element = h("label", { class: "model" }, row.input, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "name" }, id), row.kind, row.state);
+    row.element = h(
+      "label",
+      { class: "model" },
+      row.input,
+      h("span", { class: "dot", "aria-hidden": "true" }),
+      h("span", { class: "name" }, id),
+      row.kind,
+      row.state,
+    );
     this.#rows.set(id, row);
     return row;
   }

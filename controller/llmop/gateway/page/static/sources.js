@@ -31,16 +31,32 @@ export class SourcesView {
     this.element.replaceChildren(
       ...(found === false
         ? [h("p", { class: "note" }, "Nothing that fits was found in the documents.")]
-        : [h("h3", {}, citations.length === 1 ? "Source" : "Sources"), h("ol", {}, citations.map((each) => this.#card(each)))]),
+        : [
+            h("h3", {}, citations.length === 1 ? "Source" : "Sources"),
+            h(
+              "ol",
+              {},
+              citations.map((each) => this.#card(each)),
+            ),
+          ]),
     );
   }
 
   #card({ index, filename, page, score, text }) {
-    const facts = [page === null || page === undefined ? "" : `page ${page}`, typeof score === "number" ? `score ${score.toFixed(2)}` : ""];
+    const facts = [
+      page === null || page === undefined ? "" : `page ${page}`,
+      typeof score === "number" ? `score ${score.toFixed(2)}` : "",
+    ];
     return h(
       "li",
       { id: `${this.#name}-${index}`, tabindex: -1, class: "card" },
-      h("p", { class: "card-head" }, h("span", { class: "number" }, `[${index}]`), h("b", {}, String(filename ?? "")), h("span", { class: "note" }, facts.filter(Boolean).join(" · "))),
+      h(
+        "p",
+        { class: "card-head" },
+        h("span", { class: "number" }, `[${index}]`),
+        h("b", {}, String(filename ?? "")),
+        h("span", { class: "note" }, facts.filter(Boolean).join(" · ")),
+      ),
       h("blockquote", { class: "plain" }, String(text ?? "")),
     );
   }

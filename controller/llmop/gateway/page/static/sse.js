@@ -13,7 +13,7 @@ export class EventReader {
     const text = this.#rest + piece;
     const end = /\r\n|\n|\r/g;
     let start = 0;
-    for (let match; (match = end.exec(text)); ) {
+    for (let match; (match = end.exec(text));) {
       // A carriage return at the very end may be the first half of a line's end.
       if (match[0] === "\r" && end.lastIndex === text.length) break;
       this.#line(text.slice(start, match.index), found);

@@ -31,7 +31,7 @@ export class TribunalView {
   show(tribunal, isRunning) {
     const { steps, transcript } = tribunal;
     const running = steps.findLast((step) => step.members.some((member) => member.outcome === null));
-    const now = isRunning && running && !transcript ? STEPS[running.step]?.[1] ?? running.step : "";
+    const now = isRunning && running && !transcript ? (STEPS[running.step]?.[1] ?? running.step) : "";
     this.summary.replaceChildren(
       h("span", { class: "tribunal-title" }, "Tribunal"),
       h("span", { class: now ? "busy" : "" }, now || OUTCOMES[transcript?.outcome] || (isRunning ? "begins" : "ended early")),
@@ -40,7 +40,10 @@ export class TribunalView {
     if (this.#isLeftAlone) this.element.open = isRunning && !transcript;
     if (!transcript) return;
     this.list.append(...this.#drafts(transcript), ...this.#critiques(transcript));
-    const reason = transcript.reason && transcript.outcome !== "judged" ? `${OUTCOMES[transcript.outcome] ?? ""} ${transcript.reason}` : OUTCOMES[transcript.outcome];
+    const reason =
+      transcript.reason && transcript.outcome !== "judged"
+        ? `${OUTCOMES[transcript.outcome] ?? ""} ${transcript.reason}`
+        : OUTCOMES[transcript.outcome];
     const seconds = typeof transcript.seconds === "number" ? ` It took ${score(transcript.seconds)} s.` : "";
     this.list.append(h("li", { class: "outcome" }, `${reason ?? ""}${seconds}`));
   }
@@ -51,7 +54,11 @@ export class TribunalView {
       "li",
       {},
       h("strong", {}, round && step !== "judge" ? `${title}, round ${round}` : title),
-      h("ul", { class: "members" }, members.map((each) => h("li", { class: each.outcome ?? (isRunning ? "busy" : "") }, memberWords(each, isRunning)))),
+      h(
+        "ul",
+        { class: "members" },
+        members.map((each) => h("li", { class: each.outcome ?? (isRunning ? "busy" : "") }, memberWords(each, isRunning))),
+      ),
     );
   }
 
@@ -59,11 +66,16 @@ export class TribunalView {
     if (!drafts.length) return [];
     const ordered = drafts.toSorted((one, other) => one.round - other.round || (one.draft < other.draft ? -1 : 1));
     const rows = ordered.map((each) =>
-      this.#fold(`draft-${each.round}-${each.draft}`, `Draft ${each.draft}${each.round ? `, refined ${each.round}x` : ""} by ${each.model}`, draftWords(each), () => {
-        const place = h("div", { class: "markdown" });
-        new Markdown(place).show(String(each.text ?? ""));
-        return place;
-      }),
+      this.#fold(
+        `draft-${each.round}-${each.draft}`,
+        `Draft ${each.draft}${each.round ? `, refined ${each.round}x` : ""} by ${each.model}`,
+        draftWords(each),
+        () => {
+          const place = h("div", { class: "markdown" });
+          new Markdown(place).show(String(each.text ?? ""));
+          return place;
+        },
+      ),
     );
     return [h("li", {}, h("strong", {}, "What was drafted"), rows)];
   }
@@ -71,18 +83,34 @@ export class TribunalView {
   #critiques({ critiques = [] }) {
     if (!critiques.length) return [];
     const rows = critiques.map((each) => {
-      const note = each.problem ? "not usable" : `${each.reviews.map((one) => `${one.draft} ${score(one.score)}`).join(", ")}${each.dissents ? " · dissents" : ""}`;
-      return this.#fold(`critique-${each.round}-${each.member}`, `${each.member}, ${each.model}${each.round ? `, round ${each.round}` : ""}`, note, () =>
-        each.problem
-          ? h("p", { class: "plain" }, each.problem)
-          : h("ul", {}, each.reviews.map((one) => h("li", {}, h("b", {}, `Draft ${one.draft}: ${score(one.score)} of 10. `), one.findings.join(" · ")))),
+      const note = each.problem
+        ? "not usable"
+        : `${each.reviews.map((one) => `${one.draft} ${score(one.score)}`).join(", ")}${each.dissents ? " · dissents" : ""}`;
+      return this.#fold(
+        `critique-${each.round}-${each.member}`,
+        `${each.member}, ${each.model}${each.round ? `, round ${each.round}` : ""}`,
+        note,
+        () =>
+          each.problem
+            ? h("p", { class: "plain" }, each.problem)
+            : h(
+                "ul",
+                {},
+                each.reviews.map((one) =>
+                  h("li", {}, h("b", {}, `Draft ${one.draft}: ${score(one.score)} of 10. `), one.findings.join(" · ")),
+                ),
+              ),
       );
     });
     return [h("li", {}, h("strong", {}, "What the critics found"), rows)];
   }
 
   #fold(name, title, note, content) {
-    const element = h("details", { class: "fold", open: this.#opened.has(name) }, h("summary", {}, h("span", {}, title), h("span", { class: "note" }, note)));
+    const element = h(
+      "details",
+      { class: "fold", open: this.#opened.has(name) },
+      h("summary", {}, h("span", {}, title), h("span", { class: "note" }, note)),
+    );
     const fill = () => element.children.length < 2 && element.append(content());
     if (element.open) fill();
     element.addEventListener("toggle", () => {

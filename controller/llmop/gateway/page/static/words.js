@@ -31,7 +31,10 @@ export function stateOf(facts) {
 // A comment of a stream that waits, as the gateway writes them; null for those of others.
 export function progressOf(comment) {
   const queued = /^queued (\d+)$/.exec(comment);
-  if (queued) return queued[1] === "1" ? "All replicas are busy; your request is next" : `All replicas are busy; ${queued[1]} requests wait, yours among them`;
+  if (queued)
+    return queued[1] === "1"
+      ? "All replicas are busy; your request is next"
+      : `All replicas are busy; ${queued[1]} requests wait, yours among them`;
   const stage = /^(pending|loading)(?:, (?:starts|ready) in ~(\d+ (?:s|min)))?$/.exec(comment);
   if (stage && stage[1] === "pending") return `Waiting for the model's job to start${stage[2] ? `, in ~${stage[2]}` : ""}`;
   if (stage) return `The model is loading${stage[2] ? `, ready in ~${stage[2]}` : ""}`;
