@@ -4,7 +4,6 @@ What a key has used is counted in memory that the processes of a gateway share, 
 are (`cells`). So every process sees what all have spent, and nobody has to be asked.
 """
 
-import dataclasses
 import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -14,9 +13,11 @@ from llmop.gateway import limits
 from llmop.gateway.cells import ACCOUNT_NUMBERS, NO_SLOT, SLOTS, Cells
 from llmop.gateway.limits import Bucket, Lengths
 
-_NUMBER: Final = "q"
-REQUESTS, TOKENS, IN_FLIGHT = range(ACCOUNT_NUMBERS)
-_STRIDE: Final = SLOTS * ACCOUNT_NUMBERS
+_NUMBERS: Final = struct.Struct(
+    f"@{ACCOUNT_NUMBERS}q"
+)  # requests and tokens since the start, requests under way
+_REQUESTS, _TOKENS, _IN_FLIGHT = range(ACCOUNT_NUMBERS)
+_ROW: Final = SLOTS * _NUMBERS.size
 
 
 class Board:
@@ -24,48 +25,56 @@ class Board:
 
     def __init__(self, cells: Cells) -> None:
         self._view = cells.accounts
+        self._rows = range(self._view.nbytes // _ROW)
 
     def account(self, row: int, slot: int) -> "Account":
-        return Account(self._view, slot * ACCOUNT_NUMBERS, row * _STRIDE + slot * ACCOUNT_NUMBERS)
+        place = slot * _NUMBERS.size
+        others = tuple(other * _ROW + place for other in self._rows if other != row)
+        return Account(self._view, row * _ROW + place, others)
 
     def in_flight(self, slot: int) -> int:
-        return sum(self._view[slot * ACCOUNT_NUMBERS + IN_FLIGHT :: _STRIDE])
+        return sum(self._view[slot * ACCOUNT_NUMBERS + _IN_FLIGHT :: SLOTS * ACCOUNT_NUMBERS])
 
     def clear(self, row: int) -> None:
         """The process is dead: its requests are gone. What they spent stays spent."""
-        start = row * _STRIDE
-        for place in range(start + IN_FLIGHT, start + _STRIDE, ACCOUNT_NUMBERS):
+        start = row * SLOTS * ACCOUNT_NUMBERS
+        for place in range(start + _IN_FLIGHT, start + SLOTS * ACCOUNT_NUMBERS, ACCOUNT_NUMBERS):
             self._view[place] = 0
 
 
 class Account:
-    """What one key has used: this process's numbers, and everybody's sums."""
+    """What one key has used: this process's numbers, and everybody's sums. Nobody else writes ours, so they are kept here too and only
+    written to the memory that the others read.
+    """
 
-    __slots__ = ("_all", "_own", "_view")
+    __slots__ = ("_in_flight", "_others", "_own", "_requests", "_tokens", "_view")
 
-    def __init__(self, view: memoryview, everybody: int, own: int) -> None:
+    def __init__(self, view: memoryview | None = None, own: int = 0, others: tuple[int, ...] = ()) -> None:
+        """Without memory this process is the only one. Places are in bytes."""
         self._view = view
-        self._all = everybody
         self._own = own
+        self._others = others
+        self._requests, self._tokens, self._in_flight = (
+            (0, 0, 0) if view is None else _NUMBERS.unpack_from(view, own)
+        )
 
-    @classmethod
-    def alone(cls) -> "Account":
-        return cls(memoryview(bytearray(ACCOUNT_NUMBERS * struct.calcsize(_NUMBER))).cast(_NUMBER), 0, 0)
+    def totals(self) -> tuple[int, int, int]:
+        """Of all processes: requests, tokens, requests under way."""
+        requests, tokens, in_flight = self._requests, self._tokens, self._in_flight
+        if self._view is not None:
+            for place in self._others:
+                numbers = _NUMBERS.unpack_from(self._view, place)
+                requests += numbers[_REQUESTS]
+                tokens += numbers[_TOKENS]
+                in_flight += numbers[_IN_FLIGHT]
+        return requests, tokens, in_flight
 
-    def total(self, field: int) -> int:
-        return sum(self._view[self._all + field :: _STRIDE])
-
-    def add(self, field: int, number: int) -> None:
-        self._view[self._own + field] += number
-
-
-@dataclasses.dataclass(slots=True)
-class _Meter:
-    account: Account
-    slot: int
-    key: ClientKey
-    requests: Bucket
-    tokens: Bucket
+    def add(self, requests: int, tokens: int, in_flight: int) -> None:
+        self._requests += requests
+        self._tokens += tokens
+        self._in_flight += in_flight
+        if self._view is not None:
+            _NUMBERS.pack_into(self._view, self._own, self._requests, self._tokens, self._in_flight)
 
 
 class Exceeded(NamedTuple):
@@ -86,14 +95,60 @@ class Reservation:
     def __init__(self, account: Account, tokens: int) -> None:
         self._account = account
         self._tokens = tokens
-        account.add(REQUESTS, 1)
-        account.add(IN_FLIGHT, 1)
-        account.add(TOKENS, tokens)
+        account.add(1, tokens, 1)
 
     def settle(self, tokens: int) -> None:
         """Once, with what it took."""
-        self._account.add(IN_FLIGHT, -1)
-        self._account.add(TOKENS, tokens - self._tokens)
+        self._account.add(0, tokens - self._tokens, -1)
+
+
+class _Meter:
+    """What one key may use, and what it has used."""
+
+    __slots__ = ("_parallel", "_requests", "_shadow", "_tokens", "account", "slot")
+
+    def __init__(self, key: ClientKey, account: Account, slot: int, now: float) -> None:
+        self.account = account
+        self.slot = slot
+        requests, tokens, _ = account.totals()
+        self._requests = Bucket(key.limits.requests_per_minute, requests, now)
+        self._tokens = Bucket(key.limits.tokens_per_minute, tokens, now)
+        self.change(key, now)
+
+    def change(self, key: ClientKey, now: float) -> None:
+        """A bucket whose limit is the same stays as it is."""
+        requests, tokens, _ = self.account.totals()
+        if key.limits.requests_per_minute != self._requests.limit:
+            self._requests = Bucket(key.limits.requests_per_minute, requests, now)
+        if key.limits.tokens_per_minute != self._tokens.limit:
+            self._tokens = Bucket(key.limits.tokens_per_minute, tokens, now)
+        self._parallel = key.limits.parallel_requests
+        self._shadow = key.shadow
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._tokens.limit > 0
+
+    def look(self, now: float) -> None:
+        requests, tokens, _ = self.account.totals()
+        self._requests.look(requests, now)
+        self._tokens.look(tokens, now)
+
+    def reserve(self, tokens: int, now: float) -> "Reservation | Exceeded":
+        spent_requests, spent_tokens, in_flight = self.account.totals()
+        bucket = self._requests
+        if bucket.limit:
+            bucket.look(spent_requests, now)
+            if (wait := bucket.wait(1)) > 0:
+                return Exceeded("requests", wait, self._shadow)
+        bucket = self._tokens
+        if bucket.limit:
+            bucket.look(spent_tokens, now)
+            if tokens and (wait := bucket.wait(tokens)) > 0:
+                return Exceeded("tokens", wait, self._shadow)
+        if self._parallel and in_flight >= self._parallel:
+            return Exceeded("parallel", 1.0, self._shadow)
+        return Reservation(self.account, tokens)
 
 
 class Limiter:
@@ -115,15 +170,14 @@ class Limiter:
             slot = self.slots.get(key.name, NO_SLOT)
             meter = before.get(key.name)
             if meter is None or meter.slot != slot:
-                account = self._account(slot)
-                meter = _Meter(account, slot, key, *_full(key.limits, account, now))
+                meter = _Meter(key, self._account(slot), slot, now)
             else:
-                _change(meter, key, now)
+                meter.change(key, now)
             self._meters[key.name] = meter
 
     def _account(self, slot: int) -> Account:
         if self._board is None or slot == NO_SLOT:
-            return Account.alone()
+            return Account()
         return self._board.account(self._row, slot)
 
     def keep_up(self, now: float) -> None:
@@ -132,7 +186,7 @@ class Limiter:
         """
         if self._board is not None:
             for meter in self._meters.values():
-                _look(meter, now)
+                meter.look(now)
 
     def reserve(
         self, key: ClientKey, body: bytes, lengths: Lengths, now: float, *, generates: bool
@@ -141,44 +195,5 @@ class Limiter:
         meter = self._meters.get(key.name)
         if meter is None:
             return None
-        tokens = limits.need(body, lengths.p90()) if generates and key.limits.tokens_per_minute else 0
-        return _exceeded(meter, tokens, now) or Reservation(meter.account, tokens)
-
-
-def _full(of: Limits, account: Account, now: float) -> tuple[Bucket, Bucket]:
-    return (
-        limits.full(of.requests_per_minute, account.total(REQUESTS), now),
-        limits.full(of.tokens_per_minute, account.total(TOKENS), now),
-    )
-
-
-def _change(meter: _Meter, key: ClientKey, now: float) -> None:
-    old, new = meter.key.limits, key.limits
-    requests, tokens = _full(new, meter.account, now)
-    if new.requests_per_minute != old.requests_per_minute:
-        meter.requests = requests
-    if new.tokens_per_minute != old.tokens_per_minute:
-        meter.tokens = tokens
-    meter.key = key
-
-
-def _look(meter: _Meter, now: float) -> None:
-    of, account = meter.key.limits, meter.account
-    if of.requests_per_minute:
-        meter.requests = limits.look(meter.requests, of.requests_per_minute, account.total(REQUESTS), now)
-    if of.tokens_per_minute:
-        meter.tokens = limits.look(meter.tokens, of.tokens_per_minute, account.total(TOKENS), now)
-
-
-def _exceeded(meter: _Meter, tokens: int, now: float) -> Exceeded | None:
-    _look(meter, now)
-    of, shadow = meter.key.limits, meter.key.shadow
-    if of.requests_per_minute and (wait := limits.wait(meter.requests, of.requests_per_minute, 1)) > 0:
-        return Exceeded("requests", wait, shadow)
-    if of.tokens_per_minute and tokens:
-        wait = limits.wait(meter.tokens, of.tokens_per_minute, tokens)
-        if wait > 0:
-            return Exceeded("tokens", wait, shadow)
-    if of.parallel_requests and meter.account.total(IN_FLIGHT) >= of.parallel_requests:
-        return Exceeded("parallel", 1.0, shadow)
-    return None
+        tokens = limits.need(body, lengths.p90()) if generates and meter.counts_tokens else 0
+        return meter.reserve(tokens, now)

@@ -4,9 +4,7 @@ A limit per minute is a bucket that holds a minute's worth and fills up at its r
 expected and by what other processes spent meanwhile; that is paid back before anything new is admitted, so that the average is kept.
 """
 
-import math
 import re
-from typing import NamedTuple
 
 _MINUTE = 60.0
 _BYTES_PER_TOKEN = 4
@@ -16,27 +14,31 @@ _UNKNOWN_ANSWER = 256
 _MOST = re.compile(rb'"max_(?:new_|completion_)?tokens"\s*:\s*([0-9]{1,9})\b')
 
 
-class Bucket(NamedTuple):
-    """`level` is what was left at `at`, when `spent` had been spent in all."""
+class Bucket:
+    """Of a limit per minute. `level` is what was left at `at`, when `spent` had been spent in all; `limit` 0 bounds nothing."""
 
-    level: float
-    at: float
-    spent: int
+    __slots__ = ("at", "level", "limit", "spent")
 
+    def __init__(self, limit: int, spent: int, now: float) -> None:
+        """A full one."""
+        self.limit = limit
+        self.level = float(limit)
+        self.at = now
+        self.spent = spent
 
-def full(limit: int, spent: int, now: float) -> Bucket:
-    return Bucket(float(limit), now, spent)
+    def look(self, spent: int, now: float) -> None:
+        """What it holds now. `spent` is a count that all processes add to, and take from where a reservation was too high."""
+        level = self.level - (spent - self.spent)
+        if now > self.at:
+            level += self.limit / _MINUTE * (now - self.at)
+        self.level = level if level < self.limit else float(self.limit)
+        self.at = now
+        self.spent = spent
 
-
-def look(bucket: Bucket, limit: int, spent: int, now: float) -> Bucket:
-    """The bucket as it is now. `spent` is a count that all processes add to, and take from where a reservation was too high."""
-    left = bucket.level - (spent - bucket.spent) + limit / _MINUTE * max(0.0, now - bucket.at)
-    return Bucket(min(float(limit), left), now, spent)
-
-
-def wait(bucket: Bucket, limit: int, wanted: int) -> float:
-    """Seconds until `wanted` can be had; 0.0 = now. Whoever wants more than a whole bucket waits for a full one."""
-    return max(0.0, (min(wanted, limit) - bucket.level) * _MINUTE / limit)
+    def wait(self, wanted: int) -> float:
+        """Seconds until `wanted` can be had; 0.0 = now. Whoever wants more than a whole bucket waits for a full one."""
+        lacking = min(wanted, self.limit) - self.level
+        return lacking * _MINUTE / self.limit if lacking > 0 else 0.0
 
 
 class Lengths:
@@ -46,7 +48,7 @@ class Lengths:
 
     LEAST = 20  # answers before anything is said
     _HALVE = 1000
-    _LOOK = 10  # new answers after which it is worked out again
+    _LOOK = 20  # it is worked out again when one answer of so many is new
 
     def __init__(self) -> None:
         self._numbers = [0.0] * 33  # by bits of the length
@@ -65,7 +67,7 @@ class Lengths:
     def p90(self) -> int | None:
         if self._total < self.LEAST:
             return None
-        if self._known is None or self._new >= self._LOOK:
+        if self._known is None or self._new * self._LOOK >= self._total:
             self._known, self._new = self._work_out(), 0
         return self._known
 
@@ -93,4 +95,4 @@ def need(body: bytes, usual_answer: int | None) -> int:
 
 def prompt_tokens(size: int) -> int:
     """Of a body of so many bytes."""
-    return math.ceil(size / _BYTES_PER_TOKEN)
+    return -(-size // _BYTES_PER_TOKEN)

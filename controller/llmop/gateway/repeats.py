@@ -13,14 +13,18 @@ _LONGEST_NUMBER = 15
 class Shape:
     """A head up to the number in its Content-Length and from there on. The parser accepts one such line in a head, no more."""
 
-    __slots__ = ("_after", "_before")
+    __slots__ = ("_after", "_before", "_head", "_size")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
+        self._head = b""  # of the last message, and the size of all of that
+        self._size = -1
 
     def body(self, data: bytes) -> int:
         """Where the body begins, if `data` is one whole message with a head like this; otherwise -1."""
+        if len(data) == self._size and data.startswith(self._head):
+            return len(self._head)
         before = self._before
         if not data.startswith(before):
             return -1
@@ -29,7 +33,10 @@ class Shape:
         if not number.isdigit() or len(number) > _LONGEST_NUMBER or not data.startswith(self._after, end):
             return -1
         start = end + len(self._after)
-        return start if len(data) - start == int(number) else -1
+        if len(data) - start != int(number):
+            return -1
+        self._head, self._size = data[:start], len(data)
+        return start
 
 
 def shape_of(data: bytes) -> Shape | None:

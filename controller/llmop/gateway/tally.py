@@ -22,32 +22,50 @@ _RECORD: Final = 512  # bytes: sizes of the two names, five numbers, names
 _RECORDS: Final = 1024  # in what a file grows by
 _CHUNK: Final = _RECORD * _RECORDS
 _SIZES = struct.Struct("<HHH")  # whether the record is there, bytes of the two names
+# Native, so that each number is written at once: one of a given byte order is written byte by byte.
+_NUMBERS = struct.Struct(
+    "@5q"
+)  # requests, tokens of prompts and of answers, estimated ones, refused requests
+_NUMBERS_AT: Final = 8
 _THERE: Final = 1
 SUFFIX: Final = ".tally"
 _NAMES: Final = 64  # where they begin
-REQUESTS, PROMPT, COMPLETION, ESTIMATED, LIMITED = range(5)
 
 Names = tuple[str, str]  # of key and model
 
 
 class Entry:
-    """The numbers of one key and model."""
+    """The numbers of one key and model. Nobody else writes them, so they are kept here too and only written there, with one call."""
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("_completion", "_estimated", "_limited", "_prompt", "_record", "_requests")
 
-    def __init__(self, numbers: memoryview) -> None:
-        self._numbers = numbers
+    def __init__(self, record: memoryview) -> None:
+        self._record = record
+        self._requests = self._prompt = self._completion = self._estimated = self._limited = 0
 
     def used(self, usage: Usage) -> None:
-        numbers = self._numbers
-        numbers[REQUESTS] += 1
-        numbers[PROMPT] += usage.prompt
-        numbers[COMPLETION] += usage.completion
-        if usage.estimated:
-            numbers[ESTIMATED] += 1
+        prompt, completion, estimated = usage
+        self._requests += 1
+        self._prompt += prompt
+        self._completion += completion
+        if estimated:
+            self._estimated += 1
+        self._write()
 
     def limited(self) -> None:
-        self._numbers[LIMITED] += 1
+        self._limited += 1
+        self._write()
+
+    def _write(self) -> None:
+        _NUMBERS.pack_into(
+            self._record,
+            _NUMBERS_AT,
+            self._requests,
+            self._prompt,
+            self._completion,
+            self._estimated,
+            self._limited,
+        )
 
 
 class Tally:
@@ -80,7 +98,7 @@ class Tally:
         record[_NAMES : _NAMES + len(key) + len(model)] = key + model
         _SIZES.pack_into(record, 0, _THERE, len(key), len(model))  # last: only then it is there
         self._records += 1
-        entry = self._entries[names] = Entry(_numbers(record))
+        entry = self._entries[names] = Entry(record)
         return entry
 
     def close(self) -> None:
@@ -112,7 +130,7 @@ def _amounts(content: memoryview) -> dict[Names, Amount]:
         if not there:
             break
         names = bytes(record[_NAMES : _NAMES + key + model])
-        requests, prompt, completion, estimated, limited = _numbers(record)
+        requests, prompt, completion, estimated, limited = _NUMBERS.unpack_from(record, _NUMBERS_AT)
         found[names[:key].decode(), names[key:].decode()] = Amount(
             requests=requests,
             prompt_tokens=prompt,
@@ -121,10 +139,6 @@ def _amounts(content: memoryview) -> dict[Names, Amount]:
             limited=limited,
         )
     return found
-
-
-def _numbers(record: memoryview) -> memoryview:
-    return record[8 : 8 + 5 * 8].cast("q")
 
 
 class Accounts:

@@ -14,6 +14,10 @@ _MARK = b'_tokens":'  # no text can look like it: quotes are escaped there
 _KEY = b'"prompt_tokens"'
 _PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,15})')
 _COMPLETION = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,15})')
+# The common case of both: they follow each other, with nothing or `total_tokens` (vLLM) between them.
+_BOTH = re.compile(
+    rb'"prompt_tokens"\s*:\s*(\d{1,15})\s*,(?:\s*"total_tokens"\s*:\s*\d{1,15}\s*,)?\s*"completion_tokens"\s*:\s*(\d{1,15})'
+)
 _REACH = 256  # bytes around that key within which the other number stands
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n|\r\r|\Z)", re.DOTALL)
@@ -39,6 +43,10 @@ def read(answer: bytes) -> Usage | None:
     place = answer.rfind(_KEY)
     if place < 0:
         return None
+    both = _BOTH.match(answer, place)
+    if both is not None:
+        prompt, completion = both.groups()
+        return Usage(int(prompt), int(completion))
     prompt = _PROMPT.match(answer, place)
     if prompt is None:
         return None

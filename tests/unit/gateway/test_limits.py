@@ -5,60 +5,70 @@ import random
 import pytest
 
 from llmop.gateway import limits
-from llmop.gateway.limits import Lengths
+from llmop.gateway.limits import Bucket, Lengths
+
+
+def bucket(limit: int, spent: int = 0, now: float = 0.0) -> Bucket:
+    """One that was full at `now`, and of which `spent` was spent at once."""
+    found = Bucket(limit, 0, now)
+    found.look(spent, now)
+    return found
 
 
 def test_a_minutes_worth_may_come_at_once_and_then_at_the_rate() -> None:
-    bucket = limits.full(60, 0, now=0.0)
+    of = bucket(60)
     admitted = []
     spent = 0
     for tenth in range(600):
         now = tenth / 10
-        bucket = limits.look(bucket, 60, spent, now)
-        while limits.wait(bucket, 60, 1) == 0:
+        of.look(spent, now)
+        while of.wait(1) == 0:
             spent += 1
             admitted.append(now)
-            bucket = limits.look(bucket, 60, spent, now)
+            of.look(spent, now)
     assert 60 == sum(now == 0 for now in admitted)
     assert 59 == sum(now > 0 for now in admitted)
 
 
 def test_the_wait_is_exactly_as_long_as_it_takes() -> None:
-    bucket = limits.look(limits.full(120, 0, 0.0), 120, 120, 0.0)
-    assert 0.5 == limits.wait(bucket, 120, 1)
-    assert 0 == limits.wait(limits.look(bucket, 120, 120, 0.5), 120, 1)
-    assert 5.0 == limits.wait(bucket, 120, 10)
+    of = bucket(120, spent=120)
+    assert 0.5 == of.wait(1)
+    assert 5.0 == of.wait(10)
+    of.look(120, 0.5)
+    assert 0 == of.wait(1)
 
 
 def test_who_wants_more_than_a_whole_bucket_gets_a_full_one_and_pays_it_back() -> None:
-    bucket = limits.full(100, 0, 0.0)
-    assert 0 == limits.wait(bucket, 100, 1_000)
-    after = limits.look(bucket, 100, 1_000, 0.0)
-    assert -900 == after.level
-    assert 10 * 60.0 == limits.wait(after, 100, 1_000)
+    of = bucket(100)
+    assert 0 == of.wait(1_000)
+    of.look(1_000, 0.0)
+    assert -900 == of.level
+    assert 10 * 60.0 == of.wait(1_000)
 
 
 def test_what_was_reserved_and_not_used_comes_back() -> None:
-    bucket = limits.look(limits.full(100, 0, 0.0), 100, 90, 0.0)
-    assert limits.wait(bucket, 100, 50) > 0
-    assert 0 == limits.wait(limits.look(bucket, 100, 90 - 60, 0.0), 100, 50)
+    of = bucket(100, spent=90)
+    assert of.wait(50) > 0
+    of.look(90 - 60, 0.0)
+    assert 0 == of.wait(50)
 
 
 def test_a_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
-    bucket = limits.look(limits.full(60, 0, 5.0), 60, 60, 5.0)
-    assert 0 == limits.look(bucket, 60, 60, 4.0).level
+    of = bucket(60, spent=60, now=5.0)
+    of.look(60, 4.0)
+    assert 0 == of.level
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_over_any_time_no_more_is_admitted_than_a_bucket_and_the_rate(seed: int) -> None:
     numbers = random.Random(seed)
     limit = numbers.randrange(1, 500)
-    bucket = limits.full(limit, 0, 0.0)
+    of = bucket(limit)
     now, spent, times = 0.0, 0, []
     for _ in range(2000):
         now += numbers.expovariate(limit / 20)
-        bucket = limits.look(bucket, limit, spent, now)
-        if limits.wait(bucket, limit, 1) == 0:
+        of.look(spent, now)
+        if of.wait(1) == 0:
             spent += 1
             times.append(now)
     for first in range(0, len(times), 7):
