@@ -1,4 +1,4 @@
-"""512 streams of 50 events per second through the gateway (key, metrics and usage on, one worker), its peers, and no proxy at all.
+"""512 streams of 50 events per second through the gateway (key, limits, metrics and usage on, one worker), its peers, and no proxy at all.
 
 The engine and the clients are programs of our own that do little but `send` and `recv`; their CPU shares and what they reach without
 a pace are among the figures. What counts: the share of a direct connection's events that arrives, and the time to the first event that
@@ -89,7 +89,7 @@ def run() -> bench.Result:
             "events_per_s_and_stream": PER_SECOND,
             "asked_for_per_s": STREAMS * PER_SECOND,
             "seconds_per_round": SECONDS,
-            "gateway": "one worker; keys, metrics and usage on: the usage event is asked for and cut out",
+            "gateway": "one worker; keys, limits, metrics and usage on: the usage event is asked for and cut out",
             "load_average_after": round(os.getloadavg()[0], 2),
         },
     )

@@ -1,4 +1,4 @@
-"""Requests per second through the gateway (keys, metrics and usage on, one worker) against its peers as plain reverse proxies.
+"""Requests per second through the gateway (keys, limits, metrics and usage on, one worker) against its peers as plain reverse proxies.
 
 All stand before the same engine, an nginx that answers every request with the same 280 bytes, and are driven by the same wrk with
 64 connections in alternating rounds.
@@ -90,7 +90,7 @@ def run() -> bench.Result:
         | {
             "connections": CONNECTIONS,
             "seconds_per_round": SECONDS,
-            "gateway": "one worker; keys, metrics, usage and model look-up on; plain HTTP on loopback",
+            "gateway": "one worker; keys, limits, metrics, usage and model look-up on; plain HTTP on loopback",
             "nginx": "one worker, upstream with keep-alive, no access log",
             "request_bytes": len(BODY),
             "answer_bytes": len(ANSWER),

@@ -89,7 +89,10 @@ def nginx(folder: Path, engine: int) -> Iterator[Contestant]:
 def gateway(
     folder: Path, engine: int, name: str = "gateway", workers: int = 1, workloads: Path | None = None
 ) -> Iterator[Contestant]:
-    """Serves the model "m" from its table on disk; keys, metrics and usage are on. Of several processes the workers are measured."""
+    """Serves the model "m" from its table on disk; keys, limits (that are not reached), metrics and usage are on. Of several processes
+    the workers are measured.
+    """
+    from llmop.domain.client import ClientKey, Limits, digest
     from llmop.domain.endpoint import Endpoint, EndpointState, EndpointTable, QueueBounds, RoutedModel
     from llmop.gateway import keys
     from llmop.gateway.table import ReceivedTable
@@ -117,9 +120,14 @@ def gateway(
             max_requests=1000, max_bytes=2**26, request_ttl_s=60, no_endpoint_request_ttl_s=600
         ),
     )
-    table = EndpointTable(version=1, endpoints=(endpoint,), models=(model,))
-    TableFile(state).save(ReceivedTable(installation="bench", received_at=0.0, table=table))
     key = keys.create(state / "keys", "bench")
+    client = ClientKey(
+        name="default/bench",
+        digest=digest(key.encode()).hex(),
+        limits=Limits(requests_per_minute=10**9, tokens_per_minute=10**12, parallel_requests=10**6),
+    )
+    table = EndpointTable(version=1, endpoints=(endpoint,), models=(model,), keys=(client,))
+    TableFile(state).save(ReceivedTable(installation="bench", received_at=0.0, table=table))
     port = free_port()
     socket = None if workloads is None else f"Path('{workloads}')"
     code = (
