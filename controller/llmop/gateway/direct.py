@@ -19,7 +19,7 @@ class DirectWriter:
         self._transport = transport
         self._descriptor = transport.get_extra_info("socket").fileno()
 
-    def __call__(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         transport = self._transport
         if transport.is_closing():
             return  # what is written now is lost in any case, and the descriptor's number may be somebody else's

@@ -92,7 +92,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._tls = transport.get_extra_info("sslcontext") is not None
-        self.write: Callable[[bytes], None] = transport.write if self._tls else DirectWriter(transport)
+        self.write: Callable[[bytes], None] = transport.write if self._tls else DirectWriter(transport).write
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
         self._worker.counts.connections += 1
@@ -150,8 +150,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._last_head,
                 body,
                 self._shape_key,
-                keep_alive=True,
-                http11=True,
+                True,
+                True,
             )
         )
 
@@ -337,8 +337,8 @@ class GatewayProtocol(HttpToolsProtocol):
             head,
             body if type(body) is bytes else bytes(body),
             key,
-            keep_alive=keep_alive and http11,
-            http11=http11,
+            keep_alive and http11,
+            http11,
         )
         if self._busy:
             self._waiting.append(functools.partial(self._start_exchange, exchange))
@@ -407,7 +407,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def response_done(self, keep_alive: bool) -> None:
         self._end_exchange()
-        self.server_state.total_requests += 1
         if not keep_alive or self._stopping:
             self._close()
         elif self._waiting or self._held:

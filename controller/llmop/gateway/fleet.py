@@ -8,6 +8,7 @@ from pathlib import Path
 from llmop.domain.client import ClientKey
 from llmop.domain.endpoint import Endpoint, EndpointState, QueueBounds, RoutedModel
 from llmop.gateway import routing
+from llmop.gateway.bill import Bill
 from llmop.gateway.cells import NO_SLOT, Row
 from llmop.gateway.limits import Lengths
 from llmop.gateway.metrics import Counts, ModelCounts
@@ -31,9 +32,11 @@ _WORKLOADS = Endpoint(
 
 
 class Upstream:
-    """An endpoint at work. `head` holds the lines of a request's head that are the endpoint's own."""
+    """An endpoint at work. `head` holds the lines of a request's head that are the endpoint's own, `tail` ends the head of an answer, from
+    the value of the request's id on.
+    """
 
-    __slots__ = ("_row", "_slot", "breaker", "endpoint", "head", "in_flight", "pool", "replica")
+    __slots__ = ("_row", "_slot", "breaker", "endpoint", "head", "in_flight", "pool", "tail")
 
     def __init__(self, endpoint: Endpoint, pool: Pool, row: Row | None = None, slot: int = NO_SLOT) -> None:
         """With a row of shared memory, other processes' requests count too. Raises ValueError for values that cannot stand in a head."""
@@ -50,7 +53,7 @@ class Upstream:
         if not all(value.isprintable() for value in (endpoint.host, endpoint.api_key, endpoint.replica)):
             raise ValueError(f'endpoint of replica "{endpoint.replica!a}" holds control characters')
         self.head = lines.encode("latin-1")
-        self.replica = endpoint.replica.encode("latin-1")
+        self.tail = b"\r\nx-llmop-replica: " + endpoint.replica.encode("latin-1") + b"\r\n\r\n"
 
     def begin(self) -> None:
         self.in_flight += 1
@@ -152,7 +155,9 @@ def _taken(upstream: Upstream) -> Upstream:
 
 
 class ModelRoute:
-    __slots__ = ("counts", "deployment", "lengths", "model")
+    """`bills` has one for each client's key, by its name, once it has asked for this model."""
+
+    __slots__ = ("bills", "counts", "deployment", "lengths", "model")
 
     def __init__(
         self, model: RoutedModel, deployment: Deployment, counts: ModelCounts, lengths: Lengths
@@ -161,6 +166,7 @@ class ModelRoute:
         self.deployment = deployment
         self.counts = counts
         self.lengths = lengths
+        self.bills: dict[str, Bill] = {}
 
 
 class Fleet:

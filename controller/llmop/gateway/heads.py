@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmop.gateway.errors import Refusal, bad_request
 from llmop.gateway.queue import Priority
+from llmop.gateway.routes import Route
 from llmop.gateway.usage import Usage
 
 Headers = list[tuple[bytes, bytes]]
@@ -88,7 +89,9 @@ _NO_WISHES = Wishes()
 
 @dataclasses.dataclass(slots=True)
 class RequestHead:
-    """`forward` holds the lines that go on to the engine."""
+    """`forward` holds the lines that go on to the engine. `opening` is what was last written before a request's own id, with this head
+    for this endpoint on this route.
+    """
 
     forward: bytes
     key: bytes | None
@@ -97,6 +100,17 @@ class RequestHead:
     expects_continue: bool
     problem: Refusal | None
     wishes: Wishes
+    opening: bytes = b""
+    opened_for: object = None
+    opened_on: Route | None = None
+
+    def open(self, endpoint: object, route: Route, lines: bytes) -> None:
+        """`lines` are the endpoint's own."""
+        self.opening = b"".join(
+            (route.method, b" ", route.target, b" HTTP/1.1\r\n", lines, self.forward, b"x-request-id: ")
+        )
+        self.opened_for = endpoint
+        self.opened_on = route
 
 
 def read_request_head(headers: Headers, version: str) -> RequestHead:
@@ -255,11 +269,12 @@ _FORWARDED = frozenset((_RESPONSE_TYPE, _PROMPT, _GENERATED))
 
 @dataclasses.dataclass(slots=True)
 class ResponseHead:
-    """`framed` says whether the answer's end is known without its length and without the connection's end. `usage` is what TGI's
-    unary answers say in their heads (`x-prompt-tokens` and `x-generated-tokens`, router/src/server.rs).
+    """`start` holds the status line and the lines that go on to the client. `framed` says whether the answer's end is known without its
+    length and without the connection's end. `usage` is what TGI's unary answers say in their heads (`x-prompt-tokens` and
+    `x-generated-tokens`, router/src/server.rs).
     """
 
-    forward: bytes
+    start: bytes
     framed: bool
     stream: bool
     usage: Usage | None
@@ -297,7 +312,7 @@ def read_response_head(headers: Headers, status: int) -> ResponseHead:
         ]
     bodiless = status in (204, 304)
     return ResponseHead(
-        forward=b"".join(forward),
+        start=status_line(status) + b"".join(forward),
         framed=bodiless or chunked,
         stream=stream,
         usage=_said(prompt, generated),

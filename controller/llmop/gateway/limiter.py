@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from llmop.domain.client import ClientKey, Limits
-from llmop.gateway import limits
 from llmop.gateway.cells import ACCOUNT_NUMBERS, NO_SLOT, SLOTS, Cells
-from llmop.gateway.limits import Bucket, Lengths
+from llmop.gateway.limits import Bucket
 
-_NUMBERS: Final = struct.Struct(
-    f"@{ACCOUNT_NUMBERS}q"
-)  # requests and tokens since the start, requests under way
+# Requests and tokens since the start, requests under way.
+_NUMBERS: Final = struct.Struct(f"@{ACCOUNT_NUMBERS}q")
 _REQUESTS, _TOKENS, _IN_FLIGHT = range(ACCOUNT_NUMBERS)
 _ROW: Final = SLOTS * _NUMBERS.size
 
@@ -87,22 +85,7 @@ class Exceeded(NamedTuple):
     shadow: bool
 
 
-class Reservation:
-    """What an admitted request holds of its key's limits, until `settle`."""
-
-    __slots__ = ("_account", "_tokens")
-
-    def __init__(self, account: Account, tokens: int) -> None:
-        self._account = account
-        self._tokens = tokens
-        account.add(1, tokens, 1)
-
-    def settle(self, tokens: int) -> None:
-        """Once, with what it took."""
-        self._account.add(0, tokens - self._tokens, -1)
-
-
-class _Meter:
+class Meter:
     """What one key may use, and what it has used."""
 
     __slots__ = ("_parallel", "_requests", "_shadow", "_tokens", "account", "slot")
@@ -134,21 +117,28 @@ class _Meter:
         self._requests.look(requests, now)
         self._tokens.look(tokens, now)
 
-    def reserve(self, tokens: int, now: float) -> "Reservation | Exceeded":
-        spent_requests, spent_tokens, in_flight = self.account.totals()
+    def reserve(self, tokens: int, now: float) -> Exceeded | None:
+        """None: an admitted request holds this much, until it is settled."""
+        account = self.account
+        spent_requests, spent_tokens, in_flight = account.totals()
         bucket = self._requests
         if bucket.limit:
             bucket.look(spent_requests, now)
-            if (wait := bucket.wait(1)) > 0:
-                return Exceeded("requests", wait, self._shadow)
+            if bucket.level < 1:
+                return Exceeded("requests", bucket.wait(1), self._shadow)
         bucket = self._tokens
         if bucket.limit:
             bucket.look(spent_tokens, now)
-            if tokens and (wait := bucket.wait(tokens)) > 0:
+            if 0 < tokens > bucket.level and (wait := bucket.wait(tokens)) > 0:
                 return Exceeded("tokens", wait, self._shadow)
         if self._parallel and in_flight >= self._parallel:
             return Exceeded("parallel", 1.0, self._shadow)
-        return Reservation(self.account, tokens)
+        account.add(1, tokens, 1)
+        return None
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Once for an admitted request: what it held becomes what it took."""
+        self.account.add(0, used - reserved, -1)
 
 
 class Limiter:
@@ -158,7 +148,7 @@ class Limiter:
         """Without a board this process is the only one."""
         self._board = board
         self._row = row
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, Meter] = {}
         self.slots: Mapping[str, int] = {}  # places of keys on the board, from the parent
 
     def grant(self, keys: tuple[ClientKey, ...], now: float) -> None:
@@ -170,7 +160,7 @@ class Limiter:
             slot = self.slots.get(key.name, NO_SLOT)
             meter = before.get(key.name)
             if meter is None or meter.slot != slot:
-                meter = _Meter(key, self._account(slot), slot, now)
+                meter = Meter(key, self._account(slot), slot, now)
             else:
                 meter.change(key, now)
             self._meters[key.name] = meter
@@ -188,12 +178,6 @@ class Limiter:
             for meter in self._meters.values():
                 meter.look(now)
 
-    def reserve(
-        self, key: ClientKey, body: bytes, lengths: Lengths, now: float, *, generates: bool
-    ) -> Reservation | Exceeded | None:
-        """None for a request that is not counted."""
-        meter = self._meters.get(key.name)
-        if meter is None:
-            return None
-        tokens = limits.need(body, lengths.p90()) if generates and meter.counts_tokens else 0
-        return meter.reserve(tokens, now)
+    def meter(self, key: str) -> Meter | None:
+        """None for a key without limits. The next `grant` may bring another one; what was reserved from this is settled with it."""
+        return self._meters.get(key)

@@ -11,6 +11,7 @@ _BYTES_PER_TOKEN = 4
 # Before a model's answers are known, of a request that does not say how long its answer may be.
 _UNKNOWN_ANSWER = 256
 # `max_tokens` and `max_completion_tokens` of OpenAI's dialect, `max_new_tokens` of TGI's. Within a text the quotes are escaped.
+_MARK = b'"max_'
 _MOST = re.compile(rb'"max_(?:new_|completion_)?tokens"\s*:\s*([0-9]{1,9})\b')
 
 
@@ -37,8 +38,9 @@ class Bucket:
 
     def wait(self, wanted: int) -> float:
         """Seconds until `wanted` can be had; 0.0 = now. Whoever wants more than a whole bucket waits for a full one."""
-        lacking = min(wanted, self.limit) - self.level
-        return lacking * _MINUTE / self.limit if lacking > 0 else 0.0
+        if wanted <= self.level:
+            return 0.0
+        return max(0.0, (min(wanted, self.limit) - self.level) * _MINUTE / self.limit)
 
 
 class Lengths:
@@ -83,16 +85,12 @@ class Lengths:
 
 def need(body: bytes, usual_answer: int | None) -> int:
     """Tokens that a request will probably take. `usual_answer` is the length that nine of ten of its model's answers do not exceed."""
-    found = _MOST.search(body)
+    place = body.find(_MARK)  # nearly nothing beside the pattern, which goes on from there
+    found = _MOST.search(body, place) if place >= 0 else None
     if found is not None:
         answer = int(found[1])
-        if usual_answer is not None:
-            answer = min(answer, usual_answer)
+        if usual_answer is not None and usual_answer < answer:
+            answer = usual_answer
     else:
         answer = _UNKNOWN_ANSWER if usual_answer is None else usual_answer
-    return prompt_tokens(len(body)) + answer
-
-
-def prompt_tokens(size: int) -> int:
-    """Of a body of so many bytes."""
-    return -(-size // _BYTES_PER_TOKEN)
+    return -(-len(body) // _BYTES_PER_TOKEN) + answer

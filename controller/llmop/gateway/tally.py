@@ -161,15 +161,8 @@ class Accounts:
     def name(self) -> str:
         return "" if self._tally is None else self._tally.file.name
 
-    def used(self, key: str, model: str, usage: Usage) -> None:
-        if (entry := self._entry(key, model)) is not None:
-            entry.used(usage)
-
-    def limited(self, key: str, model: str) -> None:
-        if (entry := self._entry(key, model)) is not None:
-            entry.limited()
-
-    def _entry(self, key: str, model: str) -> Entry | None:
+    def entry(self, key: str, model: str) -> Entry | None:
+        """None where nothing is written down, or no place can be had now."""
         if self._tally is None:
             return None
         try:

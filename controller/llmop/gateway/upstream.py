@@ -1,6 +1,7 @@
 """One connection to an engine: sends a request, reads its answer, tells the exchange once per read what has come."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
@@ -73,7 +74,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._surplus = False
         self._quiet = 0
         self.transport: asyncio.Transport
-        self._write: DirectWriter
+        self._write: Callable[[bytes], None]
         self.connected = False
         self.reader: Reader | None = None
         self.status = 0
@@ -86,13 +87,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.served = 0
         self.last_at = loop.time()
 
-    def send(self, reader: Reader, request: bytes) -> None:
-        """The connection must be idle."""
+    def send(self, reader: Reader, request: bytes, now: float) -> None:
+        """The connection must be idle. `now` is the loop's time."""
         self.reader = reader
         self.head = None
         self.complete = self.started = self.reusable = False
         self._quiet = 0
-        self.last_at = self._loop.time()
+        self.last_at = now
         self._write(request)
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        self._write = DirectWriter(self.transport)
+        self._write = DirectWriter(self.transport).write
         self.connected = True
 
     def data_received(self, data: bytes) -> None:

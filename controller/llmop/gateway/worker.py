@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmop.clock import Clock
+from llmop.domain.client import ClientKey
+from llmop.gateway.bill import Bill
 from llmop.gateway.desk import Desk
-from llmop.gateway.fleet import Fleet
+from llmop.gateway.fleet import Fleet, ModelRoute
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
@@ -50,3 +52,16 @@ class Worker:
     def request_id(self) -> bytes:
         self.requests += 1
         return b"%b-%x" % (self.prefix, self.requests)
+
+    def bill(self, key: ClientKey, route: ModelRoute) -> Bill:
+        """Made at the first request of this key for this model."""
+        bill = route.bills[key.name] = Bill(
+            key,
+            route.model.name,
+            counts=self.counts,
+            of_model=route.counts,
+            lengths=route.lengths,
+            limiter=self.limiter,
+            accounts=self.accounts,
+        )
+        return bill

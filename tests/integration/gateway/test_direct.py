@@ -26,7 +26,7 @@ async def pair() -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
 
 async def test_what_the_socket_does_not_take_follows_in_order() -> None:
     async with pair() as (transport, far):
-        writer = DirectWriter(transport)
+        writer = DirectWriter(transport).write
         pieces = [b"%06d" % number * 5_000 for number in range(100)]
         for piece in pieces:
             writer(piece)
@@ -40,7 +40,7 @@ async def test_what_the_socket_does_not_take_follows_in_order() -> None:
 
 async def test_a_small_write_is_there_at_once() -> None:
     async with pair() as (transport, far):
-        DirectWriter(transport)(b"x")
+        DirectWriter(transport).write(b"x")
         assert b"x" == far.recv(10)
 
 
@@ -54,14 +54,14 @@ async def test_a_peer_that_is_gone_ends_the_connection() -> None:
     near, far = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(Watch, sock=near)
     far.close()
-    DirectWriter(transport)(b"x")
+    DirectWriter(transport).write(b"x")
     async with asyncio.timeout(10):
         await lost.wait()
 
 
 async def test_the_next_owner_of_a_descriptor_gets_nothing() -> None:
     async with pair() as (transport, far):
-        writer = DirectWriter(transport)
+        writer = DirectWriter(transport).write
         descriptor = transport.get_extra_info("socket").fileno()
         transport.abort()
         far.setblocking(True)

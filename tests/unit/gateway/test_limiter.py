@@ -2,29 +2,39 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from llmop.domain.client import ClientKey, Limits
 from llmop.gateway import cells
-from llmop.gateway.limiter import Board, Exceeded, Limiter, Reservation
-from llmop.gateway.limits import Lengths
+from llmop.gateway.limiter import Board, Exceeded, Limiter, Meter
 
-BODY = b'{"max_tokens":90}' + b" " * 23  # 10 tokens and 90
+TOKENS = 100  # that a request holds
 
 
 def key(name: str = "default/a", *, shadow: bool = False, **limits: int) -> ClientKey:
     return ClientKey(name=name, digest="0" * 64, limits=Limits(**limits), shadow=shadow)
 
 
-def reserve(limiter: Limiter, of: ClientKey, now: float = 0.0, **more: Any) -> Reservation | Exceeded | None:
-    return limiter.reserve(of, BODY, Lengths(), now, **({"generates": True} | more))
+class Held:
+    def __init__(self, meter: Meter, tokens: int) -> None:
+        self._meter = meter
+        self._tokens = tokens
+
+    def settle(self, used: int) -> None:
+        self._meter.settle(self._tokens, used)
 
 
-def taken(limiter: Limiter, of: ClientKey, now: float = 0.0) -> Reservation:
+def reserve(limiter: Limiter, of: ClientKey, now: float = 0.0, tokens: int = TOKENS) -> Held | Exceeded:
+    meter = limiter.meter(of.name)
+    assert meter is not None
+    tokens = tokens if meter.counts_tokens else 0
+    return meter.reserve(tokens, now) or Held(meter, tokens)
+
+
+def taken(limiter: Limiter, of: ClientKey, now: float = 0.0) -> Held:
     found = reserve(limiter, of, now)
-    assert isinstance(found, Reservation)
+    assert isinstance(found, Held)
     return found
 
 
@@ -35,7 +45,7 @@ def alone(*keys: ClientKey) -> Limiter:
 
 
 def test_a_key_without_limits_is_not_counted() -> None:
-    assert reserve(alone(key()), key()) is None
+    assert alone(key()).meter(key().name) is None
 
 
 def test_tokens_are_reserved_and_settled() -> None:
@@ -56,7 +66,7 @@ def test_what_generates_nothing_takes_no_tokens() -> None:
     limiter = alone(of)
     taken(limiter, of).settle(1000)
     assert isinstance(reserve(limiter, of), Exceeded)
-    assert isinstance(reserve(limiter, of, generates=False), Reservation)
+    assert isinstance(reserve(limiter, of, tokens=0), Held)
 
 
 def test_a_request_that_is_over_makes_room_for_another() -> None:

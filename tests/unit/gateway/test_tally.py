@@ -58,18 +58,19 @@ def test_names_as_long_as_they_may_be_fit_and_longer_ones_keep_nobody_from_being
     tmp_path: Path,
 ) -> None:
     accounts = Accounts.begin(tmp_path, "a")
-    accounts.used("n" * 63 + "/" + "k" * 63, "m" * 253, Usage(1, 1))
-    accounts.used("k", "é" * 300, Usage(1, 1))
-    accounts.limited("k", "é" * 300)
+    entry = accounts.entry("n" * 63 + "/" + "k" * 63, "m" * 253)
+    assert entry is not None
+    entry.used(Usage(1, 1))
+    assert accounts.entry("k", "é" * 300) is None
     amounts, _ = tally.read(tmp_path / accounts.name)
     assert [Amount(requests=1, prompt_tokens=1, completion_tokens=1)] == list(amounts.values())
 
 
 def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_served(tmp_path: Path) -> None:
     accounts = Accounts.begin(tmp_path / "nowhere", "a")
-    accounts.used("k", "m", Usage(1, 1))
+    assert accounts.entry("k", "m") is None
     assert "" == accounts.name
 
 
 def test_without_a_folder_nothing_is_written() -> None:
-    Accounts.begin(None, "a").used("k", "m", Usage(1, 1))
+    assert Accounts.begin(None, "a").entry("k", "m") is None
