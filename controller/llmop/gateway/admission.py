@@ -9,6 +9,7 @@ from llmop.domain.endpoint import RoutedModel
 from llmop.gateway.errors import Dialect, Refusal, bad_request, unknown_model
 from llmop.gateway.routes import Route
 
+_OPENAI, _TGI = Dialect.OPENAI, Dialect.TGI  # members of an enumeration take some time to look up
 _ASK = b',"stream_options":{"include_usage":true}}'
 
 
@@ -26,7 +27,7 @@ def admit(
     """The client's own bytes are kept unless the engine has to read another name as "model", or has to be asked for the usage of a
     stream; also then they are kept but for what is added, where that can be.
     """
-    if route.dialect is Dialect.TGI:
+    if route.dialect is _TGI:
         return _admit_tgi(route, header_model, body, models)
     return _admit_openai(route, body, models)
 
@@ -49,13 +50,13 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
         return unknown_model(name)
     if (model.virtual or route.is_virtual) and (problem := _wrong_kind(route, model)) is not None:
         return problem
-    if Dialect.OPENAI not in model.protocols and not _embeds(route, model):
+    if _OPENAI not in model.protocols and not _embeds(route, model):
         return _not_spoken(model, Dialect.OPENAI)
     wanted = model.upstream_model or name
     ask_usage = (
-        model.usage_in_stream
+        request.get("stream") is True
         and route.streams
-        and request.get("stream") is True
+        and model.usage_in_stream
         and _leaves_usage_out(request.get("stream_options"))
     )
     if asked != wanted or (ask_usage and "stream_options" in request):
@@ -65,7 +66,7 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
         body = orjson.dumps(request)
     elif ask_usage:
         body = body[: body.rindex(b"}")] + _ASK
-    return Admission(model=name, body=body, usage_asked=ask_usage)
+    return Admission(name, body, ask_usage)
 
 
 def _leaves_usage_out(options: Any) -> bool:

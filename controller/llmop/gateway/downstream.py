@@ -74,6 +74,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._last_head: RequestHead
         # What may come again, and the keys it was let in with
         self._shape: Shape | None = None
+        self._spare: Exchange | None = None  # of the last request, for the next one with its head
         self._repeatable = False
         self._shape_route: Route
         self._shape_keys = 0
@@ -142,8 +143,11 @@ class GatewayProtocol(HttpToolsProtocol):
     def _repeat(self, body: bytes) -> None:
         """The last request's head again, with another body; the parser, between two messages, does not see it."""
         self._busy = True
-        self._start_exchange(
-            Exchange(
+        exchange, self._spare = self._spare, None
+        if exchange is not None:
+            exchange.renew(body)
+        else:
+            exchange = Exchange(
                 self._worker,
                 self,
                 self._shape_route,
@@ -153,10 +157,12 @@ class GatewayProtocol(HttpToolsProtocol):
                 True,
                 True,
             )
-        )
+        self._exchange = exchange
+        exchange.start()
 
     def _feed(self, data: bytes) -> None:
         self._shape = None
+        self._spare = None
         self._repeatable = False
         fresh = not self._quiet and self._phase <= _HEAD
         self._quiet += len(data)
@@ -406,7 +412,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self.response_done(keep_alive=not self.transport.is_closing())
 
     def response_done(self, keep_alive: bool) -> None:
-        self._end_exchange()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close()
+            if self._shape is not None and exchange.is_renewable:
+                exchange.body = b""
+                self._spare = exchange
         if not keep_alive or self._stopping:
             self._close()
         elif self._waiting or self._held:

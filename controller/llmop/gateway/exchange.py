@@ -65,11 +65,28 @@ class Exchange(Request):
         self._stale_spent = False
         self._first: FirstBlock | None = None
 
+    @property
+    def is_renewable(self) -> bool:
+        """When it is over: whether nothing happened that would have to be forgotten."""
+        return (
+            self._relay is None
+            and self._stay is None
+            and not self._tried
+            and not self._stale_spent
+            and not self._problem
+        )
+
+    def renew(self, body: bytes) -> None:
+        """The same for the next request with the same head."""
+        self.body = body
+        self.asked = len(body)
+        self.request_id = self.head.request_id or self.worker.request_id()
+
     def start(self) -> None:
         worker, key, route = self.worker, self.key, self.route
         fleet = worker.fleet
         admission = (
-            admit(route, self.head.model, self.body, fleet.models_for(key))
+            admit(route, self.head.model, self.body, fleet.models_for(key) if key.models else fleet.models)
             if fleet.received is not None
             else errors.NO_TABLE
         )
