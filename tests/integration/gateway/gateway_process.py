@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[3] / "controller"
+from tests.integration.gateway import child
+from tests.integration.gateway.child import Child
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -23,14 +23,8 @@ REQUEST = b"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r
 
 
 @contextlib.asynccontextmanager
-async def gateway_process(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(folder),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
-    )
+async def gateway_process(folder: Path) -> AsyncIterator[Child]:
+    process = await child.start(PROGRAM, str(folder))
     try:
         async with asyncio.timeout(20):
             while True:

@@ -7,11 +7,14 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway import child
+from tests.integration.gateway.child import Child
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.rig import Wire
 from tests.integration.gateway.test_client_keys import SECRET, key
@@ -21,7 +24,6 @@ from llmop.api.v1 import gateway_pb2
 from llmop.gateway import keys
 from llmop.gateway.crew import pause
 
-SOURCE = Path(__file__).resolve().parents[3] / "controller"
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -34,7 +36,7 @@ serve(GatewaySettings(controller=f"unix://{folder}/control.sock", listen=sys.arg
 
 
 class Gateway:
-    def __init__(self, process: asyncio.subprocess.Process, port: int, key: str, control: Control) -> None:
+    def __init__(self, process: Child, port: int, key: str, control: Control) -> None:
         self.process = process
         self.port = port
         self.key = key
@@ -91,14 +93,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     await control.start()
     secret = keys.create(folder / "keys", "test")
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(folder),
-        f"127.0.0.1:{port}",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
-    )
+    process = await child.start(PROGRAM, str(folder), f"127.0.0.1:{port}")
     gateway = Gateway(process, port, secret, control)
     try:
         async with asyncio.timeout(30):
@@ -112,7 +107,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         for wire in gateway.wires:
             wire.close()
         if process.returncode is None:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(20):
                 await process.wait()
         await control.stop()
@@ -260,19 +255,16 @@ async def test_workers_do_not_outlive_their_parent(gateway: Gateway, engines: li
 
 
 async def test_a_second_gateway_does_not_join_in_quietly(gateway: Gateway, folder: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(folder),
-        f"127.0.0.1:{gateway.port}",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
-        stderr=asyncio.subprocess.PIPE,
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", PROGRAM, str(folder), f"127.0.0.1:{gateway.port}"],
+        env=child.environment(),
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=30,
     )
-    async with asyncio.timeout(30):
-        _, error = await process.communicate()
-    assert process.returncode
-    assert b"Address already in use" in error
+    assert ended.returncode
+    assert b"Address already in use" in ended.stderr
 
 
 def test_a_worker_that_keeps_dying_is_started_less_and_less_often() -> None:
