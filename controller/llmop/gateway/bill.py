@@ -51,6 +51,17 @@ class Bill:
             entry.limited()
         return found
 
+    def answered(self, reserved: int, used: Usage) -> None:
+        """All at once, for an answer that came as a whole."""
+        prompt, completion, _ = used
+        self._of_model.spent(used)
+        self._lengths.learn(completion)
+        entry = self._entry or self._accounts.entry(self._key, self._model)
+        if entry is not None:
+            entry.used(used)
+        if reserved >= 0 and self._meter is not None:
+            self._meter.settle(reserved, prompt + completion)
+
     def spent(self, used: Usage) -> None:
         """An answer has come to its end, or as far as it came."""
         self._of_model.spent(used)

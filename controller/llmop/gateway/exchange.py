@@ -6,6 +6,7 @@ import logging
 from llmop.domain.client import ClientKey
 from llmop.gateway import errors, retry, routing, usage, waiting
 from llmop.gateway.admission import admit
+from llmop.gateway.bill import NOTHING
 from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.fleet import Upstream
@@ -27,7 +28,9 @@ _BYTES_PER_TOKEN = 4
 
 
 class Exchange(Request):
-    """Until there is a relay, nothing of an answer has gone to the client and the request may be made again elsewhere."""
+    """Until there is a relay, nothing of an answer has gone to the client and the request may be made again elsewhere. `is_renewable`
+    says, when it is over, that nothing has happened that would have to be forgotten.
+    """
 
     __slots__ = (
         "_connection",
@@ -40,6 +43,7 @@ class Exchange(Request):
         "_task",
         "_timer",
         "_tried",
+        "is_renewable",
     )
 
     def __init__(
@@ -64,17 +68,7 @@ class Exchange(Request):
         self._problem = ""
         self._stale_spent = False
         self._first: FirstBlock | None = None
-
-    @property
-    def is_renewable(self) -> bool:
-        """When it is over: whether nothing happened that would have to be forgotten."""
-        return (
-            self._relay is None
-            and self._stay is None
-            and not self._tried
-            and not self._stale_spent
-            and not self._problem
-        )
+        self.is_renewable = True
 
     def renew(self, body: bytes) -> None:
         """The same for the next request with the same head."""
@@ -198,6 +192,7 @@ class Exchange(Request):
 
     def _fail(self, failure: Failure, problem: str) -> None:
         """Nothing has gone to the client yet."""
+        self.is_renewable = False
         self._problem = problem
         if self._may_retry(failure):
             self._retry()
@@ -223,6 +218,7 @@ class Exchange(Request):
 
     def _retry(self) -> None:
         assert self.upstream is not None
+        self.is_renewable = False
         self._tried = (*self._tried, self.upstream)
         self.let_go()
         self._first = None
@@ -254,6 +250,7 @@ class Exchange(Request):
         return self._stay is not None or self.model.deployment.waiters.number > 0
 
     def _queue_up(self, *, again: bool) -> None:
+        self.is_renewable = False
         stay = self._stay
         if stay is None:
             stay = self._stay = Stay(self)
@@ -331,14 +328,17 @@ class Exchange(Request):
         """What nearly all answers are: good, whole and no stream. One write, and all is over."""
         pieces = connection.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        worker, model, route = self.worker, self.model, self.route
+        model, route, reserved = self.model, self.route, self.reserved
+        model.counts.first_byte(connection.last_at - self.started_at)
+        # What a client has got is written down, also where the process is killed in the next moment.
+        self.reserved = NOTHING
         if route.generates:
-            self.spent(
-                head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN)
+            self.bill.answered(
+                reserved,
+                head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN),
             )
-        now = worker.loop.time()
-        model.counts.first_byte(now - self.started_at)
-        self.close()  # what a client has got is written down, also where the process is killed in the next moment
+        else:
+            self.bill.settle(reserved, None)
         self.client.write(
             b"".join(
                 (
@@ -366,6 +366,7 @@ class Exchange(Request):
         if failure is Failure.STALE and not self._stale_spent:
             # It was closed while the request was on its way: says nothing about the engine.
             self._stale_spent = True
+            self.is_renewable = False
             self.model.counts.failures[Failure.STALE] += 1
             if upstream.pool.draining:
                 self.let_go()
@@ -412,6 +413,7 @@ class Exchange(Request):
 
     def _commit(self, connection: UpstreamConnection, head: ResponseHead, status: int) -> None:
         """From here on the answer is copied."""
+        self.is_renewable = False
         self.body = b""  # an answer may take hours
         if status < 300:
             self.model.counts.first_byte(self.worker.loop.time() - self.started_at)

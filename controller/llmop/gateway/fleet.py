@@ -121,6 +121,8 @@ class Deployment:
             chosen = candidates[0]
             if most and chosen.load() >= most:
                 return None
+            if chosen.breaker is routing.CLOSED:
+                return chosen
         else:
             loads = [upstream.load() for upstream in candidates]
             index = routing.least_outstanding(loads, random)

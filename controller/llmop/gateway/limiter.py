@@ -4,6 +4,7 @@ What a key has used is counted in memory that the processes of a gateway share, 
 are (`cells`). So every process sees what all have spent, and nobody has to be asked.
 """
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -16,6 +17,8 @@ from llmop.gateway.limits import Bucket
 _NUMBERS: Final = struct.Struct(f"@{ACCOUNT_NUMBERS}q")
 _REQUESTS, _TOKENS, _IN_FLIGHT = range(ACCOUNT_NUMBERS)
 _ROW: Final = SLOTS * _NUMBERS.size
+# Seconds for which it is known how much may be spent at least. A full bucket may thereby get what comes in in that time on top.
+_SURE: Final = 0.02
 
 
 class Board:
@@ -88,7 +91,17 @@ class Exceeded(NamedTuple):
 class Meter:
     """What one key may use, and what it has used."""
 
-    __slots__ = ("_parallel", "_requests", "_shadow", "_tokens", "account", "slot")
+    __slots__ = (
+        "_parallel",
+        "_requests",
+        "_requests_to",
+        "_shadow",
+        "_sure_until",
+        "_tokens",
+        "_tokens_to",
+        "account",
+        "slot",
+    )
 
     def __init__(self, key: ClientKey, account: Account, slot: int, now: float) -> None:
         self.account = account
@@ -105,8 +118,9 @@ class Meter:
             self._requests = Bucket(key.limits.requests_per_minute, requests, now)
         if key.limits.tokens_per_minute != self._tokens.limit:
             self._tokens = Bucket(key.limits.tokens_per_minute, tokens, now)
-        self._parallel = key.limits.parallel_requests
+        self._parallel = key.limits.parallel_requests or math.inf
         self._shadow = key.shadow
+        self._sure_until = -math.inf
 
     @property
     def counts_tokens(self) -> bool:
@@ -114,26 +128,39 @@ class Meter:
 
     def look(self, now: float) -> None:
         requests, tokens, _ = self.account.totals()
-        self._requests.look(requests, now)
-        self._tokens.look(tokens, now)
+        self._look(requests, tokens, now)
+
+    def _look(self, requests: int, tokens: int, now: float) -> None:
+        """Works out how much may be spent before it has to be looked again; that what comes in meanwhile is not counted harms nobody."""
+        self._sure_until = now + _SURE
+        of_requests, of_tokens = self._requests, self._tokens
+        self._requests_to = requests + of_requests.look(requests, now) if of_requests.limit else math.inf
+        self._tokens_to = tokens + of_tokens.look(tokens, now) if of_tokens.limit else math.inf
 
     def reserve(self, tokens: int, now: float) -> Exceeded | None:
         """None: an admitted request holds this much, until it is settled."""
         account = self.account
-        spent_requests, spent_tokens, in_flight = account.totals()
-        bucket = self._requests
-        if bucket.limit:
-            bucket.look(spent_requests, now)
-            if bucket.level < 1:
-                return Exceeded("requests", bucket.wait(1), self._shadow)
-        bucket = self._tokens
-        if bucket.limit:
-            bucket.look(spent_tokens, now)
-            if 0 < tokens > bucket.level and (wait := bucket.wait(tokens)) > 0:
-                return Exceeded("tokens", wait, self._shadow)
-        if self._parallel and in_flight >= self._parallel:
-            return Exceeded("parallel", 1.0, self._shadow)
+        requests, spent, in_flight = account.totals()
+        if (
+            now >= self._sure_until
+            or requests + 1 > self._requests_to
+            or spent + tokens > self._tokens_to
+            or in_flight >= self._parallel
+        ) and (exceeded := self._exceeded(requests, spent, in_flight, tokens, now)) is not None:
+            return exceeded
         account.add(1, tokens, 1)
+        return None
+
+    def _exceeded(
+        self, requests: int, spent: int, in_flight: int, tokens: int, now: float
+    ) -> Exceeded | None:
+        self._look(requests, spent, now)
+        if self._requests.limit and (wait := self._requests.wait(1)) > 0:
+            return Exceeded("requests", wait, self._shadow)
+        if self._tokens.limit and tokens and (wait := self._tokens.wait(tokens)) > 0:
+            return Exceeded("tokens", wait, self._shadow)
+        if in_flight >= self._parallel:
+            return Exceeded("parallel", 1.0, self._shadow)
         return None
 
     def settle(self, reserved: int, used: int) -> None:

@@ -27,14 +27,17 @@ class Bucket:
         self.at = now
         self.spent = spent
 
-    def look(self, spent: int, now: float) -> None:
-        """What it holds now. `spent` is a count that all processes add to, and take from where a reservation was too high."""
+    def look(self, spent: int, now: float) -> float:
+        """What it holds now, and from then on. `spent` is a count that all processes add to, and take from where a reservation was too high."""
         level = self.level - (spent - self.spent)
         if now > self.at:
             level += self.limit / _MINUTE * (now - self.at)
-        self.level = level if level < self.limit else float(self.limit)
+        if level > self.limit:
+            level = float(self.limit)
+        self.level = level
         self.at = now
         self.spent = spent
+        return level
 
     def wait(self, wanted: int) -> float:
         """Seconds until `wanted` can be had; 0.0 = now. Whoever wants more than a whole bucket waits for a full one."""
@@ -46,31 +49,30 @@ class Bucket:
 class Lengths:
     """How long a model's answers are, in tokens: what nine of ten do not exceed. New answers count more than old ones."""
 
-    __slots__ = ("_known", "_new", "_numbers", "_total")
+    __slots__ = ("_known", "_look_at", "_numbers", "_total")
 
     LEAST = 20  # answers before anything is said
     _HALVE = 1000
-    _LOOK = 20  # it is worked out again when one answer of so many is new
+    _LOOK = 0.05  # it is worked out again when such a part of the answers is new
 
     def __init__(self) -> None:
         self._numbers = [0.0] * 33  # by bits of the length
         self._total = 0.0
         self._known: int | None = None
-        self._new = 0
+        self._look_at: float = self.LEAST
 
     def learn(self, tokens: int) -> None:
         self._numbers[min(32, tokens.bit_length())] += 1
         self._total += 1
-        self._new += 1
         if self._total > self._HALVE:
             self._numbers = [number / 2 for number in self._numbers]
             self._total /= 2
+            self._look_at = self._total
 
     def p90(self) -> int | None:
-        if self._total < self.LEAST:
-            return None
-        if self._known is None or self._new * self._LOOK >= self._total:
-            self._known, self._new = self._work_out(), 0
+        if self._total >= self._look_at:
+            self._known = self._work_out()
+            self._look_at = self._total * (1 + self._LOOK)
         return self._known
 
     def _work_out(self) -> int | None:

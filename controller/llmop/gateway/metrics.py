@@ -5,8 +5,8 @@ the model "unknown".
 """
 
 import abc
-import bisect
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import (
@@ -79,7 +79,7 @@ class ModelCounts:
         self.codes[dialect][GONE] += 1
 
     def first_byte(self, seconds: float) -> None:
-        self.first_byte_buckets[bisect.bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
+        self.first_byte_buckets[bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
         self.first_byte_sum += seconds
 
     def begins_to_wait(self, ticket: Ticket) -> None:
@@ -89,7 +89,7 @@ class ModelCounts:
     def has_waited(self, ticket: Ticket, seconds: float) -> None:
         self.queued[ticket.priority] -= 1
         self.queued_bytes -= ticket.size
-        self.wait_buckets[bisect.bisect_left(WAIT_BUCKETS, seconds)] += 1
+        self.wait_buckets[bisect_left(WAIT_BUCKETS, seconds)] += 1
         self.wait_sum += seconds
 
     def generated(self) -> int:
@@ -97,9 +97,10 @@ class ModelCounts:
         return sum(completion for _, completion in self.tokens.values())
 
     def spent(self, usage: Usage) -> None:
-        tokens = self.tokens[ESTIMATED if usage.estimated else REPORTED]
-        tokens[0] += usage.prompt
-        tokens[1] += usage.completion
+        prompt, completion, estimated = usage
+        tokens = self.tokens[ESTIMATED if estimated else REPORTED]
+        tokens[0] += prompt
+        tokens[1] += completion
 
 
 class Counts:

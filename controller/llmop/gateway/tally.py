@@ -27,6 +27,7 @@ _NUMBERS = struct.Struct(
     "@5q"
 )  # requests, tokens of prompts and of answers, estimated ones, refused requests
 _NUMBERS_AT: Final = 8
+_pack_numbers = _NUMBERS.pack_into
 _THERE: Final = 1
 SUFFIX: Final = ".tally"
 _NAMES: Final = 64  # where they begin
@@ -45,19 +46,16 @@ class Entry:
 
     def used(self, usage: Usage) -> None:
         prompt, completion, estimated = usage
-        self._requests += 1
-        self._prompt += prompt
-        self._completion += completion
+        self._requests = requests = self._requests + 1
+        self._prompt = prompt = self._prompt + prompt
+        self._completion = completion = self._completion + completion
         if estimated:
             self._estimated += 1
-        self._write()
+        _pack_numbers(self._record, _NUMBERS_AT, requests, prompt, completion, self._estimated, self._limited)
 
     def limited(self) -> None:
         self._limited += 1
-        self._write()
-
-    def _write(self) -> None:
-        _NUMBERS.pack_into(
+        _pack_numbers(
             self._record,
             _NUMBERS_AT,
             self._requests,

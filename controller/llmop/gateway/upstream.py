@@ -121,8 +121,13 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._shape is not None and not self.started:
             start = self._shape.body(data)
-            if start >= 0:
-                self._take(data[start:])
+            if start >= 0:  # a whole answer; the parser, between two messages, does not see it
+                self.started = self.complete = self.reusable = True
+                self.head = self._last_head
+                self.length = len(data) - start
+                self.pieces = [data[start:]]
+                self.served += 1
+                self.last_at = self._loop.time()
                 reader.progress(self)
                 return
         first, self.started = not self.started, True
@@ -148,15 +153,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _may_repeat(self) -> bool:
         return self.reusable and self.status == 200 and self.length is not None
-
-    def _take(self, body: bytes) -> None:
-        """A whole answer with the last head again; the parser, between two messages, does not see it."""
-        self.started = self.complete = self.reusable = True
-        self.head = self._last_head
-        self.length = len(body)
-        self.pieces.append(body)
-        self.served += 1
-        self.last_at = self._loop.time()
 
     def eof_received(self) -> None:
         return None

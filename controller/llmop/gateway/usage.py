@@ -5,6 +5,7 @@ headers of TGI's unary answers. Those bytes are searched for; nothing is parsed 
 """
 
 import dataclasses
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -33,6 +34,9 @@ class Usage(NamedTuple):
     estimated: bool = False
 
 
+_made = functools.partial(tuple.__new__, Usage)  # without the detour over Python that a named tuple makes
+
+
 def estimate(asked: int, completion: int) -> Usage:
     """For answers whose engine has not said it; `asked` is the size of the request's body in bytes."""
     return Usage(asked // _BYTES_PER_TOKEN, completion, estimated=True)
@@ -46,7 +50,7 @@ def read(answer: bytes) -> Usage | None:
     both = _BOTH.match(answer, place)
     if both is not None:
         prompt, completion = both.groups()
-        return Usage(int(prompt), int(completion))
+        return _made((int(prompt), int(completion), False))
     prompt = _PROMPT.match(answer, place)
     if prompt is None:
         return None
