@@ -85,16 +85,3 @@ class EndpointTable:
     endpoints: tuple[Endpoint, ...] = ()
     models: tuple[RoutedModel, ...] = ()
     keys: tuple[ClientKey, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class DeploymentLoad:
-    """What one gateway has for a deployment (namespace/name): requests at its endpoints, requests that wait, those refused since
-    the last report because no endpoint could take them, and tokens generated since the gateway began.
-    """
-
-    deployment: str
-    in_flight: int
-    queued: int
-    unserved: int
-    generated_tokens: int

@@ -10,15 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from llmop.domain.client import Limits
-from llmop.domain.endpoint import DeploymentLoad, EndpointState
+from llmop.domain.endpoint import EndpointState
 from llmop.domain.errors import NeedsUser
+from llmop.domain.scaling import Reported
 from llmop.gateway import cells, sums, table
 from llmop.gateway.app import Presence
 from llmop.gateway.desk import SharedDesk, sum_up
@@ -139,11 +140,11 @@ class Crew:
     def _load(self, slot: int) -> int:
         return 0 if slot == cells.NO_SLOT else self._cells.total(slot)
 
-    def loads(self) -> list[DeploymentLoad]:
+    def loads(self) -> dict[str, Reported]:
         """Tokens are those that the workers have told of, a second ago at most."""
         received = self.received
         if received is None:
-            return []
+            return {}
         told = self._others(None)
         counts = Counts() if told is None else sums.hear(told)
         at = zip(received.table.endpoints, self._endpoint_slots, strict=True)
@@ -153,8 +154,8 @@ class Crew:
             counts.generated(received.table.models),
         )
 
-    def reported(self, loads: Sequence[DeploymentLoad]) -> None:
-        self._desk.dispatcher.reported({load.deployment: load.unserved for load in loads})
+    def reported(self, loads: Mapping[str, Reported]) -> None:
+        self._desk.dispatcher.reported({name: load.unserved for name, load in loads.items()})
 
     # What the desk calls
 

@@ -3,10 +3,10 @@
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Protocol, cast
 
-from llmop.domain.endpoint import DeploymentLoad
+from llmop.domain.scaling import Reported
 from llmop.gateway.dispatch import Dispatcher, Dropped, Place
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.link import Link
@@ -127,7 +127,7 @@ class OwnDesk(_Waiters):
     async def settled(self) -> None:
         await self._fleet.settled()
 
-    def loads(self) -> list[DeploymentLoad]:
+    def loads(self) -> dict[str, Reported]:
         received = self._fleet.received
         return sum_up(
             self._dispatcher,
@@ -135,8 +135,8 @@ class OwnDesk(_Waiters):
             self._counts.generated(received.table.models if received is not None else ()),
         )
 
-    def reported(self, loads: Sequence[DeploymentLoad]) -> None:
-        self._dispatcher.reported({load.deployment: load.unserved for load in loads})
+    def reported(self, loads: Mapping[str, Reported]) -> None:
+        self._dispatcher.reported({name: load.unserved for name, load in loads.items()})
 
     # What exchanges call
 
@@ -317,19 +317,18 @@ def _parts(ticket: Ticket) -> tuple[int, int]:
 
 def sum_up(
     dispatcher: Dispatcher, loads: Iterable[tuple[str, int]], generated: Mapping[str, int]
-) -> list[DeploymentLoad]:
-    """One per deployment; `loads` are deployments and the requests at one of their endpoints, `generated` their tokens."""
+) -> dict[str, Reported]:
+    """By deployment; `loads` are deployments and the requests at one of their endpoints, `generated` their tokens."""
     in_flight = dict.fromkeys(dispatcher.queued(), 0)
     for deployment, load in loads:
         in_flight[deployment] = in_flight.get(deployment, 0) + load
     queued, unserved = dispatcher.queued(), dispatcher.unserved()
-    return [
-        DeploymentLoad(
-            deployment=name,
+    return {
+        name: Reported(
             in_flight=number,
             queued=queued.get(name, 0),
             unserved=unserved.get(name, 0),
             generated_tokens=generated.get(name, 0),
         )
         for name, number in in_flight.items()
-    ]
+    }

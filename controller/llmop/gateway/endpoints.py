@@ -6,7 +6,7 @@ The only module of the gateway that speaks gRPC. Whatever happens to this line, 
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import grpc
@@ -14,7 +14,7 @@ import grpc.aio
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
-from llmop.domain.endpoint import DeploymentLoad
+from llmop.domain.scaling import Reported
 from llmop.gateway.app import Presence
 from llmop.gateway.spool import Batch, Spool
 from llmop.gateway.table import ReceivedTable, from_message, to_report
@@ -51,11 +51,11 @@ class Tables(Protocol):
         """Returns once the last table is acted on and every connection that was told to close is closed."""
         ...
 
-    def loads(self) -> Sequence[DeploymentLoad]:
+    def loads(self) -> Mapping[str, Reported]:
         """One per deployment of the table, as it is now."""
         ...
 
-    def reported(self, loads: Sequence[DeploymentLoad]) -> None:
+    def reported(self, loads: Mapping[str, Reported]) -> None:
         """The controller has got these."""
         ...
 

@@ -1,7 +1,7 @@
 """The endpoint table as the gateway keeps it: from the controller's message, to JSON and back; and what is reported of it. Pure."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,7 +9,6 @@ import orjson
 from llmop.api.v1 import gateway_pb2
 from llmop.domain.client import ClientKey, Limits, Priority
 from llmop.domain.endpoint import (
-    DeploymentLoad,
     Endpoint,
     EndpointState,
     EndpointTable,
@@ -18,6 +17,7 @@ from llmop.domain.endpoint import (
     RoutedModel,
     Stage,
 )
+from llmop.domain.scaling import Reported
 
 FORMAT = 1
 
@@ -104,19 +104,19 @@ def from_message(
     )
 
 
-def to_report(gateway: str, version: int, loads: Sequence[DeploymentLoad]) -> gateway_pb2.ReportRequest:
+def to_report(gateway: str, version: int, loads: Mapping[str, Reported]) -> gateway_pb2.ReportRequest:
     return gateway_pb2.ReportRequest(
         gateway=gateway,
         table_version=version,
         loads=[
             gateway_pb2.DeploymentLoad(
-                deployment=load.deployment,
+                deployment=name,
                 in_flight=load.in_flight,
                 queued=load.queued,
                 unserved=load.unserved,
                 generated_tokens=load.generated_tokens,
             )
-            for load in loads
+            for name, load in loads.items()
         ],
     )
 
