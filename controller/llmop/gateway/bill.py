@@ -14,7 +14,17 @@ NOTHING = -1  # what a request holds that no limit counts
 class Bill:
     """Made once per key and model of a table: what a request needs is looked up here no more."""
 
-    __slots__ = ("_accounts", "_counts", "_entry", "_key", "_lengths", "_meter", "_model", "_of_model")
+    __slots__ = (
+        "_accounts",
+        "_counts",
+        "_entry",
+        "_key",
+        "_learn",
+        "_lengths",
+        "_meter",
+        "_model",
+        "_of_model",
+    )
 
     def __init__(
         self,
@@ -32,6 +42,7 @@ class Bill:
         self._counts = counts
         self._of_model = of_model
         self._lengths = lengths
+        self._learn = lengths.learn
         self._meter = limiter.meter(key.name)
         self._accounts = accounts
         self._entry = accounts.entry(key.name, model)
@@ -41,7 +52,7 @@ class Bill:
         meter = self._meter
         if meter is None:
             return NOTHING
-        tokens = limits.need(body, self._lengths.p90()) if generates and meter.counts_tokens else 0
+        tokens = limits.need(body, self._lengths.p90(now)) if generates and meter.counts_tokens else 0
         found = meter.reserve(tokens, now)
         if found is None:
             return tokens
@@ -55,7 +66,7 @@ class Bill:
         """All at once, for an answer that came as a whole."""
         prompt, completion, _ = used
         self._of_model.spent(used)
-        self._lengths.learn(completion)
+        self._learn(completion)
         entry = self._entry or self._accounts.entry(self._key, self._model)
         if entry is not None:
             entry.used(used)
@@ -65,7 +76,7 @@ class Bill:
     def spent(self, used: Usage) -> None:
         """An answer has come to its end, or as far as it came."""
         self._of_model.spent(used)
-        self._lengths.learn(used.completion)
+        self._learn(used.completion)
 
     def settle(self, reserved: int, used: Usage | None) -> None:
         """Nothing more is used, however it ended: what was reserved becomes what was used, and that is written down. Once per request."""

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from llmop.domain.client import ClientKey
 from llmop.gateway import errors
+from llmop.gateway.bill import NOTHING
 from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
@@ -414,8 +415,9 @@ class GatewayProtocol(HttpToolsProtocol):
     def response_done(self, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.close()
-            if self._shape is not None and exchange.is_renewable:
+            if exchange.reserved != NOTHING or exchange.used is not None:
+                exchange.close()
+            if exchange.is_renewable and self._shape is not None:
                 exchange.body = b""
                 self._spare = exchange
         if not keep_alive or self._stopping:

@@ -82,7 +82,7 @@ class Exchange(Attempts):
         pieces = connection.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         model, route, reserved = self.model, self.route, self.reserved
-        model.counts.first_byte(connection.last_at - self.started_at)
+        model.counts.answered_whole(route.dialect, connection.last_at - self.started_at)
         # What a client has got is written down, also where the process is killed in the next moment.
         self.reserved = NOTHING
         if route.generates:
@@ -109,7 +109,6 @@ class Exchange(Attempts):
         self._connection = None
         upstream.pool.give_back(connection)
         self.let_go()
-        model.counts.answered(route.dialect, 200)
         self.client.response_done(self.keep_alive)
 
     def failed(self, connection: UpstreamConnection, failure: Failure, problem: str) -> None:

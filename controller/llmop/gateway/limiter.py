@@ -21,6 +21,14 @@ _ROW: Final = SLOTS * _NUMBERS.size
 _SURE: Final = 0.02
 
 
+class Account(NamedTuple):
+    """Where the numbers of a key are: this process's, and the others'. Places are in bytes."""
+
+    view: memoryview
+    own: int
+    others: tuple[int, ...]
+
+
 class Board:
     """The accounts of all keys in shared memory: a row of `SLOTS` per process."""
 
@@ -28,7 +36,7 @@ class Board:
         self._view = cells.accounts
         self._rows = range(self._view.nbytes // _ROW)
 
-    def account(self, row: int, slot: int) -> "Account":
+    def account(self, row: int, slot: int) -> Account:
         place = slot * _NUMBERS.size
         others = tuple(other * _ROW + place for other in self._rows if other != row)
         return Account(self._view, row * _ROW + place, others)
@@ -43,41 +51,6 @@ class Board:
             self._view[place] = 0
 
 
-class Account:
-    """What one key has used: this process's numbers, and everybody's sums. Nobody else writes ours, so they are kept here too and only
-    written to the memory that the others read.
-    """
-
-    __slots__ = ("_in_flight", "_others", "_own", "_requests", "_tokens", "_view")
-
-    def __init__(self, view: memoryview | None = None, own: int = 0, others: tuple[int, ...] = ()) -> None:
-        """Without memory this process is the only one. Places are in bytes."""
-        self._view = view
-        self._own = own
-        self._others = others
-        self._requests, self._tokens, self._in_flight = (
-            (0, 0, 0) if view is None else _NUMBERS.unpack_from(view, own)
-        )
-
-    def totals(self) -> tuple[int, int, int]:
-        """Of all processes: requests, tokens, requests under way."""
-        requests, tokens, in_flight = self._requests, self._tokens, self._in_flight
-        if self._view is not None:
-            for place in self._others:
-                numbers = _NUMBERS.unpack_from(self._view, place)
-                requests += numbers[_REQUESTS]
-                tokens += numbers[_TOKENS]
-                in_flight += numbers[_IN_FLIGHT]
-        return requests, tokens, in_flight
-
-    def add(self, requests: int, tokens: int, in_flight: int) -> None:
-        self._requests += requests
-        self._tokens += tokens
-        self._in_flight += in_flight
-        if self._view is not None:
-            _NUMBERS.pack_into(self._view, self._own, self._requests, self._tokens, self._in_flight)
-
-
 class Exceeded(NamedTuple):
     """`limit` is one of `metrics.LIMITS`, `wait` is in seconds; with `shadow` the request is admitted all the same, and not counted: one that
     were refused would use nothing.
@@ -89,58 +62,84 @@ class Exceeded(NamedTuple):
 
 
 class Meter:
-    """What one key may use, and what it has used."""
+    """What one key may use, and what it has used. Nobody else writes the numbers of this process, so they are kept here too and only
+    written to the memory that the others read.
+    """
 
     __slots__ = (
+        "_in_flight",
+        "_others",
+        "_own",
         "_parallel",
         "_requests",
+        "_requests_left",
         "_requests_to",
         "_shadow",
         "_sure_until",
         "_tokens",
+        "_tokens_left",
         "_tokens_to",
-        "account",
+        "_view",
+        "counts_tokens",
         "slot",
     )
 
-    def __init__(self, key: ClientKey, account: Account, slot: int, now: float) -> None:
-        self.account = account
+    def __init__(self, key: ClientKey, slot: int, account: Account | None, now: float) -> None:
+        """Without an account this process is the only one."""
         self.slot = slot
-        requests, tokens, _ = account.totals()
-        self._requests = Bucket(key.limits.requests_per_minute, requests, now)
-        self._tokens = Bucket(key.limits.tokens_per_minute, tokens, now)
+        self._view: memoryview | None = None
+        self._own = 0
+        self._others: tuple[int, ...] = ()
+        if account is not None:
+            self._view, self._own, self._others = account
+        self._requests, self._tokens, self._in_flight = (
+            (0, 0, 0) if self._view is None else _NUMBERS.unpack_from(self._view, self._own)
+        )
+        requests, tokens, _ = self._totals()
+        self._requests_left = Bucket(key.limits.requests_per_minute, requests, now)
+        self._tokens_left = Bucket(key.limits.tokens_per_minute, tokens, now)
         self.change(key, now)
 
     def change(self, key: ClientKey, now: float) -> None:
         """A bucket whose limit is the same stays as it is."""
-        requests, tokens, _ = self.account.totals()
-        if key.limits.requests_per_minute != self._requests.limit:
-            self._requests = Bucket(key.limits.requests_per_minute, requests, now)
-        if key.limits.tokens_per_minute != self._tokens.limit:
-            self._tokens = Bucket(key.limits.tokens_per_minute, tokens, now)
+        requests, tokens, _ = self._totals()
+        if key.limits.requests_per_minute != self._requests_left.limit:
+            self._requests_left = Bucket(key.limits.requests_per_minute, requests, now)
+        if key.limits.tokens_per_minute != self._tokens_left.limit:
+            self._tokens_left = Bucket(key.limits.tokens_per_minute, tokens, now)
+        self.counts_tokens = key.limits.tokens_per_minute > 0
         self._parallel = key.limits.parallel_requests or math.inf
         self._shadow = key.shadow
         self._sure_until = -math.inf
 
-    @property
-    def counts_tokens(self) -> bool:
-        return self._tokens.limit > 0
+    def _totals(self) -> tuple[int, int, int]:
+        """Of all processes."""
+        requests, tokens, in_flight = self._requests, self._tokens, self._in_flight
+        if self._view is not None:
+            for place in self._others:
+                numbers = _NUMBERS.unpack_from(self._view, place)
+                requests += numbers[_REQUESTS]
+                tokens += numbers[_TOKENS]
+                in_flight += numbers[_IN_FLIGHT]
+        return requests, tokens, in_flight
 
     def look(self, now: float) -> None:
-        requests, tokens, _ = self.account.totals()
+        requests, tokens, _ = self._totals()
         self._look(requests, tokens, now)
 
     def _look(self, requests: int, tokens: int, now: float) -> None:
         """Works out how much may be spent before it has to be looked again; that what comes in meanwhile is not counted harms nobody."""
         self._sure_until = now + _SURE
-        of_requests, of_tokens = self._requests, self._tokens
-        self._requests_to = requests + of_requests.look(requests, now) if of_requests.limit else math.inf
-        self._tokens_to = tokens + of_tokens.look(tokens, now) if of_tokens.limit else math.inf
+        buckets = self._requests_left, self._tokens_left
+        self._requests_to = requests + buckets[0].look(requests, now) if buckets[0].limit else math.inf
+        self._tokens_to = tokens + buckets[1].look(tokens, now) if buckets[1].limit else math.inf
 
     def reserve(self, tokens: int, now: float) -> Exceeded | None:
         """None: an admitted request holds this much, until it is settled."""
-        account = self.account
-        requests, spent, in_flight = account.totals()
+        if self._others:
+            requests, spent, in_flight = self._totals()
+        else:
+            requests, spent, in_flight = self._requests, self._tokens, self._in_flight
         if (
             now >= self._sure_until
             or requests + 1 > self._requests_to
@@ -148,24 +147,31 @@ class Meter:
             or in_flight >= self._parallel
         ) and (exceeded := self._exceeded(requests, spent, in_flight, tokens, now)) is not None:
             return exceeded
-        account.add(1, tokens, 1)
+        self._requests += 1
+        self._tokens += tokens
+        self._in_flight += 1
+        if self._view is not None:
+            _NUMBERS.pack_into(self._view, self._own, self._requests, self._tokens, self._in_flight)
         return None
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Once for an admitted request: what it held becomes what it took."""
+        self._tokens += used - reserved
+        self._in_flight -= 1
+        if self._view is not None:
+            _NUMBERS.pack_into(self._view, self._own, self._requests, self._tokens, self._in_flight)
 
     def _exceeded(
         self, requests: int, spent: int, in_flight: int, tokens: int, now: float
     ) -> Exceeded | None:
         self._look(requests, spent, now)
-        if self._requests.limit and (wait := self._requests.wait(1)) > 0:
+        if self._requests_left.limit and (wait := self._requests_left.wait(1)) > 0:
             return Exceeded("requests", wait, self._shadow)
-        if self._tokens.limit and tokens and (wait := self._tokens.wait(tokens)) > 0:
+        if self.counts_tokens and tokens and (wait := self._tokens_left.wait(tokens)) > 0:
             return Exceeded("tokens", wait, self._shadow)
         if in_flight >= self._parallel:
             return Exceeded("parallel", 1.0, self._shadow)
         return None
-
-    def settle(self, reserved: int, used: int) -> None:
-        """Once for an admitted request: what it held becomes what it took."""
-        self.account.add(0, used - reserved, -1)
 
 
 class Limiter:
@@ -187,14 +193,14 @@ class Limiter:
             slot = self.slots.get(key.name, NO_SLOT)
             meter = before.get(key.name)
             if meter is None or meter.slot != slot:
-                meter = Meter(key, self._account(slot), slot, now)
+                meter = Meter(key, slot, self._account(slot), now)
             else:
                 meter.change(key, now)
             self._meters[key.name] = meter
 
-    def _account(self, slot: int) -> Account:
+    def _account(self, slot: int) -> Account | None:
         if self._board is None or slot == NO_SLOT:
-            return Account()
+            return None
         return self._board.account(self._row, slot)
 
     def keep_up(self, now: float) -> None:

@@ -4,6 +4,8 @@ A limit per minute is a bucket that holds a minute's worth and fills up at its r
 expected and by what other processes spent meanwhile; that is paid back before anything new is admitted, so that the average is kept.
 """
 
+import collections
+import math
 import re
 
 _MINUTE = 60.0
@@ -47,42 +49,27 @@ class Bucket:
 
 
 class Lengths:
-    """How long a model's answers are, in tokens: what nine of ten do not exceed. New answers count more than old ones."""
+    """How long a model's last answers were, in tokens: what nine of ten do not exceed."""
 
-    __slots__ = ("_known", "_look_at", "_numbers", "_total")
+    __slots__ = ("_answers", "_known", "_look_at", "learn")
 
     LEAST = 20  # answers before anything is said
-    _HALVE = 1000
-    _LOOK = 0.05  # it is worked out again when such a part of the answers is new
+    _MOST = 1000
+    LOOK_S = 0.25
 
     def __init__(self) -> None:
-        self._numbers = [0.0] * 33  # by bits of the length
-        self._total = 0.0
+        self._answers: collections.deque[int] = collections.deque(maxlen=self._MOST)
+        self.learn = self._answers.append
         self._known: int | None = None
-        self._look_at: float = self.LEAST
+        self._look_at = -math.inf
 
-    def learn(self, tokens: int) -> None:
-        self._numbers[min(32, tokens.bit_length())] += 1
-        self._total += 1
-        if self._total > self._HALVE:
-            self._numbers = [number / 2 for number in self._numbers]
-            self._total /= 2
-            self._look_at = self._total
-
-    def p90(self) -> int | None:
-        if self._total >= self._look_at:
-            self._known = self._work_out()
-            self._look_at = self._total * (1 + self._LOOK)
+    def p90(self, now: float) -> int | None:
+        """As it was a moment ago."""
+        if now >= self._look_at:
+            self._look_at = now + self.LOOK_S
+            if len(self._answers) >= self.LEAST:
+                self._known = sorted(self._answers)[len(self._answers) * 9 // 10]
         return self._known
-
-    def _work_out(self) -> int | None:
-        wanted = 0.9 * self._total
-        for bits, number in enumerate(self._numbers):
-            if number and wanted <= number:
-                low, high = (1 << bits) >> 1, (1 << bits) - 1
-                return round(low + (high - low) * wanted / number)
-            wanted -= number
-        return None
 
 
 def need(body: bytes, usual_answer: int | None) -> int:

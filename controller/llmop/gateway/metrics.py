@@ -75,6 +75,12 @@ class ModelCounts:
     def answered(self, dialect: Dialect, status: int) -> None:
         self.codes[dialect][status // 100 - 2] += 1
 
+    def answered_whole(self, dialect: Dialect, seconds: float) -> None:
+        """A good answer, of which the first byte was the last."""
+        self.codes[dialect][0] += 1
+        self.first_byte_buckets[bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
+        self.first_byte_sum += seconds
+
     def left(self, dialect: Dialect) -> None:
         self.codes[dialect][GONE] += 1
 

@@ -80,15 +80,16 @@ def test_the_length_that_nine_of_ten_answers_do_not_exceed_is_learned() -> None:
     lengths = Lengths()
     for _ in range(Lengths.LEAST - 1):
         lengths.learn(10)
-    assert lengths.p90() is None
+    assert lengths.p90(0.0) is None
     lengths.learn(10)
-    assert 8 <= (lengths.p90() or 0) <= 15
+    assert 10 == lengths.p90(Lengths.LOOK_S)
     for number in range(3000):
         lengths.learn(1000 if number % 5 else 10)
-    assert 512 <= (lengths.p90() or 0) <= 1023
-    for _ in range(6000):
+    assert 10 == lengths.p90(Lengths.LOOK_S)  # it is not worked out for each request
+    assert 1000 == lengths.p90(2 * Lengths.LOOK_S)
+    for _ in range(950):
         lengths.learn(0)
-    assert 0 == lengths.p90()
+    assert 0 == lengths.p90(3 * Lengths.LOOK_S)
 
 
 @pytest.mark.parametrize(
