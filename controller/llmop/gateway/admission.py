@@ -45,10 +45,9 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
         return bad_request("the body must be a JSON object")
     asked = request.get("model")
     name = asked if route.model is None else route.model
-    if name is None:
-        return bad_request("the field 'model' is missing: name one of GET /v1/models", "model_missing")
     if type(name) is not str:
-        return bad_request("the field 'model' must be a string: name one of GET /v1/models", "model_missing")
+        fault = "is missing" if name is None else "must be a string"
+        return bad_request(f"the field 'model' {fault}: name one of GET /v1/models", "model_missing")
     model = models.get(name)
     if model is None:
         return unknown_model(name)

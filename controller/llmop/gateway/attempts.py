@@ -81,12 +81,11 @@ class Attempts(Request, abc.ABC):
     def start(self) -> None:
         worker, key, route = self.worker, self.key, self.route
         fleet = worker.fleet
-        admission = (
-            admit(route, self.head.model, self.body, fleet.models_for(key) if key.models else fleet.models)
-            if fleet.received is not None
-            else errors.NO_TABLE
-        )
+        models = fleet.models_for(key) if key.models else fleet.models
+        admission = admit(route, self.head.model, self.body, models)
         if isinstance(admission, Refusal):
+            if fleet.received is None:
+                admission = errors.NO_TABLE
             worker.counts.unknown.answered(route.dialect, admission.status)
             self.client.refuse(admission, route, self.keep_alive, self.request_id)
             return

@@ -56,6 +56,10 @@ class Row:
     def total(self, slot: int) -> int:
         return sum(self._view[slot::SLOTS])
 
+    def parents(self, slot: int) -> int:
+        """What the parent has written; its row is the last one."""
+        return self._view[slot - SLOTS]
+
 
 def size_of(rows: int) -> int:
     """In bytes."""

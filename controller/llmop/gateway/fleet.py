@@ -90,7 +90,7 @@ class SharedWaiters:
 
     @property
     def number(self) -> int:
-        return self._row.total(self._slot)
+        return self._row.parents(self._slot)
 
 
 class Deployment:

@@ -34,11 +34,13 @@ class Board:
 
     def __init__(self, cells: Cells) -> None:
         self._view = cells.accounts
-        self._rows = range(self._view.nbytes // _ROW)
+        self._workers = range(
+            self._view.nbytes // _ROW - 1
+        )  # the last row is the parent's, which asks for nothing
 
     def account(self, row: int, slot: int) -> Account:
         place = slot * _NUMBERS.size
-        others = tuple(other * _ROW + place for other in self._rows if other != row)
+        others = tuple(other * _ROW + place for other in self._workers if other != row)
         return Account(self._view, row * _ROW + place, others)
 
     def in_flight(self, slot: int) -> int:

@@ -109,8 +109,8 @@ def test_a_reservation_outlives_its_key() -> None:
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    descriptor = cells.make(2)
-    memory = cells.Cells(descriptor, 2)
+    descriptor = cells.make(3)
+    memory = cells.Cells(descriptor, 3)
     os.close(descriptor)
     yield Board(memory)
     memory.close()
