@@ -94,7 +94,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._tls = transport.get_extra_info("sslcontext") is not None
-        self.write: Callable[[bytes], None] = transport.write if self._tls else DirectWriter(transport).write
+        self._writer = None if self._tls else DirectWriter(transport)
+        self.write: Callable[[bytes], None] = transport.write if self._writer is None else self._writer.write
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
         self._worker.counts.connections += 1
@@ -255,7 +256,7 @@ class GatewayProtocol(HttpToolsProtocol):
             elif self._busy:
                 self._continue_due = True
             else:
-                self.transport.write(_CONTINUE)
+                self.write(_CONTINUE)
 
     def _whose(self, head: RequestHead, route: Route | None) -> ClientKey | None:
         """Whose request it is; None sets the refusal, but where no key is asked for."""
@@ -405,6 +406,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _start_cold(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._cold_open = cycle.more_body
+        if self._writer is not None:
+            self._writer.is_behind = True
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

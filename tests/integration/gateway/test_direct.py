@@ -44,6 +44,22 @@ async def test_a_small_write_is_there_at_once() -> None:
         assert b"x" == far.recv(10)
 
 
+async def test_what_somebody_else_has_written_goes_first() -> None:
+    async with pair() as (transport, far):
+        writer = DirectWriter(transport)
+        transport.write(b"first ")
+        writer.is_behind = True
+        writer.write(b"second")
+        writer.write(b" third")
+        received = b""
+        async with asyncio.timeout(20):
+            while len(received) < len(b"first second third"):
+                received += await asyncio.get_running_loop().sock_recv(far, 100)
+        assert b"first second third" == received
+        writer.write(b"x")
+        assert b"x" == far.recv(10)
+
+
 async def test_a_peer_that_is_gone_ends_the_connection() -> None:
     lost = asyncio.Event()
 
