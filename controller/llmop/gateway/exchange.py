@@ -178,6 +178,11 @@ class Exchange(Attempts):
         else:
             relay.begin(head, 0 if stay is None else stay.milliseconds)
 
+    def close(self) -> None:
+        """They know this object too, so it would otherwise be left to the garbage collection."""
+        Attempts.close(self)
+        self._relay = self._stay = None
+
     # What the client's connection calls
 
     def pause(self) -> None:

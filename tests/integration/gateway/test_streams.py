@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from tests.integration.gateway.rig import Rig, gateway_rig
 from tests.integration.gateway.upstreams import Call, polite
 
+from llmop.gateway.exchange import Exchange
+from llmop.gateway.relay import Relay
 from llmop.gateway.settings import Timeouts
 
 
@@ -186,3 +189,21 @@ async def test_a_stream_that_goes_on_is_cut_off_and_counted(
         await rig.stop()
     assert ["answers are cut off: 1, 1 s after the stop"] == caplog.messages
     assert [b"", b""] == [await wire.ended(), await idle.ended()]
+
+
+async def test_nothing_of_a_stream_is_left_to_the_garbage_collection(rig: Rig) -> None:
+    """Which would stop all other streams while it looks for it."""
+
+    async def short(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(b"data: 1\n\n")
+        await call.end_stream()
+
+    await rig.serve(short)
+    gc.collect()
+    gc.disable()
+    try:
+        assert 200 == (await rig.ask("/generate_stream", b"{}")).status
+        assert not [found for found in gc.get_objects() if isinstance(found, Exchange | Relay)]
+    finally:
+        gc.enable()
