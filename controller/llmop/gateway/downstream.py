@@ -20,7 +20,6 @@ from uvicorn.server import ServerState
 from llmop.domain.client import ClientKey
 from llmop.gateway import errors
 from llmop.gateway.bill import NOTHING
-from llmop.gateway.direct import DirectWriter
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.exchange import Exchange
 from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
@@ -94,8 +93,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._tls = transport.get_extra_info("sslcontext") is not None
-        self._writer = None if self._tls else DirectWriter(transport)
-        self.write: Callable[[bytes], None] = transport.write if self._writer is None else self._writer.write
+        self.write: Callable[[bytes], None] = transport.write
         self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
         self._worker.counts.connections += 1
@@ -406,8 +404,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _start_cold(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._cold_open = cycle.more_body
-        if self._writer is not None:
-            self._writer.is_behind = True
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

@@ -88,6 +88,8 @@ class Pool:
         except BaseException:
             connection.abandon()
             raise
+        if connection.transport.is_closing():
+            raise ConnectionResetError("it was closed at once")
         if self._path is None:
             keep_watch(connection.transport)
         return connection

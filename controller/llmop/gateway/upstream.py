@@ -1,12 +1,10 @@
 """One connection to an engine: sends a request, reads its answer, tells the exchange once per read what has come."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
-from llmop.gateway.direct import DirectWriter
 from llmop.gateway.heads import Headers, ResponseHead, head_size, read_response_head
 from llmop.gateway.repeats import Shape, shape_of
 from llmop.gateway.retry import Failure
@@ -47,7 +45,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_quiet",
         "_shape",
         "_surplus",
-        "_write",
         "complete",
         "connected",
         "head",
@@ -74,7 +71,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._surplus = False
         self._quiet = 0
         self.transport: asyncio.Transport
-        self._write: Callable[[bytes], None]
         self.connected = False
         self.reader: Reader | None = None
         self.status = 0
@@ -94,7 +90,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = self.started = self.reusable = False
         self._quiet = 0
         self.last_at = now
-        self._write(request)
+        self.transport.write(request)
 
     def close(self) -> None:
         """Ends the connection at once; an engine that still generates sees it."""
@@ -111,7 +107,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        self._write = DirectWriter(self.transport).write
         self.connected = True
 
     def data_received(self, data: bytes) -> None:
