@@ -167,3 +167,14 @@ def test_in_shadow_a_request_beyond_a_limit_is_told_apart_and_uses_nothing() -> 
     for _ in range(5):
         assert Exceeded("requests", 60.0, shadow=True) == reserve(limiter, of)
     taken(limiter, of, 60.0)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.019, 0.021, 0.5, 3.0])
+def test_a_bucket_that_is_full_gets_next_to_nothing_on_top(pause: float) -> None:
+    of = key(requests_per_minute=6000)
+    limiter = alone(of)
+    taken(limiter, of)  # looks at a full bucket
+    admitted = 0
+    while isinstance(reserve(limiter, of, pause), Held):
+        admitted += 1
+    assert 5999 <= admitted <= 6000 + 6000 / 60 * 0.02
