@@ -38,7 +38,6 @@ from llmop.domain import (
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
-from llmop.gateway.limits import Lengths
 from llmop.gateway.metrics import Counts
 from llmop.manifest import admit, references
 from llmop.planner import autoscale, compute, schedules, tribunals
@@ -186,8 +185,10 @@ def let_in(key: client.ClientKey) -> None:
 
 async def ask(key: client.ClientKey, limiter: Limiter) -> None:
     Fleet(Counts(), asyncio.get_running_loop()).models_for(key)
+    meter = limiter.meter(key.name)
     for _ in range(2):
-        limiter.reserve(key, b"{}", Lengths(), 0.0, generates=True)
+        if meter is not None:
+            meter.reserve(1, 0.0)
 
 
 async def sit(panel: tribunal.Tribunal) -> None:
