@@ -14,7 +14,7 @@ from llmop.runtimes import builtin
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 MODELS = sorted((MANIFESTS / "models").glob("*.yaml"))
-NAMES = ["llamacpp", "sglang", "simulator", "tei", "tgi", "vllm"]
+NAMES = ["llamacpp-embeddings", "llamacpp", "sglang", "simulator", "tei", "tgi", "vllm"]
 A100 = Profile(name="a100", gres="gpu:a100", gpus_per_node=8)
 FLAGS = Path(__file__).parents[2] / "data" / "engines"
 DOCS = Path(__file__).parents[3] / "docs"

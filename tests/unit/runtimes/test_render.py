@@ -52,6 +52,9 @@ CASES = {
         args=("--parallel=4",),
         startup_timeout_s=60,
     ),
+    "llamacpp-embeddings": Template(
+        model_uri="file:///models/minilm.gguf", model_name="minilm", runtime="llamacpp-embeddings"
+    ),
     "tgi": Template(
         max_tokens=8192,
         model_uri="file:///models/Llama-3.1-8B-Instruct",

@@ -24,7 +24,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """`context` is the number of tokens that all `parallel` requests share; 0 leaves it to the model."""
+    """`context` is the number of tokens that all `parallel` requests share; 0 leaves it to the model. `threads` 0 = one for each core."""
 
     model: Path
     host: str
@@ -34,6 +34,7 @@ class Options:
     parallel: int
     context: int
     embedding: bool
+    threads: int
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -55,11 +56,20 @@ def parse(argv: Sequence[str]) -> Options:
         help="context in tokens, divided among the parallel requests; 0: the model's own",
     )
     parser.add_argument("--embedding", action="store_true", help="serve embeddings instead of text")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads that compute; 0: one for each core of the machine, however many of them are ours",
+    )
     given = parser.parse_args(argv)
     if given.parallel < 1:
         parser.error(f"argument --parallel: {given.parallel} is less than 1")
     if given.ctx < 0:
         parser.error(f"argument --ctx: {given.ctx} is less than 0")
+    if given.threads < 0:
+        parser.error(f"argument --threads: {given.threads} is less than 0")
     return Options(
         model=given.model,
         host=given.host,
@@ -69,6 +79,7 @@ def parse(argv: Sequence[str]) -> Options:
         parallel=given.parallel,
         context=given.ctx,
         embedding=given.embedding,
+        threads=given.threads,
     )
 
 
@@ -113,6 +124,8 @@ def start(options: Options) -> object:
     params.n_ctx = options.context
     params.embedding = options.embedding
     params.endpoint_metrics = True
+    if options.threads:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
