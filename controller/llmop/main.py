@@ -168,7 +168,9 @@ def gateway(
     )
 
 
-@cli.command(help="Runs files, batches and bulk requests, which ask models through a gateway.")
+@cli.command(
+    help="Runs files, batches, vector stores, tribunals and assistants, which ask models through a gateway."
+)
 @_state_dir
 @click.option(
     "--gateway",

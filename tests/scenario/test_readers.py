@@ -24,6 +24,7 @@ from tests.unit.reconciler.test_hostile_texts import MANIFESTS, prepared
 from llmop.artifacts import order
 from llmop.clock import SystemClock
 from llmop.domain import (
+    assistant,
     client,
     deployment,
     fences,
@@ -40,12 +41,13 @@ from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
 from llmop.manifest import admit, references
-from llmop.planner import autoscale, compute, schedules, tribunals
+from llmop.planner import autoscale, compute, schedules, virtual
 from llmop.reconciler import staging_jobs
 from llmop.rpc import tables
 from llmop.testing import builders, simulation
+from llmop.workloads import chat_routes
 from llmop.workloads.answers import Answer
-from llmop.workloads.tribunal import routes
+from llmop.workloads.retrieval import search, values
 
 CLASSES = (
     deployment.DeploymentSpec,
@@ -64,6 +66,7 @@ CLASSES = (
     scaling.Schedule,
     client.ClientKey,
     client.Limits,
+    assistant.Assistant,
     tribunal.Tribunal,
     tribunal.Drafter,
     tribunal.Member,
@@ -170,8 +173,11 @@ def live(which: int) -> None:
     asyncio.run(stage(made["Cluster"]))
     let_in(made["APIKey"])
     references.check_tribunal(made["Tribunal"], (), ())
-    tribunals.model(made["Tribunal"], 0.0, "")
+    for kind in resources.VIRTUAL:
+        virtual.model(kind, made[kind], 0.0, "")
     asyncio.run(sit(made["Tribunal"]))
+    references.check_assistant(made["Assistant"], (), ())
+    asyncio.run(look_up(made["Assistant"]))
 
 
 def let_in(key: client.ClientKey) -> None:
@@ -210,11 +216,42 @@ async def sit(panel: tribunal.Tribunal) -> None:
         async def find(self, name: str) -> tribunal.Tribunal:
             return panel
 
-    service: Any = SimpleNamespace(people=Members(), tribunals=Known(), clock=SystemClock())
-    app = Starlette(routes=routes.routes(service))
+    service: Any = SimpleNamespace(people=Members(), virtual=Known(), clock=SystemClock())
+    app = Starlette(routes=chat_routes.routes(service))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
         asked = {"model": "x", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
         assert "a draft" in (await client.post("/v1/tribunal", json=asked)).text or not panel.falls_back
+
+
+async def look_up(librarian: assistant.Assistant) -> None:
+    """Asks it twice: something is found, and nothing is."""
+
+    class Known:
+        def has(self, name: str) -> bool:
+            return True
+
+        async def find(self, name: str) -> Any:
+            return librarian if name == librarian.name else name
+
+    class Model:
+        async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Answer:
+            choice = {"message": {"content": body["messages"][-1]["content"]}, "finish_reason": "stop"}
+            return Answer(200, json.dumps({"choices": [choice]}).encode())
+
+    class Search:
+        async def find(self, stores: Any, texts: list[str], most: int, least: float) -> search.Results:
+            found = values.Found("file-1", "a.md", {}, None, (), "a passage", 0.5)
+            return search.Results([found] if texts == ["hello"] else [], 1)
+
+    service: Any = SimpleNamespace(
+        people=Model(), virtual=Known(), stores=Known(), search=Search(), clock=SystemClock()
+    )
+    app = Starlette(routes=chat_routes.routes(service))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
+        for question in ("hello", "goodbye"):
+            asked = {"model": librarian.name, "messages": [{"role": "user", "content": question}]}
+            answer = (await client.post("/v1/chat/completions", json=asked)).json()
+            assert answer["llmop"]["assistant"]["found"] is (question == "hello")
 
 
 def stage_in_a_job() -> None:

@@ -28,7 +28,7 @@ OF_CONDITIONS: Mapping[str, str] = {
 # By the reason of a tribunal's Ready. `{name}` is the tribunal.
 OF_TRIBUNALS: Mapping[str, str] = {
     "NameConflict": "Delete one of the two, or apply this tribunal under another name.",
-    "MemberIsTribunal": "Name models of deployments as members, and apply that.",
+    "MemberIsVirtual": "Name models of deployments as members, and apply that.",
     "MemberMissing": "Apply a deployment that serves what is missing, or take it out of the tribunal and apply that.",
 }
 

@@ -31,6 +31,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     resources.CLUSTER: ("spec.driver",),
     resources.API_KEY: ("spec.priority", "spec.owner"),
     resources.TRIBUNAL: ("spec.judge.model",),
+    resources.ASSISTANT: ("spec.model",),
     resources.EVENT: ("spec.type", "spec.reason", "spec.regarding.kind", "spec.regarding.name"),
 }
 _TERM = re.compile(r"\s*(?P<field>[A-Za-z][A-Za-z0-9.]*)\s*(?P<operator>==|=|!=)\s*(?P<value>[^,=!]*?)\s*")

@@ -14,6 +14,7 @@ RESOURCE_PROFILE = "ResourceProfile"
 CLUSTER = "Cluster"
 API_KEY = "APIKey"
 TRIBUNAL = "Tribunal"
+ASSISTANT = "Assistant"
 EVENT = "Event"
 
 
@@ -106,6 +107,15 @@ KINDS: Mapping[str, KindInfo] = {
             description="a virtual model: several drafts, critics, a judge",
         ),
         KindInfo(
+            name=ASSISTANT,
+            singular="assistant",
+            plural="assistants",
+            short_names=("as",),
+            namespaced=True,
+            read_only=False,
+            description="a virtual model: answers from documents, with citations",
+        ),
+        KindInfo(
             name=EVENT,
             singular="event",
             plural="events",
@@ -117,11 +127,12 @@ KINDS: Mapping[str, KindInfo] = {
     )
 }
 
+# Kinds whose objects are models without replicas: `llmop workloads` answers for them.
+VIRTUAL = (TRIBUNAL, ASSISTANT)
 
 # Kinds that a later version will have, and how people write them: refused by name until then.
 LATER_KINDS: Mapping[str, tuple[str, ...]] = {
     "Route": ("route", "routes", "rt"),
-    "Assistant": ("assistant", "assistants", "as"),
     "GitSource": ("gitsource", "gitsources", "gs"),
 }
 

@@ -110,7 +110,7 @@ def _wrong_kind(route: Route, model: RoutedModel) -> Refusal | None:
     if model.virtual and (route.is_virtual or route.target.partition(b"?")[0] == _CHAT_ROUTE.encode()):
         return None
     if model.virtual:
-        words = f"the model '{model.name}' is a tribunal: use {_CHAT_ROUTE}"
+        words = f"the model '{model.name}' answers chats only: use {_CHAT_ROUTE}"
     else:
         words = f"the model '{model.name}' is no tribunal: use {_CHAT_ROUTE}"
     return Refusal(status=422, code="route_not_supported", message=words)

@@ -26,7 +26,7 @@ _HOT = (
     "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/tribunal, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
     "and GET /info"
 )
-_COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/bulk"
+_COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/vector_stores, /v1/bulk"
 _SERVING = (EndpointState.READY.value, EndpointState.SUSPECT.value)
 _METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 

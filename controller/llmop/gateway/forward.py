@@ -1,4 +1,4 @@
-"""The reverse proxy to `llmop workloads`: files, batches and bulk requests, streamed in both directions.
+"""The reverse proxy to `llmop workloads`: files, batches, vector stores and bulk requests, streamed in both directions.
 
 Off the hot path, so the HTTP client may be a comfortable one; it is imported when somebody first comes.
 """
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-PATHS = ("/v1/files", "/v1/files/{rest:path}", "/v1/batches", "/v1/batches/{rest:path}", "/v1/bulk")
+PATHS = (
+    *(
+        path + end
+        for path in ("/v1/files", "/v1/batches", "/v1/vector_stores")
+        for end in ("", "/{rest:path}")
+    ),
+    "/v1/bulk",
+)
 _SENT = frozenset((b"content-type", b"content-length", b"accept", b"x-request-id"))
 _RETURNED = frozenset(
     ("content-type", "content-length", "content-disposition", "retry-after", "x-llmop-dropped-reason")
@@ -29,7 +36,7 @@ _RETURNED = frozenset(
 _AWAY = Refusal(
     status=503,
     code="workloads_away",
-    message="files, batches and bulk requests are not served at the moment: llmop workloads does not answer",
+    message="files, batches, vector stores and bulk requests are not served at the moment: llmop workloads does not answer",
     retry_after=5,
     dropped="workloads_away",
 )

@@ -3,7 +3,7 @@
 Objects that were stored by an older version get the defaults of fields that it did not know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmop.domain import client as clients
@@ -13,8 +13,10 @@ from llmop.domain import profile as profiles
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.domain import tribunal as tribunals
+from llmop.domain.assistant import Assistant
 from llmop.manifest import quantity
 from llmop.manifest.schema_v1alpha1.apikey import APIKeySpec
+from llmop.manifest.schema_v1alpha1.assistant import AssistantSpec
 from llmop.manifest.schema_v1alpha1.cluster import ClusterSpec
 from llmop.manifest.schema_v1alpha1.deployment import (
     ModelDeploymentSpec,
@@ -332,6 +334,21 @@ def tribunal(resource: resources.Resource) -> tribunals.Tribunal:
     )
 
 
+def assistant(resource: resources.Resource) -> Assistant:
+    """The Assistant that `resource` stores."""
+    spec = AssistantSpec.model_validate(resource.spec)
+    return Assistant(
+        name=resource.name,
+        namespace=resource.namespace,
+        model=spec.model,
+        vector_stores=tuple(dict.fromkeys(spec.vector_stores)),
+        instructions=spec.instructions or "",
+        top_k=spec.top_k,
+        min_score=spec.min_score,
+        not_found=spec.not_found or "",
+    )
+
+
 def _member(spec: Member) -> tribunals.Member:
     return tribunals.Member(model=spec.model, temperature=spec.temperature)
 
@@ -394,3 +411,10 @@ def _slurm_seconds(text: str | None) -> int:
 def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
     kept = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
     return {key: item for key, item in kept.items() if item not in ("", None, [], {})}
+
+
+# How the kinds of models without replicas are read.
+VIRTUAL: Mapping[str, Callable[[resources.Resource], tribunals.Tribunal | Assistant]] = {
+    resources.TRIBUNAL: tribunal,
+    resources.ASSISTANT: assistant,
+}

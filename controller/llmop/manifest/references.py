@@ -2,9 +2,10 @@
 
 import dataclasses
 import posixpath
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from llmop.domain import artifact
+from llmop.domain.assistant import Assistant
 from llmop.domain.deployment import Deployment, SlurmOptions, Template
 from llmop.domain.errors import Violation
 from llmop.domain.profile import Profile
@@ -53,24 +54,45 @@ class Served:
 
 
 def check_tribunal(
-    tribunal: Tribunal, served: Sequence[Served], others: Sequence[Tribunal]
+    tribunal: Tribunal, served: Sequence[Served], others: Sequence[Tribunal | Assistant]
 ) -> tuple[Violation, ...]:
-    """Every rule between `tribunal` and the other objects that is broken. `others` are the other tribunals."""
+    """Every rule between `tribunal` and the other objects that is broken. `others` are the other models without replicas."""
+    return _virtual(tribunal, tuple(_members(tribunal)), served, others)
+
+
+def check_assistant(
+    assistant: Assistant, served: Sequence[Served], others: Sequence[Tribunal | Assistant]
+) -> tuple[Violation, ...]:
+    """The same for `assistant`. What vector stores there are is not known here."""
+    return _virtual(assistant, (("spec.model", assistant.model),), served, others)
+
+
+def _virtual(
+    own: Tribunal | Assistant,
+    members: Sequence[tuple[str, str]],
+    served: Sequence[Served],
+    others: Sequence[Tribunal | Assistant],
+) -> tuple[Violation, ...]:
     models = {each.model: each for each in served}
-    virtual = {each.name for each in others} - models.keys()
+    virtual = {each.name: _word(each) for each in others if each.name not in models}
+    virtual[own.name] = f"this {type(own).__name__.lower()} itself"
     found = [
-        problem
-        for path, model in _members(tribunal)
-        for problem in _member(path, model, tribunal.name, models, virtual)
+        problem for path, model in members for problem in _member(path, model, _word(own), models, virtual)
     ]
-    users = sorted({each.name for each in others if tribunal.name in each.models})
-    if users and tribunal.name not in models:
+    users = sorted(
+        {f"{type(each).__name__.lower()} {each.name}" for each in others if own.name in each.models}
+    )
+    if users and own.name not in models:
         message = (
-            f"{tribunal.name!r} is a member of the tribunal {', '.join(users)}, and a tribunal cannot be one;"
+            f"{own.name!r} is a member of the {', '.join(users)}, and {_word(own)} cannot be one;"
             " give this one another name"
         )
         found.append(Violation(path="metadata.name", reason="Forbidden", message=message))
     return tuple(found)
+
+
+def _word(virtual: Tribunal | Assistant) -> str:
+    return "a tribunal" if isinstance(virtual, Tribunal) else "an assistant"
 
 
 def _members(tribunal: Tribunal) -> Iterator[tuple[str, str]]:
@@ -83,21 +105,17 @@ def _members(tribunal: Tribunal) -> Iterator[tuple[str, str]]:
 
 
 def _member(
-    path: str, model: str, own: str, models: Mapping[str, Served], virtual: Collection[str]
+    path: str, model: str, word: str, models: Mapping[str, Served], virtual: Mapping[str, str]
 ) -> Iterator[Violation]:
-    if model == own or model in virtual:
-        which = "this tribunal itself" if model == own else "a tribunal"
-        message = (
-            f"{model!r} is {which}, and a tribunal cannot be a member of one; name the model of a deployment"
-        )
+    """`word` is what asks; `virtual` says what the models without replicas are."""
+    if model in virtual:
+        message = f"{model!r} is {virtual[model]}, which {word} cannot ask; name the model of a deployment"
         yield Violation(path=path, reason="Forbidden", message=message)
         return
     found = models.get(model)
     if found is not None:
         if found.protocols is not None and "openai" not in found.protocols:
-            yield _invalid(
-                path, f"{model!r} does not speak openai, which a tribunal asks in; name another model"
-            )
+            yield _invalid(path, f"{model!r} does not speak openai, which {word} asks in; name another model")
         return
     renamed = next((each.model for each in models.values() if each.deployment == model), None)
     if renamed is not None:

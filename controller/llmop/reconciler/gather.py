@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from llmop.domain import deployment as deployments
 from llmop.domain import profile, replica, resources, runtime, site
 from llmop.manifest import convert, references
-from llmop.planner import tribunals, values
+from llmop.planner import values, virtual
 from llmop.reconciler import codec, mirror
 from llmop.store import interface
 
@@ -191,12 +191,13 @@ class Gatherer:
         )
         return f'the model name "{model}" is held by {kind}{oldest.namespace}/{oldest.name}: {fix}'
 
-    def public(self) -> tribunals.Public:
+    def public(self) -> virtual.Public:
         """Which public names there are."""
         names = {
             kind: {mirror.public_name(each) for each in self._stored.all(kind) if each.deleted_at is None}
             for kind in mirror.PUBLIC
         }
-        return tribunals.Public(
-            deployments=names[resources.MODEL_DEPLOYMENT], tribunals=names[resources.TRIBUNAL]
+        return virtual.Public(
+            deployments=names[resources.MODEL_DEPLOYMENT],
+            virtual=frozenset().union(*(names[kind] for kind in resources.VIRTUAL)),
         )

@@ -14,7 +14,7 @@ import structlog
 
 from llmop.domain import endpoint, errors, resources
 from llmop.planner import compute, values
-from llmop.planner import tribunals as virtual
+from llmop.planner import virtual as names
 from llmop.reconciler import (
     artifacts,
     cancel,
@@ -34,7 +34,7 @@ from llmop.reconciler import (
     staging_jobs,
     submit,
     tasks,
-    tribunals,
+    virtual,
 )
 from llmop.store import interface
 
@@ -139,7 +139,7 @@ class Reconciler:
         if now - self._written_at >= LULL_S:
             self._burst_since = now
         self._written_at = now
-        if kind in (resources.MODEL_DEPLOYMENT, resources.CLUSTER, resources.TRIBUNAL):
+        if kind == resources.CLUSTER or kind in mirror.PUBLIC:
             self.queue.add(queue.Key(kind=kind, namespace=namespace, name=name), queue.URGENT)
         elif kind == resources.REPLICA:
             self.heard(namespace, name)
@@ -324,21 +324,21 @@ class Reconciler:
         await self._catch_up(key)
         if key.kind == resources.CLUSTER:
             await self.lookout.reconcile(key)
-        elif key.kind == resources.TRIBUNAL:
-            await self._reconcile_tribunal(key)
+        elif key.kind in resources.VIRTUAL:
+            await self._reconcile_virtual(key)
         else:
             await self._reconcile_deployment(key)
 
-    # Tribunals
+    # Models without replicas
 
-    async def _reconcile_tribunal(self, key: queue.Key) -> None:
+    async def _reconcile_virtual(self, key: queue.Key) -> None:
         owner = self._mirror.get(key.kind, key.namespace, key.name)
         if owner is None:
             self.queue.forget(key)
             self._publish(key, (), None)
             return
         conflict = self._gatherer.name_conflict(owner)
-        model, status = tribunals.look(owner, self._gatherer.public(), conflict, self._clock.now())
+        model, status = virtual.look(owner, self._gatherer.public(), conflict, self._clock.now())
         if status != owner.status:
             await self._store.commit([clusters.write(owner, status)], epoch=self.epoch)
         self._publish(key, (), model)
@@ -351,7 +351,7 @@ class Reconciler:
         self.book.put(_place(key), endpoints, model)
         if (before and before.name) != (model and model.name):
             for each in self._mirror.subjects():
-                if each != key and resources.TRIBUNAL in (each.kind, key.kind):
+                if each != key and (each.kind in resources.VIRTUAL or key.kind in resources.VIRTUAL):
                     self.queue.add(each)
 
     # Deployments
@@ -479,6 +479,6 @@ class Reconciler:
 
 def _place(key: queue.Key) -> str:
     """Where an object stands in the table of endpoints."""
-    if key.kind == resources.TRIBUNAL:
-        return virtual.place(key.namespace, key.name)
+    if key.kind in resources.VIRTUAL:
+        return names.place(key.kind, key.namespace, key.name)
     return f"{key.namespace}/{key.name}"

@@ -14,7 +14,7 @@ from llmop.reconciler import queue
 from llmop.store import interface
 
 PAGE = 1000  # changes that are read at once
-PUBLIC = (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)  # the kinds that have a public name
+PUBLIC = (resources.MODEL_DEPLOYMENT, *resources.VIRTUAL)  # the kinds that have a public name
 _MIRRORED = (
     resources.MODEL_DEPLOYMENT,
     resources.REPLICA,
@@ -23,7 +23,7 @@ _MIRRORED = (
     resources.RESOURCE_PROFILE,
     resources.CLUSTER,
     resources.API_KEY,
-    resources.TRIBUNAL,
+    *resources.VIRTUAL,
 )
 
 
@@ -156,7 +156,7 @@ class Mirror:
 
     def subjects(self) -> list[queue.Key]:
         """Everything that passes are made over."""
-        kinds = (resources.CLUSTER, resources.MODEL_DEPLOYMENT, resources.TRIBUNAL)
+        kinds = (resources.CLUSTER, *PUBLIC)
         found = [each for kind in kinds for each in self.all(kind)]
         return [queue.Key(kind=each.kind, namespace=each.namespace, name=each.name) for each in found]
 
@@ -171,6 +171,8 @@ class Mirror:
 
 def public_name(resource: resources.Resource) -> str:
     """What clients send as "model"; the object's own name when the manifest does not say."""
+    if resource.kind in resources.VIRTUAL:
+        return resource.name
     return str((resource.spec.get("model") or {}).get("name") or resource.name)
 
 
@@ -182,7 +184,7 @@ def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
     keys: set[queue.Key] = set()
     everything = clients = False
     for resource in touched:
-        if resource.kind in (resources.MODEL_DEPLOYMENT, resources.TRIBUNAL):
+        if resource.kind in PUBLIC:
             keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
         elif resource.kind in (resources.REPLICA, resources.REVISION) and resource.owner is not None:
             keys.add(

@@ -30,7 +30,7 @@ class _Known:
 
 
 class References:
-    """Checks deployments against runtimes, profiles and clusters, tribunals against their members, and keys against each other."""
+    """Checks deployments against runtimes, profiles and clusters, virtual models against those they ask, and keys against each other."""
 
     def __init__(self, store: interface.Store) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class References:
         """
         if resource.kind == resources.API_KEY:
             return (await self._check_key(resource),)
-        if resource.kind == resources.TRIBUNAL:
+        if resource.kind in resources.VIRTUAL:
             await self._check_members(resource)
         if resource.kind != resources.MODEL_DEPLOYMENT:
             return ()
@@ -81,11 +81,8 @@ class References:
         return interface.Unchanged(kinds={resources.API_KEY: _extent(keys)})
 
     async def _check_members(self, resource: resources.Resource) -> None:
-        known, stored, tribunals = await asyncio.gather(
-            self._read(),
-            self._store.list(resources.MODEL_DEPLOYMENT),
-            self._store.list(resources.TRIBUNAL),
-        )
+        known, stored = await asyncio.gather(self._read(), self._store.list(resources.MODEL_DEPLOYMENT))
+        virtual = [await self._store.list(kind) for kind in resources.VIRTUAL]
         runtimes = known.values[resources.SERVING_RUNTIME]
         templates = [(each.name, convert.deployment(each).spec.template) for each in stored.items]
         served = [
@@ -96,8 +93,17 @@ class References:
             )
             for name, template in templates
         ]
-        others = [convert.tribunal(each) for each in tribunals.items if each.key != resource.key]
-        violations = references.check_tribunal(convert.tribunal(resource), served, others)
+        others = [
+            convert.VIRTUAL[each.kind](each)
+            for listing in virtual
+            for each in listing.items
+            if each.key != resource.key
+        ]
+        violations = (
+            references.check_tribunal(convert.tribunal(resource), served, others)
+            if resource.kind == resources.TRIBUNAL
+            else references.check_assistant(convert.assistant(resource), served, others)
+        )
         if violations:
             raise Invalid(resource.kind, resource.name, violations)
 

@@ -161,11 +161,11 @@ def _event_object(resource: resources.Resource, now: float) -> str:
     return f"{word}/{regarding.get('name', '')}"
 
 
-def _tribunal_ready(resource: resources.Resource, now: float) -> str:
+def _virtual_ready(resource: resources.Resource, now: float) -> str:
     return _text(condition(resource, "Ready").get("status")) or "Unknown"
 
 
-def _tribunal_reason(resource: resources.Resource, now: float) -> str:
+def _virtual_reason(resource: resources.Resource, now: float) -> str:
     ready = condition(resource, "Ready")
     return "" if ready.get("status") == "True" else _text(ready.get("reason"))
 
@@ -258,15 +258,25 @@ _TABLES: Mapping[str, Sequence[Column]] = {
     ),
     resources.TRIBUNAL: (
         _NAME,
-        Column(name="READY", cell=_tribunal_ready),
+        Column(name="READY", cell=_virtual_ready),
         Column(name="DRAFTERS", cell=_tribunal_models("drafters")),
         Column(name="CRITICS", cell=_tribunal_models("critics")),
         Column(name="JUDGE", cell=_at("spec", "judge", "model")),
-        Column(name="REASON", cell=_tribunal_reason),
+        Column(name="REASON", cell=_virtual_reason),
         _AGE,
         Column(name="ROUNDS", cell=_at("spec", "rounds"), wide=True),
         Column(name="MAX-TOKENS", cell=_at("spec", "maxTokens"), wide=True),
         Column(name="TIMEOUT", cell=_at("spec", "timeout"), wide=True),
+    ),
+    resources.ASSISTANT: (
+        _NAME,
+        Column(name="READY", cell=_virtual_ready),
+        Column(name="MODEL", cell=_at("spec", "model")),
+        Column(name="VECTOR-STORES", cell=_at("spec", "vectorStores")),
+        Column(name="REASON", cell=_virtual_reason),
+        _AGE,
+        Column(name="TOP-K", cell=_at("spec", "topK"), wide=True),
+        Column(name="MIN-SCORE", cell=_at("spec", "minScore"), wide=True),
     ),
     resources.EVENT: (
         Column(name="LAST SEEN", cell=_event_last_seen),

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llmop.workloads import batch_routes, bulk, files, refusals
+from llmop.workloads import batch_routes, bulk, chat_routes, files, refusals
 from llmop.workloads.refusals import Refused
+from llmop.workloads.retrieval import store_routes
 from llmop.workloads.service import Service
-from llmop.workloads.tribunal import routes as tribunal_routes
 
 LOG = logging.getLogger(__name__)
 
@@ -22,7 +22,8 @@ def make_app(service: Service) -> Starlette:
             *files.routes(service),
             *batch_routes.routes(service),
             *bulk.routes(service),
-            *tribunal_routes.routes(service),
+            *store_routes.routes(service),
+            *chat_routes.routes(service),
             Route("/healthz", _healthz),
         ],
         exception_handlers={

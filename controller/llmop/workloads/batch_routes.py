@@ -2,27 +2,26 @@
 
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from llmop.workloads import batch as batches
 from llmop.workloads.batch import ENDED, ENDPOINTS, Batch, Status
+from llmop.workloads.bodies import json_object, metadata
 from llmop.workloads.engine import new_files
 from llmop.workloads.files import keep_s
 from llmop.workloads.refusals import Refused, invalid, json, no_such
 from llmop.workloads.service import Service, owner_of, page_of
 
 _BODY_LIMIT = 64 * 1024
-_MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _FIELDS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"})
 
 
 def routes(service: Service) -> list[Route]:
     async def create(request: Request) -> Response:
         owner = owner_of(request)
-        wanted = await _object(request)
+        wanted = await json_object(request, _BODY_LIMIT, _FIELDS)
         now = service.clock.now()
         made = _read(wanted, owner, f"batch_{service.clock.suffix(24)}", now)
         file = await service.database.file(owner, made.input_file)
@@ -84,25 +83,8 @@ def routes(service: Service) -> list[Route]:
     ]
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _BODY_LIMIT:
-            raise Refused(413, "body_too_large", f"the body is larger than {_BODY_LIMIT} bytes")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Refused(400, "invalid_request", "the body must be a JSON object")
-    return value
-
-
 def _read(wanted: dict[str, Any], owner: str, name: str, now: float) -> Batch:
     """Raises Refused."""
-    for field in wanted.keys() - _FIELDS:
-        raise invalid(field[:100], f"is not known; there are {', '.join(sorted(_FIELDS))}")
     file, endpoint, window = (
         wanted.get(field) for field in ("input_file_id", "endpoint", "completion_window")
     )
@@ -123,24 +105,6 @@ def _read(wanted: dict[str, Any], owner: str, name: str, now: float) -> Batch:
         window=str(window),
         created_at=now,
         expires_at=now + seconds,
-        metadata=_metadata(wanted.get("metadata")),
+        metadata=metadata(wanted.get("metadata")),
         keep_s=None if kept is None else keep_s(kept, "output_expires_after"),
     )
-
-
-def _metadata(value: Any) -> dict[str, str]:
-    if value is None:
-        return {}
-    if (
-        not isinstance(value, dict)
-        or len(value) > _MOST_METADATA
-        or any(
-            not isinstance(text, str) or len(key) > _LONGEST_KEY or len(text) > _LONGEST_VALUE
-            for key, text in value.items()
-        )
-    ):
-        raise invalid(
-            "metadata",
-            f"must hold at most {_MOST_METADATA} texts of up to {_LONGEST_VALUE} characters under names of up to {_LONGEST_KEY}",
-        )
-    return value

@@ -1,6 +1,9 @@
 """Requests to the gateway: the one place that knows the HTTP client."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -23,6 +26,18 @@ class Caller(Protocol):
         back.
         """
         ...
+
+
+class Talker(Caller, Protocol):
+    def stream(
+        self, url: str, body: dict[str, Any]
+    ) -> AbstractAsyncContextManager[Outcome | AsyncIterator[bytes]]:
+        """The data of each server-sent event as it comes, or what came instead of a stream. The iterator raises BrokenOff when it does."""
+        ...
+
+
+class BrokenOff(Exception):
+    """A stream that had begun came to no good end; the text says why."""
 
 
 class Gateway:
@@ -66,18 +81,7 @@ class Gateway:
             async with self._session.post(
                 self._base + url, data=content, headers=headers, allow_redirects=False
             ) as answer:
-                pieces, size = [], 0
-                async for piece in answer.content.iter_any():
-                    size += len(piece)
-                    if size > _ANSWER_LIMIT:
-                        return Broken(f"the answer is larger than {_ANSWER_LIMIT} bytes")
-                    pieces.append(piece)
-                return Answer(
-                    answer.status,
-                    b"".join(pieces),
-                    answer.headers.get("x-request-id", ""),
-                    _seconds(answer.headers.get("retry-after")),
-                )
+                return await _whole(answer)
         except aiohttp.ConnectionTimeoutError:
             return Unreachable(f"it did not take the connection in {_CONNECT_S:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -86,6 +90,61 @@ class Gateway:
             return Overdue(_LONGEST_S)
         except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
             return Broken(str(error) or type(error).__name__)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, url: str, body: dict[str, Any]) -> AsyncIterator[Outcome | AsyncIterator[bytes]]:
+        headers = {"authorization": f"Bearer {self._key}"}
+        try:
+            answer = await self._session.post(
+                self._base + url, data=orjson.dumps(body), headers=headers, allow_redirects=False
+            )
+        except aiohttp.ClientConnectorError as error:
+            yield Unreachable(error.os_error.strerror or str(error.os_error))
+            return
+        except TimeoutError:
+            yield Overdue(_LONGEST_S)
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            yield Broken(str(error) or type(error).__name__)
+            return
+        async with answer:
+            if answer.status == 200 and answer.content_type == "text/event-stream":
+                yield _events(answer.content)
+                return
+            try:
+                outcome = await _whole(answer)
+            except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError) as error:
+                outcome = Broken(str(error) or type(error).__name__)
+            yield outcome
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> Answer | Broken:
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        size += len(piece)
+        if size > _ANSWER_LIMIT:
+            return Broken(f"the answer is larger than {_ANSWER_LIMIT} bytes")
+        pieces.append(piece)
+    return Answer(
+        answer.status,
+        b"".join(pieces),
+        answer.headers.get("x-request-id", ""),
+        _seconds(answer.headers.get("retry-after")),
+    )
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    rest = b""
+    try:
+        async for piece in content.iter_any():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:"):
+                    yield line[5:].strip()
+            if len(rest) > _ANSWER_LIMIT:
+                raise BrokenOff(f"an event is larger than {_ANSWER_LIMIT} bytes")
+    except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError) as error:
+        raise BrokenOff(str(error) or type(error).__name__) from error
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The line to the controller: which tribunals there are. The only module of workloads that speaks gRPC.
+"""The line to the controller: which tribunals and assistants there are. The only module of workloads that speaks gRPC.
 
 Whatever happens to this line, what was heard last stays in force.
 """
@@ -13,7 +13,7 @@ import grpc.aio
 
 from llmop.api.v1 import resources_pb2, resources_pb2_grpc
 from llmop.domain import resources
-from llmop.workloads.tribunal.known import Tribunals
+from llmop.workloads.known import Virtual
 
 LOG = logging.getLogger(__name__)
 
@@ -28,34 +28,38 @@ _OPTIONS = (
 )
 
 
-async def watch(target: str, tribunals: Tribunals) -> None:
+async def watch(target: str, virtual: Virtual) -> None:
     """Until cancelled."""
+    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel, asyncio.TaskGroup() as group:
+        stub: Any = resources_pb2_grpc.ResourceServiceStub(channel)  # type: ignore[no-untyped-call]
+        for kind in resources.VIRTUAL:
+            group.create_task(_watch(stub, kind, virtual))
+
+
+async def _watch(stub: Any, kind: str, virtual: Virtual) -> None:
     pause = _FIRST_PAUSE_S
     is_away = False
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
-        stub: Any = resources_pb2_grpc.ResourceServiceStub(channel)  # type: ignore[no-untyped-call]
-        while True:
-            try:
-                async for changed in _states(stub):
-                    pause, is_away = _FIRST_PAUSE_S, False
-                    await tribunals.put(changed)
-            except grpc.aio.AioRpcError as error:
-                if not is_away:
-                    LOG.warning(
-                        "the controller is away, going on with the last tribunals: %s", error.details()
-                    )
-                is_away = True
-            except Exception:  # what was heard last outlives every fault of this line
-                LOG.exception("the tribunals could not be taken over")
-            await asyncio.sleep(pause)
-            pause = min(_LONGEST_PAUSE_S, pause * 2)
+    while True:
+        try:
+            async for changed in _states(stub, kind):
+                pause, is_away = _FIRST_PAUSE_S, False
+                await virtual.put(kind, changed)
+        except grpc.aio.AioRpcError as error:
+            if not is_away:
+                words = f"the controller is away, going on with the last {resources.KINDS[kind].plural}"
+                LOG.warning("%s: %s", words, error.details())
+            is_away = True
+        except Exception:  # what was heard last outlives every fault of this line
+            LOG.exception("the %s could not be taken over", resources.KINDS[kind].plural)
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_PAUSE_S, pause * 2)
 
 
-async def _states(stub: Any) -> Any:
-    """All tribunals, again after every change."""
+async def _states(stub: Any, kind: str) -> Any:
+    """All objects of a kind, again after every change."""
     known: dict[str, resources.Resource] = {}
     is_complete = False
-    async for message in stub.Watch(resources_pb2.WatchRequest(kind=resources.TRIBUNAL)):
+    async for message in stub.Watch(resources_pb2.WatchRequest(kind=kind)):
         if message.type == resources_pb2.WatchResponse.TYPE_BOOKMARK:
             if is_complete:
                 continue

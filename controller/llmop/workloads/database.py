@@ -3,20 +3,16 @@
 A method is one transaction. Each is durable once it returns, and each can be done again after a crash that left open whether it was.
 """
 
-import asyncio
 import dataclasses
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orjson
 
-from llmop.domain.errors import NeedsUser
-from llmop.store import filesystem
-from llmop.workloads import unusable
 from llmop.workloads.batch import ENDED, Batch, Problem, Status
+from llmop.workloads.sqlite import SqliteFile
 
 _VERSION = 1
 _SCHEMA = """
@@ -41,8 +37,6 @@ _MARKS = ",".join("?" * len(_UNFINISHED))
 _SWEPT_AT_ONCE = 2_000
 _FORGOTTEN_AT_ONCE = 100
 _PAGE = 500
-
-T = TypeVar("T")
 
 
 class File(NamedTuple):
@@ -76,36 +70,10 @@ class Result(NamedTuple):
     content: bytes
 
 
-class Database:
+class Database(SqliteFile):
     def __init__(self, path: Path) -> None:
         """Opens or makes it. Raises NeedsUser for a file that cannot be used, also for one of a newer llmop."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="workloads-store")
-        try:
-            self._connection = self._thread.submit(_open, path).result()
-        except sqlite3.Error as error:
-            self._thread.shutdown()
-            raise unusable.sentence(path, error) from error
-
-    async def close(self) -> None:
-        await self._run(lambda connection: connection.close())
-        self._thread.shutdown()
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def transact(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-
-        return await self._run(transact)
+        super().__init__(path, _SCHEMA, _VERSION)
 
     # Files
 
@@ -380,28 +348,6 @@ class Database:
 _FILE = "id, owner, purpose, filename, bytes, created_at, expires_at"
 _BATCH = "number, status, completed, failed, document"
 _COLUMNS = frozenset({"number", "status", "completed", "failed"})
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, cached_statements=64)
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect where there is no table yet
-    connection.execute(
-        "PRAGMA secure_delete=ON"
-    )  # what people have deleted is not to be read from the file's free pages
-    # As in the controller's store: a write-ahead log is memory shared through a file, which a shared file system cannot do.
-    if filesystem.is_shared(filesystem.kind_of(path.parent)):
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode=DELETE")
-    else:
-        connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
-        connection.close()
-        raise NeedsUser("NewerDatabase", f"{path} was made by a newer llmop: run that one")
-    if version < _VERSION:
-        connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
-    return connection
 
 
 def _add_files(connection: sqlite3.Connection, files: Iterable[File]) -> None:

@@ -55,6 +55,7 @@ def routes(service: Service) -> list[Route]:
         name = request.path_params["id"]
         if not await service.database.delete_file(owner_of(request), name):
             raise no_such("file", name)
+        await service.stores.remove_file(owner_of(request), name)
         service.engine.tidy_soon()
         return json({"id": name, "object": "file", "deleted": True})
 

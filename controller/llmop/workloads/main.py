@@ -18,10 +18,14 @@ from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
 from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
+from llmop.workloads.known import Virtual
+from llmop.workloads.retrieval.index import Index
+from llmop.workloads.retrieval.ingest import Ingest
+from llmop.workloads.retrieval.search import Search
+from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
 from llmop.workloads.shelf import Shelf
-from llmop.workloads.tribunal.known import Tribunals
 
 DATABASE = "workloads.db"
 _GRACE_S = 5  # for open answers: a batch is gone on with, and a bulk request can be made again
@@ -48,19 +52,23 @@ def serve(settings: WorkloadsSettings) -> None:
 
 async def run(settings: WorkloadsSettings, stop: asyncio.Event) -> None:
     with statedir.claim(settings.directory, "workloads"):
-        database = Database(settings.directory / DATABASE)
-        try:
-            async with (
-                Gateway(settings.gateway, settings.key, "bulk") as rows,
-                Gateway(settings.gateway, settings.key, "default") as people,
-            ):
-                await _run(settings, database, rows, people, stop)
-        finally:
-            await database.close()
+        async with contextlib.AsyncExitStack() as stack:
+            database = Database(settings.directory / DATABASE)
+            stack.push_async_callback(database.close)
+            stores = Stores(settings.directory / "vectors.db")
+            stack.push_async_callback(stores.close)
+            rows = await stack.enter_async_context(Gateway(settings.gateway, settings.key, "bulk"))
+            people = await stack.enter_async_context(Gateway(settings.gateway, settings.key, "default"))
+            await _run(settings, database, stores, rows, people, stop)
 
 
 async def _run(
-    settings: WorkloadsSettings, database: Database, rows: Gateway, people: Gateway, stop: asyncio.Event
+    settings: WorkloadsSettings,
+    database: Database,
+    stores: Stores,
+    rows: Gateway,
+    people: Gateway,
+    stop: asyncio.Event,
 ) -> None:
     shelf, clock = Shelf(settings.directory / "files"), SystemClock()
     engine = Engine(database, shelf, rows, clock, settings.concurrency, settings.keep_s)
@@ -68,15 +76,19 @@ async def _run(
         await engine.clear_up()
     except sqlite3.Error as error:
         raise unusable.sentence(settings.directory / DATABASE, error) from error
-    tribunals = Tribunals(settings.directory / "tribunals.json")
-    tribunals.load()
+    ingest = Ingest(stores, database, shelf, rows)
+    virtual = Virtual(settings.directory)
+    virtual.load()
     service = Service(
         database=database,
         shelf=shelf,
         engine=engine,
         caller=rows,
         people=people,
-        tribunals=tribunals,
+        virtual=virtual,
+        stores=stores,
+        ingest=ingest,
+        search=Search(people, Index(stores)),
         clock=clock,
     )
     config = uvicorn.Config(
@@ -92,10 +104,11 @@ async def _run(
     with _listen(settings) as sock:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(engine.run())
-            watch = group.create_task(control.watch(settings.controller, tribunals))
+            reading = group.create_task(ingest.run())
+            watch = group.create_task(control.watch(settings.controller, virtual))
             ending = group.create_task(_stop(server, stop))
             await server.serve(sockets=[sock])
-            for task in (work, watch, ending):
+            for task in (work, reading, watch, ending):
                 task.cancel()
 
 

@@ -10,13 +10,16 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Refused(Exception):
-    """`code` is a word for programs, the text a sentence for people; `param` is the field that is meant."""
+    """`code` is a word for programs, the text a sentence for people; `param` is the field that is meant. `retry_after` is in seconds."""
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self.retry_after = retry_after
 
 
 def no_such(kind: str, name: str) -> Refused:
@@ -35,7 +38,10 @@ def payload(refused: Refused) -> dict[str, Any]:
 
 async def answer(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return json(payload(error), error.status)
+    response = json(payload(error), error.status)
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(max(1, round(error.retry_after)))
+    return response
 
 
 def json(value: Any, status: int = 200) -> Response:

@@ -1,4 +1,4 @@
-"""What all routes share: the stores, the engine, whose request it is, and pages of lists."""
+"""What all routes share: what is kept, the engines, whose request it is, and pages of lists."""
 
 import dataclasses
 import hashlib
@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 
 from llmop.clock import Clock
-from llmop.workloads.calls import Caller
+from llmop.workloads.calls import Caller, Talker
 from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
+from llmop.workloads.known import Virtual
 from llmop.workloads.refusals import invalid
+from llmop.workloads.retrieval.ingest import Ingest
+from llmop.workloads.retrieval.search import Search
+from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.shelf import Shelf
-from llmop.workloads.tribunal.known import Tribunals
 
 _BEARER = "Bearer "
 
@@ -25,8 +28,11 @@ class Service:
     shelf: Shelf
     engine: Engine
     caller: Caller
-    people: Caller
-    tribunals: Tribunals
+    people: Talker
+    virtual: Virtual
+    stores: Stores
+    ingest: Ingest
+    search: Search
     clock: Clock
 
 

@@ -9,7 +9,7 @@ class WorkloadsSettings:
     """`directory` is private and holds the database and the files; `socket` is where the gateway reaches us. `gateway` is the gateway's
     own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per
     owner and model. `keep_s` is how long batches that have ended are kept, with their files, in seconds.
-    `controller` is the gRPC target of the control API, which tells which tribunals there are.
+    `controller` is the gRPC target of the control API, which tells which tribunals and assistants there are.
     """
 
     directory: Path

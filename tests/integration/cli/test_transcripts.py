@@ -167,7 +167,7 @@ def test_apply_what_is_wrong(transcript: Transcript) -> None:
         ),
     )
     transcript.run(
-        "apply", "-f", transcript.write("later.yaml", MANIFEST.replace("ModelDeployment", "Assistant"))
+        "apply", "-f", transcript.write("later.yaml", MANIFEST.replace("ModelDeployment", "GitSource"))
     )
     transcript.run(
         "apply", "-f", transcript.write("replica.yaml", MANIFEST.replace("ModelDeployment", "Replica"))
@@ -397,7 +397,7 @@ def test_what_a_later_version_has(transcript: Transcript) -> None:
     for words in resources.LATER_KINDS.values():
         for word in words:
             transcript.run("get", word)
-    transcript.run("get", "md,Assistant.llmop")
+    transcript.run("get", "md,GitSource.llmop")
     transcript.run("describe", "route/chat")
     transcript.run("explain", "gitsource.spec")
 

@@ -1,13 +1,14 @@
-"""The pages about batches and tribunals do what they say, on a laptop with one model."""
+"""The pages about batches, tribunals and assistants do what they say, on a laptop."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.e2e.installation import simulator
+from tests.engines.minilm import embedding_model
 from tests.integration.test_local_installation import BIN, ROOT, Laptop
 from tests.pages.terminals import Terminals
 
@@ -33,7 +34,12 @@ def test_every_command_about_tribunals(laptop: Laptop) -> None:
     follow(laptop, PAGES / "use-a-tribunal.md")
 
 
-def follow(laptop: Laptop, page: Path) -> None:
+def test_every_command_about_assistants(laptop: Laptop) -> None:
+    laptop.up("--ephemeral", "--quiet")
+    follow(laptop, PAGES / "build-a-chatbot.md", {"/models/embeddings.gguf": str(embedding_model())})
+
+
+def follow(laptop: Laptop, page: Path, words: Mapping[str, str] = {}) -> None:  # noqa: B006: nobody changes it
     port, _ = laptop.gateway
     folder = laptop.home / "work"
     folder.mkdir()
@@ -45,7 +51,7 @@ def follow(laptop: Laptop, page: Path) -> None:
         "no_proxy": "127.0.0.1",
     }
     terminals = Terminals(
-        laptop.home, folder, environment=environment, words={"manifests/": f"{ROOT}/manifests/"}
+        laptop.home, folder, environment=environment, words={"manifests/": f"{ROOT}/manifests/", **words}
     )
     try:
         terminals.follow(page)

@@ -358,7 +358,7 @@ async def test_a_member_that_is_a_tribunal_is_not_asked(bench: Bench) -> None:
 
     lost = next(each for each in record["calls"] if each["model"] == "panel")
     assert lost["outcome"] == "refused"
-    assert "is a tribunal, which cannot be a member of one" in lost["problem"]
+    assert "has no replicas of its own, and cannot be a member" in lost["problem"]
     assert record["outcome"] == "judged"
 
 

@@ -113,8 +113,8 @@ def test_names_members_and_what_is_refused(laptop: Laptop) -> None:
         ),
     )
     assert 'spec.judge.model: there is no ModelDeployment "nobody"' in words
-    assert "spec.critics[0].model: 'panel' is a tribunal, and a tribunal cannot be a member of one" in words
-    assert "spec.drafters[0].model: 'wrong' is this tribunal itself" in words
+    assert "spec.critics[0].model: 'panel' is a tribunal, which a tribunal cannot ask" in words
+    assert "spec.drafters[0].model: 'wrong' is this tribunal itself, which a tribunal cannot ask" in words
 
     # The oldest holds a name, over namespaces and kinds
     laptop.apply(tribunal("panel", "other"))

@@ -9,8 +9,8 @@ import pytest
 from llmop.cli import advice, causes, tribunal_causes
 from llmop.domain import conditions
 from llmop.domain.tribunal import Drafter, Member, Tribunal
-from llmop.planner import tribunals
-from llmop.planner.tribunals import Public
+from llmop.planner import virtual
+from llmop.planner.virtual import Public
 
 PANEL = Tribunal(
     name="panel",
@@ -38,7 +38,7 @@ def tribunal(public: Public, conflict: str = "") -> dict[str, Any]:
         "critics": [{"model": each.model} for each in PANEL.critics],
         "judge": {"model": PANEL.judge.model},
     }
-    status = shown(tribunals.ready(PANEL, public, conflict))
+    status = shown(virtual.ready(PANEL.models, public, conflict))
     return {"metadata": {"name": "panel"}, "spec": spec, "status": status}
 
 
@@ -60,7 +60,7 @@ def why(found: dict[str, Any], *deployments: dict[str, Any]) -> str:
     return "\n".join(causes.lines(tribunal_causes.explain(found, deployments), 0.0))
 
 
-ALL = Public(deployments=frozenset("abc"), tribunals=frozenset())
+ALL = Public(deployments=frozenset("abc"), virtual=frozenset())
 
 
 def test_all_is_well() -> None:
@@ -96,7 +96,7 @@ What to do:
 
 def test_a_member_that_is_gone() -> None:
     found = why(
-        tribunal(Public(deployments=frozenset("ab"), tribunals=frozenset())), deployment("a"), deployment("b")
+        tribunal(Public(deployments=frozenset("ab"), virtual=frozenset())), deployment("a"), deployment("b")
     )
     assert (
         """\
@@ -113,7 +113,7 @@ What to do:
 
 
 def test_nobody_is_left() -> None:
-    found = why(tribunal(Public(deployments=(), tribunals=())))
+    found = why(tribunal(Public(deployments=(), virtual=())))
     assert found.startswith("panel does not answer: 3 of its 3 models are not served.")
 
 
@@ -132,9 +132,9 @@ def test_it_was_just_made() -> None:
     "public, conflict",
     [
         (ALL, "held"),
-        (Public(deployments=(), tribunals=()), ""),
-        (Public(deployments=frozenset("ab"), tribunals=frozenset("c")), ""),
+        (Public(deployments=(), virtual=()), ""),
+        (Public(deployments=frozenset("ab"), virtual=frozenset("c")), ""),
     ],
 )
 def test_every_reason_has_advice(public: Public, conflict: str) -> None:
-    assert tribunals.ready(PANEL, public, conflict).reason in advice.OF_TRIBUNALS
+    assert virtual.ready(PANEL.models, public, conflict).reason in advice.OF_TRIBUNALS

@@ -403,6 +403,25 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "onError": "Error",
         },
     ),
+    (
+        "Assistant",
+        {
+            "model": "a",
+            "vectorStores": ["vs_a"],
+            "instructions": "a",
+            "topK": 3,
+            "minScore": 0.25,
+            "notFound": "a",
+        },
+        {
+            "model": "b",
+            "vectorStores": ["vs_b"],
+            "instructions": "b",
+            "topK": 4,
+            "minScore": 0.5,
+            "notFound": "b",
+        },
+    ),
 ]
 CONVERT: dict[str, Any] = {
     "APIKey": convert.client_key,
@@ -411,6 +430,7 @@ CONVERT: dict[str, Any] = {
     "ResourceProfile": convert.profile,
     "Cluster": convert.site,
     "Tribunal": convert.tribunal,
+    "Assistant": convert.assistant,
 }
 
 

@@ -246,7 +246,7 @@ def test_fields_of_later_versions_are_refused_by_name(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["Route", "Assistant", "GitSource"])
+@pytest.mark.parametrize("kind", ["Route", "GitSource"])
 def test_kinds_of_later_versions_are_refused_by_name(kind: str) -> None:
     assert {"kind": ("Unsupported", f"'{kind}' is not supported in this version")} == violations(
         {**MINIMAL, "kind": kind}

@@ -11,7 +11,7 @@ from llmop.domain import conditions, errors
 from llmop.domain.tribunal import Tribunal
 from llmop.manifest import admit, convert, load, references
 from llmop.manifest.references import Served
-from llmop.planner import tribunals
+from llmop.planner import virtual
 
 ROOT = Path(__file__).resolve().parents[3]
 USUAL: dict[str, Any] = {
@@ -95,22 +95,22 @@ def test_every_broken_reference_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deployments", "virtual", "conflict", "reason"),
+    ("deployments", "others", "conflict", "reason"),
     [
         ({"a", "b"}, set(), "", "MembersExist"),
         ({"a"}, set(), "", "MemberMissing"),
-        ({"a"}, {"b"}, "", "MemberIsTribunal"),
+        ({"a"}, {"b"}, "", "MemberIsVirtual"),
         ({"a", "b"}, {"b"}, "", "MembersExist"),
         ({"a", "b"}, set(), "held by x/y", "NameConflict"),
     ],
 )
-def test_what_people_are_told(deployments: set[str], virtual: set[str], conflict: str, reason: str) -> None:
-    public = tribunals.Public(deployments=deployments, tribunals=virtual)
-    found = tribunals.ready(made(), public, conflict)
+def test_what_people_are_told(deployments: set[str], others: set[str], conflict: str, reason: str) -> None:
+    public = virtual.Public(deployments=deployments, virtual=others)
+    found = virtual.ready(made().models, public, conflict)
 
     assert found.reason == reason
     assert (found.status is conditions.Status.TRUE) == (reason == "MembersExist")
-    published = tribunals.model(made(), 1.0, conflict)
+    published = virtual.model("Tribunal", made(), 1.0, conflict)
     assert (published is None) == bool(conflict)
 
 

@@ -12,8 +12,12 @@ import pytest
 from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, row
 
 from llmop.workloads.app import make_app
+from llmop.workloads.known import Virtual
+from llmop.workloads.retrieval.index import Index
+from llmop.workloads.retrieval.ingest import Ingest
+from llmop.workloads.retrieval.search import Search
+from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.service import Service
-from llmop.workloads.tribunal.known import Tribunals
 
 
 class Door:
@@ -31,6 +35,7 @@ class Door:
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     life = Life(tmp_path, FakeGateway())
     await life.begin()
+    stores = Stores(tmp_path / "vectors.db")
     app = make_app(
         Service(
             database=life.database,
@@ -38,12 +43,16 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             engine=life.engine,
             caller=life.gateway,
             people=life.gateway,
-            tribunals=Tribunals(tmp_path / "tribunals.json"),
+            virtual=Virtual(tmp_path),
+            stores=stores,
+            ingest=Ingest(stores, life.database, life.shelf, life.gateway),
+            search=Search(life.gateway, Index(stores)),
             clock=life.clock,
         )
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
         yield Door(life, client)
+    await stores.close()
     await life.finish()
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from llmop.domain import resources
 from llmop.manifest import admit
+from llmop.workloads import known
 from llmop.workloads.answers import Answer
 from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
+from llmop.workloads.known import Virtual
 from llmop.workloads.refusals import Refused
-from llmop.workloads.tribunal import known, runner
-from llmop.workloads.tribunal.known import Tribunals
+from llmop.workloads.tribunal import runner
 from llmop.workloads.tribunal.values import Call, Failure, Reply, Role, Tokens
 
 CALL = Call(role=Role.DRAFT, member="drafter-1", model="m", round=0, body={"model": "m", "messages": []})
@@ -95,26 +96,26 @@ def stored(
 
 async def test_what_was_heard_last_is_known_after_a_start(tmp_path: Path) -> None:
     file = tmp_path / "tribunals.json"
-    await Tribunals(file).put([stored("panel", rounds=3)])
+    await Virtual(tmp_path).put(resources.TRIBUNAL, [stored("panel", rounds=3)])
     assert file.stat().st_mode & 0o777 == 0o600
 
-    again = Tribunals(file)
+    again = Virtual(tmp_path)
     again.load()
     assert (await again.find("panel")).rounds == 3
 
 
 async def test_the_older_of_two_holds_the_name(tmp_path: Path) -> None:
-    tribunals = Tribunals(tmp_path / "tribunals.json")
-    await tribunals.put([stored("panel", "b", 2.0), stored("panel", "a", 1.0)])
+    tribunals = Virtual(tmp_path)
+    await tribunals.put(resources.TRIBUNAL, [stored("panel", "b", 2.0), stored("panel", "a", 1.0)])
     assert (await tribunals.find("panel")).namespace == "a"
 
 
 async def test_who_asks_early_waits_a_moment(tmp_path: Path) -> None:
-    tribunals = Tribunals(tmp_path / "tribunals.json")
+    tribunals = Virtual(tmp_path)
     asking = asyncio.create_task(tribunals.find("panel"))
     await asyncio.sleep(0)
-    await tribunals.put([])
-    await tribunals.put([stored("panel")])
+    await tribunals.put(resources.TRIBUNAL, [])
+    await tribunals.put(resources.TRIBUNAL, [stored("panel")])
     assert (await asking).name == "panel"
 
 
@@ -122,10 +123,11 @@ async def test_then_it_does_not_exist_or_nothing_is_known_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "_PATIENCE_S", 0.01)
-    tribunals = Tribunals(tmp_path / "tribunals.json")
+    tribunals = Virtual(tmp_path)
     with pytest.raises(Refused) as nothing:
         await tribunals.find("panel")
-    await tribunals.put([])
+    for kind in resources.VIRTUAL:
+        await tribunals.put(kind, [])
     with pytest.raises(Refused) as absent:
         await tribunals.find("panel")
     assert (nothing.value.status, absent.value.status) == (503, 404)
@@ -135,6 +137,6 @@ async def test_then_it_does_not_exist_or_nothing_is_known_yet(
 def test_a_file_that_is_damaged_is_waited_out(tmp_path: Path, content: str) -> None:
     file = tmp_path / "tribunals.json"
     file.write_text(content)
-    tribunals = Tribunals(file)
+    tribunals = Virtual(tmp_path)
     tribunals.load()
     assert not tribunals.has("x")

@@ -62,7 +62,7 @@ class Members:
 async def deliberate(members: Members, tribunal: Tribunal = PANEL) -> Record:
     question = Question(messages=({"role": "user", "content": "What is it?"},))
     return await runner.deliberate(
-        tribunal, question, 7, caller=members, is_tribunal=lambda _: False, tell=lambda _: None
+        tribunal, question, 7, caller=members, is_virtual=lambda _: False, tell=lambda _: None
     )
 
 

@@ -4,7 +4,7 @@ What belongs here: what one object may say by itself. Rules between objects are 
 """
 
 from llmop.domain import resources
-from llmop.manifest.schema_v1alpha1 import apikey, cluster, deployment, profile, runtime, tribunal
+from llmop.manifest.schema_v1alpha1 import apikey, assistant, cluster, deployment, profile, runtime, tribunal
 from llmop.manifest.schema_v1alpha1.fields import Fields
 from llmop.manifest.schema_v1alpha1.metadata import InstallationMetadata, Metadata
 
@@ -17,6 +17,7 @@ SPECS: dict[str, type[Fields]] = {
     resources.CLUSTER: cluster.ClusterSpec,
     resources.API_KEY: apikey.APIKeySpec,
     resources.TRIBUNAL: tribunal.TribunalSpec,
+    resources.ASSISTANT: assistant.AssistantSpec,
 }
 
 # Mappings that are one value: JSON for an engine, in which null and empty mean something.

@@ -1,4 +1,4 @@
-"""Answers clients of a tribunal: /v1/chat/completions of a virtual model, and /v1/tribunal, which takes and gives the same."""
+"""Answers clients of a tribunal, in one piece or as a stream."""
 
 import asyncio
 import functools
@@ -7,15 +7,13 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from llmop.domain.tribunal import Tribunal
 from llmop.workloads.refusals import Refused
 from llmop.workloads.service import Service
+from llmop.workloads.streams import Stream, send_json, while_heard
 from llmop.workloads.tribunal import request as requests
 from llmop.workloads.tribunal import runner, transcript
 from llmop.workloads.tribunal.request import Asked
@@ -24,21 +22,19 @@ from llmop.workloads.tribunal.values import Answer, Failed
 
 LOG = logging.getLogger(__name__)
 
-PATHS = ("/v1/chat/completions", "/v1/tribunal")
 _MOST_TRIALS = 256  # at once; each holds its drafts in memory and asks its members at once
-_BODY_LIMIT = 4 * 1024 * 1024
 _QUIET_S = 15.0  # a stream that says nothing for longer may look dead to what stands between
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 Deliberate = Callable[..., Awaitable[Record]]  # with `tell`, which gets every progress event
 
 
-def routes(service: Service) -> list[Route]:
+def answering(service: Service) -> Callable[[Tribunal, bytes], Awaitable[Response]]:
+    """What answers a request to a tribunal, given its body. Raises Refused."""
     under_way = asyncio.Semaphore(_MOST_TRIALS)
 
-    async def ask(request: Request) -> Response:
-        asked = requests.read(await _body(request))
-        tribunal = await service.tribunals.find(asked.model)
+    async def ask(tribunal: Tribunal, body: bytes) -> Response:
+        asked = requests.read(body)
         if under_way.locked():
             raise Refused(429, "too_many_requests", f"{_MOST_TRIALS} tribunals are sitting: try again later")
         await under_way.acquire()
@@ -49,22 +45,12 @@ def routes(service: Service) -> list[Route]:
             asked.question,
             seed if isinstance(seed, int) else int(service.clock.suffix(6), 36),
             caller=service.people,
-            is_tribunal=service.tribunals.has,
+            is_virtual=service.virtual.has,
         )
         name = f"chatcmpl-{service.clock.suffix(24)}"
         return _Sitting(name, service.clock.now(), tribunal, asked, deliberate, under_way)
 
-    return [Route(path, ask, methods=["POST"]) for path in PATHS]
-
-
-async def _body(request: Request) -> bytes:
-    """Raises Refused."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _BODY_LIMIT:
-            raise Refused(413, "body_too_large", f"a tribunal takes requests of up to {_BODY_LIMIT} bytes")
-    return bytes(body)
+    return ask
 
 
 class _Sitting(Response):
@@ -89,16 +75,9 @@ class _Sitting(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._stream if self._asked.streams else self._whole
-        work: asyncio.Task[None] = asyncio.create_task(answer(send))
-        gone = asyncio.create_task(_gone(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
+            await while_heard(answer(send), receive)
         finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
             self._under_way.release()
 
     async def _whole(self, send: Send) -> None:
@@ -107,28 +86,23 @@ class _Sitting(Response):
 
     async def _send_whole(self, record: Record, send: Send) -> None:
         verdict, spent = record.verdict, record.trial.spent
-        headers = [(b"content-type", b"application/json")]
         if isinstance(verdict, Failed):
             LOG.warning("the tribunal %s failed: %s", self._tribunal.name, verdict.code)
-            status, content = verdict.status, transcript.error(verdict, record.told, spent)
-            if verdict.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % max(1, round(verdict.retry_after))))
-        else:
-            status = 200
-            content = transcript.completion(
-                self._name, self._tribunal.name, self._now, verdict, record.told, spent
+            await send_json(
+                send, verdict.status, transcript.error(verdict, record.told, spent), verdict.retry_after
             )
-        body = orjson.dumps(content)
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            return
+        content = transcript.completion(
+            self._name, self._tribunal.name, self._now, verdict, record.told, spent
+        )
+        await send_json(send, 200, content)
 
     async def _stream(self, send: Send) -> None:
         """Nothing goes out before somebody has answered: until then a failure can still be a status."""
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         work = asyncio.ensure_future(self._deliberate(tell=events.put_nowait))
         work.add_done_callback(lambda _: events.put_nowait(None))
-        stream = _Stream(send)
+        stream = Stream(send)
         held: list[dict[str, Any]] = []
         try:
             while (event := await self._next(events, stream)) is not None:
@@ -150,7 +124,7 @@ class _Sitting(Response):
             await self._send_whole(record, send)
 
     async def _next(
-        self, events: "asyncio.Queue[dict[str, Any] | None]", stream: "_Stream"
+        self, events: "asyncio.Queue[dict[str, Any] | None]", stream: Stream
     ) -> dict[str, Any] | None:
         while True:
             try:
@@ -160,7 +134,7 @@ class _Sitting(Response):
                 if stream.has_begun:
                     await stream.write(b": in session\n\n")
 
-    async def _send_answer(self, record: Record, answer: Answer, stream: "_Stream") -> None:
+    async def _send_answer(self, record: Record, answer: Answer, stream: Stream) -> None:
         await stream.event(self._chunk({"role": "assistant", "content": ""}))
         for piece in _PIECE.findall(answer.text):
             await stream.event(self._chunk({"content": piece}))
@@ -177,32 +151,3 @@ class _Sitting(Response):
         return transcript.chunk(
             self._name, self._tribunal.name, self._now, delta, finish_reason=finish_reason, told=told
         )
-
-
-class _Stream:
-    """Server-sent events; the head goes out with the first."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.has_begun = False
-
-    async def event(self, content: dict[str, Any]) -> None:
-        await self.write(b"data: " + orjson.dumps(content) + b"\n\n")
-
-    async def write(self, data: bytes) -> None:
-        if not self.has_begun:
-            self.has_begun = True
-            headers = [
-                (b"content-type", b"text/event-stream; charset=utf-8"),
-                (b"cache-control", b"no-cache"),
-            ]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b""})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

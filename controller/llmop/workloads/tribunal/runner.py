@@ -44,7 +44,7 @@ async def deliberate(
     seed: int,
     *,
     caller: Caller,
-    is_tribunal: Callable[[str], bool],
+    is_virtual: Callable[[str], bool],
     tell: Tell,
 ) -> Record:
     """`tell` gets every progress event. Cancelled, it takes all its requests back."""
@@ -56,20 +56,22 @@ async def deliberate(
         deadline = began_at + step.deadline_s
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_hear(call, deadline, caller, is_tribunal, tell)) for call in step.calls
+                group.create_task(_hear(call, deadline, caller, is_virtual, tell)) for call in step.calls
             ]
         current = trial.hear(current, [task.result() for task in tasks])
     return Record(current, step, loop.time() - began_at)
 
 
 async def _hear(
-    call: Call, deadline: float, caller: Caller, is_tribunal: Callable[[str], bool], tell: Tell
+    call: Call, deadline: float, caller: Caller, is_virtual: Callable[[str], bool], tell: Tell
 ) -> Heard:
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     result: Reply | Failure
-    if is_tribunal(call.model):
-        message = f"{call.member}: the model '{call.model}' is a tribunal, which cannot be a member of one"
+    if is_virtual(call.model):
+        message = (
+            f"{call.member}: the model '{call.model}' has no replicas of its own, and cannot be a member"
+        )
         result = Failure("refused", message)
     else:
         try:

@@ -1,9 +1,10 @@
-"""What gateways and people are told about a Tribunal."""
+"""What gateways and people are told about a model without replicas: a Tribunal, an Assistant."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from llmop.domain import conditions, endpoint
+from llmop.domain.assistant import Assistant
 from llmop.domain.tribunal import Tribunal
 
 PROTOCOLS = ("openai",)
@@ -14,16 +15,18 @@ class Public:
     """Names of models as clients may write them, by what answers for them."""
 
     deployments: Collection[str]
-    tribunals: Collection[str]
+    virtual: Collection[str]
 
 
-def model(tribunal: Tribunal, created_at: float, name_conflict: str) -> endpoint.RoutedModel | None:
+def model(
+    kind: str, own: Tribunal | Assistant, created_at: float, name_conflict: str
+) -> endpoint.RoutedModel | None:
     """Its public name, which `llmop workloads` answers for; None while another object holds the name."""
     if name_conflict:
         return None
     return endpoint.RoutedModel(
-        name=tribunal.name,
-        deployment=place(tribunal.namespace, tribunal.name),
+        name=own.name,
+        deployment=place(kind, own.namespace, own.name),
         protocols=PROTOCOLS,
         created_at=created_at,
         retry_attempts=0,  # it is its members that are asked again, not all of them
@@ -32,20 +35,20 @@ def model(tribunal: Tribunal, created_at: float, name_conflict: str) -> endpoint
     )
 
 
-def place(namespace: str, name: str) -> str:
+def place(kind: str, namespace: str, name: str) -> str:
     """What stands for the deployment in an endpoint table; no deployment can be called so."""
-    return f"tribunal:{namespace}/{name}"
+    return f"{kind.lower()}:{namespace}/{name}"
 
 
-def ready(tribunal: Tribunal, public: Public, name_conflict: str) -> conditions.Condition:
-    """Whether all that it asks exists. What is missing is named in the order of the manifest."""
+def ready(models: Sequence[str], public: Public, name_conflict: str) -> conditions.Condition:
+    """Whether all `models` that it asks exist. What is missing is named in their order."""
     if name_conflict:
         return _ready(conditions.Status.FALSE, "NameConflict", name_conflict)
-    nested = [each for each in tribunal.models if each in public.tribunals and each not in public.deployments]
+    nested = [each for each in models if each in public.virtual and each not in public.deployments]
     if nested:
-        words = f"a tribunal cannot be a member of a tribunal: {', '.join(nested)}"
-        return _ready(conditions.Status.FALSE, "MemberIsTribunal", words)
-    missing = [each for each in tribunal.models if each not in public.deployments]
+        words = f"a tribunal or an assistant cannot be asked by one: {', '.join(nested)}"
+        return _ready(conditions.Status.FALSE, "MemberIsVirtual", words)
+    missing = [each for each in models if each not in public.deployments]
     if missing:
         words = f"no deployment serves {', '.join(missing)}"
         return _ready(conditions.Status.FALSE, "MemberMissing", words)

@@ -1,22 +1,22 @@
-"""One pass over a Tribunal: nothing is started for it, so there is its name to publish and its state to show."""
+"""One pass over a model without replicas: nothing is started for it, so there is its name to publish and its state to show."""
 
 import dataclasses
 from typing import Any
 
 from llmop.domain import conditions, endpoint, resources
 from llmop.manifest import convert
-from llmop.planner import tribunals
+from llmop.planner import virtual
 from llmop.reconciler import codec
 
 
 def look(
-    owner: resources.Resource, public: tribunals.Public, name_conflict: str, now: float
+    owner: resources.Resource, public: virtual.Public, name_conflict: str, now: float
 ) -> tuple[endpoint.RoutedModel | None, dict[str, Any]]:
     """The model that gateways get to see, and the status."""
-    tribunal = convert.tribunal(owner)
+    own = convert.VIRTUAL[owner.kind](owner)
     before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
     ready = dataclasses.replace(
-        tribunals.ready(tribunal, public, name_conflict),
+        virtual.ready(own.models, public, name_conflict),
         observed_generation=owner.generation,
         changed_at=now,
     )
@@ -25,4 +25,5 @@ def look(
         "observedGeneration": owner.generation,
         "conditions": [codec.condition_json(each) for each in shown],
     }
-    return tribunals.model(tribunal, owner.created_at, name_conflict), status
+    published = virtual.model(owner.kind, own, owner.created_at, name_conflict)
+    return published, status

@@ -1,0 +1,201 @@
+"""Answers clients of an assistant: finds passages, asks the model, and says what the answer stands on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmop.domain.assistant import Assistant
+from llmop.workloads import refusals
+from llmop.workloads.answers import Answer, says
+from llmop.workloads.assistant import answers, prompts
+from llmop.workloads.assistant.answers import Asked, Head, Tokens
+from llmop.workloads.calls import BrokenOff
+from llmop.workloads.judgement import Outcome, Overdue
+from llmop.workloads.refusals import Refused
+from llmop.workloads.retrieval.search import Results
+from llmop.workloads.retrieval.values import Found, Store
+from llmop.workloads.service import Service
+from llmop.workloads.streams import Stream, send_json, while_heard
+
+_URL = "/v1/chat/completions"
+_MOST_ANSWERS = 256  # at once
+_QUIET_S = 15.0  # a stream that says nothing for longer may look dead to what stands between
+_KEY_TRIES, _KEY_AGAIN_S = 3, 1.0  # the gateway reads its keys once a second, and ours may be new
+_DONE = b"[DONE]"
+_PASSED_ON = (400, 404, 413, 422, 429, 503)  # what they mean, they mean for the client too
+
+
+def answering(service: Service) -> Callable[[Assistant, bytes], Awaitable[Response]]:
+    """What answers a request to an assistant, given its body. Raises Refused."""
+    under_way = asyncio.Semaphore(_MOST_ANSWERS)
+
+    async def ask(assistant: Assistant, body: bytes) -> Response:
+        asked = answers.read(body)
+        if under_way.locked():
+            raise Refused(
+                429, "too_many_requests", f"{_MOST_ANSWERS} assistants are answering: try again later"
+            )
+        await under_way.acquire()
+        head = Head(f"chatcmpl-{service.clock.suffix(24)}", assistant.name, service.clock.now())
+        return _Conversation(service, assistant, asked, head, under_way)
+
+    return ask
+
+
+class _Conversation(Response):
+    """One answer; when the client is gone everything that is under way for it ends."""
+
+    def __init__(
+        self, service: Service, assistant: Assistant, asked: Asked, head: Head, under_way: asyncio.Semaphore
+    ) -> None:
+        super().__init__()
+        self._service = service
+        self._assistant = assistant
+        self._asked = asked
+        self._head = head
+        self._under_way = under_way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_heard(self._answer(send), receive)
+        finally:
+            self._under_way.release()
+
+    async def _answer(self, send: Send) -> None:
+        try:
+            results = await self._search()
+            if not results.found:
+                await self._nothing(send, Tokens(results.tokens))
+            elif self._asked.streams:
+                await self._stream(send, results)
+            else:
+                await self._whole(send, results)
+        except Refused as refused:  # nothing has gone out yet
+            await send_json(send, refused.status, refusals.payload(refused), refused.retry_after)
+
+    async def _search(self) -> Results:
+        assistant = self._assistant
+        texts = prompts.looked_for(self._asked.messages)
+        if not texts:
+            return Results([], 0)
+        stores: list[Store] = []
+        for name in assistant.vector_stores:
+            store = await self._service.stores.find(name)
+            if store is None:
+                message = (
+                    f"the assistant '{assistant.name}' needs the vector store {name}, which is not there"
+                )
+                raise Refused(502, "vector_store_missing", message)
+            stores.append(store)
+        return await self._service.search.find(stores, texts, assistant.top_k, assistant.min_score)
+
+    async def _nothing(self, send: Send, tokens: Tokens) -> None:
+        """The model is not asked: it would answer from what it has learned, or make something up."""
+        text = self._assistant.not_found or answers.NOT_FOUND
+        if not self._asked.streams:
+            await send_json(send, 200, answers.completion(self._head, text, (), tokens))
+            return
+        stream = Stream(send)
+        await stream.event(answers.chunk(self._head, answers.said(text)))
+        await stream.event(answers.chunk(self._head, answers.said("", "stop")))
+        await self._end(stream, (), tokens)
+
+    def _body(self, found: Sequence[Found]) -> dict[str, Any]:
+        messages = prompts.conversation(self._asked.messages, found, self._assistant.instructions)
+        return {**self._asked.body, "model": self._assistant.model, "messages": messages}
+
+    async def _whole(self, send: Send, results: Results) -> None:
+        body = self._body(results.found)
+        body.pop("stream", None)
+        body.pop("stream_options", None)
+        for _ in range(_KEY_TRIES):
+            outcome = await self._service.people.ask(_URL, body)
+            if not _is_new_key(outcome):
+                break
+            await asyncio.sleep(_KEY_AGAIN_S)
+        if not isinstance(outcome, Answer) or outcome.status != 200:
+            raise self._refusal(outcome)
+        asked = self._asked._replace(body=body)
+        content = answers.of_model(self._head, outcome.body, asked, results.found, results.tokens)
+        await send_json(send, 200, content)
+
+    async def _stream(self, send: Send, results: Results) -> None:
+        body = self._body(results.found) | {"stream": True, "stream_options": {"include_usage": True}}
+        for attempt in range(1, _KEY_TRIES + 1):
+            async with self._service.people.stream(_URL, body) as outcome:
+                if isinstance(outcome, AsyncIterator):
+                    asked = self._asked._replace(body=body)
+                    await self._relay(Stream(send), outcome, asked, results)
+                    return
+                if attempt == _KEY_TRIES or not _is_new_key(outcome):
+                    raise self._refusal(outcome)
+            await asyncio.sleep(_KEY_AGAIN_S)
+
+    async def _relay(
+        self, stream: Stream, events: AsyncIterator[bytes], asked: Asked, results: Results
+    ) -> None:
+        """The model's words as they come. A stream that breaks off has an error as its last event, and no end."""
+        tokens: Tokens | None = None
+        number = 0
+        try:
+            async for data in _kept_alive(events, stream):
+                if data == _DONE:
+                    tokens = tokens or answers.estimate(asked, results.tokens, number)
+                    await self._end(stream, results.found, tokens)
+                    return
+                event = orjson.loads(data)
+                if not isinstance(event, dict) or "error" in event:
+                    raise BrokenOff(says(data) or "the model broke off with an error")
+                tokens = answers.added(event.get("usage"), results.tokens) or tokens
+                if event.get("choices"):
+                    number += 1
+                    await stream.event(answers.chunk(self._head, event["choices"]))
+            raise BrokenOff("the model's stream ended too early")
+        except (BrokenOff, orjson.JSONDecodeError) as error:
+            broken = Refused(502, "stream_broken", f"the model '{self._assistant.model}': {error}")
+            await stream.event(refusals.payload(broken))
+            await stream.end()
+
+    async def _end(self, stream: Stream, found: Sequence[Found], tokens: Tokens) -> None:
+        await stream.event(answers.chunk(self._head, ()) | {"llmop": answers.told(found, tokens.estimated)})
+        if self._asked.wants_usage:
+            await stream.event(answers.chunk(self._head, ()) | {"usage": answers.usage(tokens)})
+        await stream.write(b"data: [DONE]\n\n")
+        await stream.end()
+
+    def _refusal(self, outcome: Outcome) -> Refused:
+        who = f"the model '{self._assistant.model}'"
+        if isinstance(outcome, Overdue):
+            return Refused(504, "model_failed", f"{who} gave no answer in {outcome.seconds:g} s")
+        if not isinstance(outcome, Answer):
+            return Refused(502, "model_failed", f"{who} could not be asked: {outcome.message}")
+        status = outcome.status if outcome.status in _PASSED_ON else 502
+        words = says(outcome.body) or f"it answered {outcome.status}"
+        return Refused(status, "model_failed", f"{who}: {words}", retry_after=outcome.retry_after)
+
+
+def _is_new_key(outcome: Outcome) -> bool:
+    return isinstance(outcome, Answer) and outcome.status == 401
+
+
+async def _kept_alive(events: AsyncIterator[bytes], stream: Stream) -> AsyncIterator[bytes]:
+    """The events; while none comes, a comment now and then."""
+    following = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait((following,), timeout=_QUIET_S)
+            if not done:
+                await stream.write(b": still here\n\n")
+                continue
+            data = following.result()
+            if data is None:
+                return
+            yield data
+            following = asyncio.ensure_future(anext(events, None))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,59 @@
+"""/v1/chat/completions of models without replicas, and /v1/tribunal: who answers is found by the name."""
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llmop.domain.tribunal import Tribunal
+from llmop.workloads.assistant import routes as assistants
+from llmop.workloads.refusals import Refused, invalid
+from llmop.workloads.service import Service
+from llmop.workloads.tribunal import routes as tribunals
+
+_BODY_LIMIT = 4 * 1024 * 1024
+
+
+def routes(service: Service) -> list[Route]:
+    tribunal, assistant = tribunals.answering(service), assistants.answering(service)
+
+    async def chat(request: Request) -> Response:
+        body = await _body(request)
+        found = await service.virtual.find(_model(body))
+        return await (tribunal(found, body) if isinstance(found, Tribunal) else assistant(found, body))
+
+    async def sit(request: Request) -> Response:
+        body = await _body(request)
+        found = await service.virtual.find(_model(body))
+        if not isinstance(found, Tribunal):
+            message = f"the model '{found.name}' is no tribunal: use /v1/chat/completions"
+            raise Refused(422, "route_not_supported", message, "model")
+        return await tribunal(found, body)
+
+    return [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/tribunal", sit, methods=["POST"]),
+    ]
+
+
+async def _body(request: Request) -> bytes:
+    """Raises Refused."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _BODY_LIMIT:
+            message = f"tribunals and assistants take requests of up to {_BODY_LIMIT} bytes"
+            raise Refused(413, "body_too_large", message)
+    return bytes(body)
+
+
+def _model(body: bytes) -> str:
+    """Raises Refused."""
+    try:
+        wanted = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
+    model = wanted.get("model") if isinstance(wanted, dict) else None
+    if not isinstance(model, str):
+        raise invalid("model", "must name a tribunal or an assistant")
+    return model

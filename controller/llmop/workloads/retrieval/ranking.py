@@ -1,0 +1,24 @@
+"""How several orders of passages become one: reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009). Pure."""
+
+import re
+from collections.abc import Sequence
+
+# Weights that were best on our own documentation; see the measurements.
+BY_VECTOR, BY_WORDS = 1.0, 0.5
+_FLATTEN = 60.0  # of the paper: how little the first places stand out
+
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str, most: int) -> list[str]:
+    """The words of a question, each once; letters and digits only, so that nothing of it means anything to a query."""
+    return list(dict.fromkeys(_WORD.findall(text.lower())))[:most]
+
+
+def fuse(orders: Sequence[tuple[float, Sequence[int]]]) -> list[int]:
+    """`orders` are weights and passages, the best first. Equal ones stay in the order in which they are first named."""
+    scores: dict[int, float] = {}
+    for weight, order in orders:
+        for place, passage in enumerate(order, 1):
+            scores[passage] = scores.get(passage, 0.0) + weight / (_FLATTEN + place)
+    return sorted(scores, key=lambda each: -scores[each])

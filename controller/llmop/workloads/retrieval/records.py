@@ -1,0 +1,289 @@
+"""What is remembered of vector stores and their documents: a SQLite file of their own, so that a long search keeps no batch waiting.
+
+A method is one transaction, durable once it returns, and can be done again after a crash that left open whether it was.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from llmop.workloads.retrieval.chunks import Cut
+from llmop.workloads.retrieval.values import Batch, Counts, Document, Problem, Status, Store
+from llmop.workloads.sqlite import SqliteFile
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE stores (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL,
+  created_at REAL NOT NULL, active_at REAL NOT NULL, metadata BLOB NOT NULL, dimension INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX stores_owner ON stores (owner, number);
+CREATE TABLE batches (
+  id TEXT PRIMARY KEY, store INTEGER NOT NULL REFERENCES stores ON DELETE CASCADE, created_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL, file TEXT NOT NULL, filename TEXT NOT NULL,
+  created_at REAL NOT NULL, status TEXT NOT NULL, code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
+  attributes BLOB NOT NULL, cut BLOB NOT NULL, size INTEGER NOT NULL DEFAULT 0, batch TEXT NOT NULL DEFAULT '',
+  tries INTEGER NOT NULL DEFAULT 0, UNIQUE (store, file));
+CREATE INDEX documents_status ON documents (status);
+CREATE INDEX documents_file ON documents (file);
+CREATE TABLE passages (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, position INTEGER NOT NULL, page INTEGER, headings BLOB NOT NULL,
+  text TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (document, position));
+CREATE VIRTUAL TABLE words USING fts5 (text, store, tokenize='porter unicode61');
+"""
+_STORE = "number, id, owner, name, model, created_at, active_at, metadata, dimension"
+DOCUMENT = (
+    "d.number, d.store, s.id, s.owner, s.model, d.file, d.filename, d.created_at, d.status, d.code, d.message, d.attributes, d.cut, d.size,"
+    " d.batch"
+)
+FROM = "documents d JOIN stores s ON s.number = d.store"
+
+
+class Records(SqliteFile):
+    def __init__(self, path: Path) -> None:
+        """Opens or makes it. Raises NeedsUser for a file that cannot be used, also for one of a newer llmop."""
+        super().__init__(path, _SCHEMA, _VERSION)
+
+    # Stores
+
+    async def add(self, store: Store) -> Store:
+        """With the number that it got."""
+
+        def work(connection: sqlite3.Connection) -> Store:
+            values = (store.id, store.owner, store.name, store.model, store.created_at, store.active_at)
+            connection.execute(
+                "INSERT INTO stores (id, owner, name, model, created_at, active_at, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*values, orjson.dumps(dict(store.metadata))),
+            )
+            return store_of(
+                connection.execute(f"SELECT {_STORE} FROM stores WHERE id = ?", (store.id,)).fetchone()
+            )
+
+        return await self._write(work)
+
+    async def find(self, name: str, owner: str | None = None) -> Store | None:
+        """`owner` None = whoever's."""
+        query = f"SELECT {_STORE} FROM stores WHERE id = ? AND (? IS NULL OR owner = ?)"
+
+        def work(connection: sqlite3.Connection) -> Store | None:
+            row = connection.execute(query, (name, owner, owner)).fetchone()
+            return None if row is None else store_of(row)
+
+        return await self._run(work)
+
+    async def owned(self, owner: str, after: str, limit: int, *, oldest_first: bool) -> list[Store]:
+        sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
+        query = (
+            f"SELECT {_STORE} FROM stores WHERE owner = ?"
+            f" AND (? = '' OR number {sign} (SELECT number FROM stores WHERE id = ?)) ORDER BY number {order} LIMIT ?"
+        )
+        return await self._run(
+            lambda connection: [
+                store_of(row) for row in connection.execute(query, (owner, after, after, limit))
+            ]
+        )
+
+    async def change(self, store: Store) -> None:
+        """Its name and its metadata."""
+        values = (store.name, orjson.dumps(dict(store.metadata)), store.number)
+        await self._write(
+            lambda connection: connection.execute(
+                "UPDATE stores SET name = ?, metadata = ? WHERE number = ?", values
+            )
+        )
+
+    async def used(self, store: Store, now: float) -> None:
+        query = "UPDATE stores SET active_at = ? WHERE number = ?"
+        await self._write(lambda connection: connection.execute(query, (now, store.number)))
+
+    async def remove(self, store: Store) -> None:
+        """With all that was read of its documents; the files stay."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _forget(connection, "store = ?", (store.number,))
+            connection.execute("DELETE FROM batches WHERE store = ?", (store.number,))
+            connection.execute("DELETE FROM stores WHERE number = ?", (store.number,))
+
+        await self._write(work)
+
+    async def counts(self, store: Store, batch: str = "") -> tuple[Counts, int]:
+        """Documents by status, and the bytes of their passages; of a batch only where one is named."""
+        query = "SELECT status, count(*), sum(size) FROM documents WHERE store = ? AND (? = '' OR batch = ?) GROUP BY status"
+        rows = await self._run(
+            lambda connection: connection.execute(query, (store.number, batch, batch)).fetchall()
+        )
+        return {Status(status): number for status, number, _ in rows}, sum(size for _, _, size in rows)
+
+    # Documents
+
+    async def put(self, store: Store, documents: Sequence[Document], batch: Batch | None = None) -> None:
+        """Into the store; one whose file is there already begins anew."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            if batch is not None:
+                connection.execute(
+                    "INSERT INTO batches VALUES (?, ?, ?)", (batch.id, store.number, batch.created_at)
+                )
+            for each in documents:
+                _forget(connection, "store = ? AND file = ?", (store.number, each.file))
+                connection.execute(
+                    "INSERT INTO documents (store, file, filename, created_at, status, attributes, cut, batch)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        store.number,
+                        each.file,
+                        each.filename,
+                        each.created_at,
+                        Status.IN_PROGRESS.value,
+                        orjson.dumps(dict(each.attributes)),
+                        orjson.dumps(None if each.cut is None else tuple(each.cut)),
+                        each.batch,
+                    ),
+                )
+
+        await self._write(work)
+
+    async def document(self, store: Store, file: str) -> Document | None:
+        query = f"SELECT {DOCUMENT} FROM {FROM} WHERE d.store = ? AND d.file = ?"
+
+        def work(connection: sqlite3.Connection) -> Document | None:
+            row = connection.execute(query, (store.number, file)).fetchone()
+            return None if row is None else document_of(row)
+
+        return await self._run(work)
+
+    async def documents(
+        self, store: Store, *, batch: str, status: str, after: str, limit: int, oldest_first: bool
+    ) -> list[Document]:
+        """`batch`, `status` and `after` "" = not asked for."""
+        sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
+        query = (
+            f"SELECT {DOCUMENT} FROM {FROM} WHERE d.store = ? AND (? = '' OR d.batch = ?) AND (? = '' OR d.status = ?)"
+            f" AND (? = '' OR d.number {sign} (SELECT number FROM documents WHERE store = ? AND file = ?))"
+            f" ORDER BY d.number {order} LIMIT ?"
+        )
+        values = (store.number, batch, batch, status, status, after, store.number, after, limit)
+        return await self._run(
+            lambda connection: [document_of(row) for row in connection.execute(query, values)]
+        )
+
+    async def set_attributes(self, document: Document, attributes: Mapping[str, Any]) -> None:
+        values = (orjson.dumps(dict(attributes)), document.number)
+        await self._write(
+            lambda connection: connection.execute(
+                "UPDATE documents SET attributes = ? WHERE number = ?", values
+            )
+        )
+
+    async def remove_document(self, document: Document) -> None:
+        await self._write(lambda connection: _forget(connection, "number = ?", (document.number,)))
+
+    async def remove_file(self, owner: str, file: str) -> None:
+        """From every store of its owner: what is deleted cannot be found any more."""
+        where = "file = ? AND store IN (SELECT number FROM stores WHERE owner = ?)"
+        await self._write(lambda connection: _forget(connection, where, (file, owner)))
+
+    async def files(self) -> set[str]:
+        """Of all documents."""
+        return await self._run(
+            lambda connection: {name for (name,) in connection.execute("SELECT DISTINCT file FROM documents")}
+        )
+
+    async def forget_files(self, files: Sequence[str]) -> None:
+        """They are not there any more, whoever's they were."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for name in files:
+                _forget(connection, "file = ?", (name,))
+
+        await self._write(work)
+
+    async def batch(self, store: Store, name: str) -> Batch | None:
+        query = "SELECT id, created_at FROM batches WHERE store = ? AND id = ?"
+
+        def work(connection: sqlite3.Connection) -> Batch | None:
+            row = connection.execute(query, (store.number, name)).fetchone()
+            return None if row is None else Batch(*row)
+
+        return await self._run(work)
+
+    async def cancel(self, batch: Batch) -> None:
+        """What of it is not done yet is not done any more."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            where = "batch = ? AND status = ?"
+            values = (batch.id, Status.IN_PROGRESS.value)
+            forget_passages(connection, where, values)
+            connection.execute(
+                f"UPDATE documents SET status = ?, size = 0 WHERE {where}", (Status.CANCELLED.value, *values)
+            )
+
+        await self._write(work)
+
+
+def _forget(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
+    forget_passages(connection, where, values)
+    connection.execute(f"DELETE FROM documents WHERE {where}", values)
+
+
+def forget_passages(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
+    chosen = f"document IN (SELECT number FROM documents WHERE {where})"
+    connection.execute(
+        f"DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE {chosen})", values
+    )
+    connection.execute(f"DELETE FROM passages WHERE {chosen}", values)
+
+
+def store_of(row: Sequence[Any]) -> Store:
+    number, name, owner, title, model, created_at, active_at, metadata, dimension = row
+    return Store(
+        number=number,
+        id=name,
+        owner=owner,
+        name=title,
+        model=model,
+        created_at=created_at,
+        active_at=active_at,
+        metadata=orjson.loads(metadata),
+        dimension=dimension,
+    )
+
+
+def document_of(row: Sequence[Any]) -> Document:
+    (
+        number,
+        store,
+        store_id,
+        owner,
+        model,
+        file,
+        filename,
+        created_at,
+        status,
+        code,
+        message,
+        attributes,
+        cut,
+        size,
+        batch,
+    ) = row
+    found = orjson.loads(cut)
+    return Document(
+        number=number,
+        store=store,
+        store_id=store_id,
+        owner=owner,
+        model=model,
+        file=file,
+        filename=filename,
+        created_at=created_at,
+        status=Status(status),
+        problem=Problem(code, message) if code else None,
+        attributes=orjson.loads(attributes),
+        cut=None if found is None else Cut(*found),
+        size=size,
+        batch=batch,
+    )

@@ -1,0 +1,154 @@
+"""OpenAI's /v1/vector_stores: the stores themselves, and search."""
+
+import dataclasses
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llmop.workloads.bodies import json_object, metadata
+from llmop.workloads.refusals import Refused, invalid, json
+from llmop.workloads.retrieval import document_routes
+from llmop.workloads.retrieval.paths import find, is_oldest_first
+from llmop.workloads.retrieval.values import Store, describe_found, describe_store
+from llmop.workloads.service import Service, key_of, owner_of, page_of
+
+_BODY_LIMIT = 256 * 1024
+_LONGEST_NAME = 256
+_LONGEST_QUERY = 4096
+_MOST_QUERIES = 8
+_MOST_RESULTS, _USUAL_RESULTS = 50, 10
+_CREATE = ("name", "file_ids", "metadata", "chunking_strategy", "embedding_model")
+_CHANGE = ("name", "metadata")
+_SEARCH = ("query", "max_num_results", "ranking_options", "rewrite_query")
+
+
+def routes(service: Service) -> list[Route]:
+    async def create(request: Request) -> Response:
+        wanted = await json_object(request, _BODY_LIMIT, _CREATE)
+        model = wanted.get("embedding_model")
+        if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME:
+            message = (
+                'must name the model that embeds the documents, as in extra_body={"embedding_model": "..."}'
+            )
+            raise invalid("embedding_model", message)
+        now = service.clock.now()
+        store = Store(
+            number=0,
+            id=f"vs_{service.clock.suffix(24)}",
+            owner=owner_of(request),
+            name=_name(wanted.get("name") or ""),
+            model=model,
+            created_at=now,
+            active_at=now,
+            metadata=metadata(wanted.get("metadata")),
+        )
+        asked = {
+            "file_ids": wanted.get("file_ids") or [],
+            "chunking_strategy": wanted.get("chunking_strategy"),
+        }
+        documents = await document_routes.read_documents(service, store, asked)
+        made = await service.stores.add(store)
+        if documents:
+            await service.stores.put(made, documents)
+            service.ingest.wake()
+        return await shown(made)
+
+    async def show(request: Request) -> Response:
+        return await shown(await find(service, request))
+
+    async def list_(request: Request) -> Response:
+        page, oldest_first = page_of(request, most=100, usual=20), is_oldest_first(request)
+        found = await service.stores.owned(
+            owner_of(request), page.after, page.limit + 1, oldest_first=oldest_first
+        )
+        return json(page.answer([describe_store(each, *await service.stores.counts(each)) for each in found]))
+
+    async def change(request: Request) -> Response:
+        store = await find(service, request)
+        wanted = await json_object(request, _BODY_LIMIT, _CHANGE)
+        if (name := wanted.get("name")) is not None:
+            store = dataclasses.replace(store, name=_name(name))
+        if "metadata" in wanted:
+            store = dataclasses.replace(store, metadata=metadata(wanted["metadata"]))
+        await service.stores.change(store)
+        return await shown(store)
+
+    async def remove(request: Request) -> Response:
+        store = await find(service, request)
+        await service.stores.remove(store)
+        return json({"id": store.id, "object": "vector_store.deleted", "deleted": True})
+
+    async def search(request: Request) -> Response:
+        store = await find(service, request)
+        wanted = await json_object(request, _BODY_LIMIT, _SEARCH)
+        texts = _queries(wanted.get("query"))
+        most = wanted.get("max_num_results")
+        most = _USUAL_RESULTS if most is None else most
+        if type(most) is not int or not 1 <= most <= _MOST_RESULTS:
+            raise invalid("max_num_results", f"must be a number from 1 to {_MOST_RESULTS}")
+        if wanted.get("rewrite_query"):
+            raise invalid("rewrite_query", "must be false: questions are taken as they are")
+        least = _threshold(wanted.get("ranking_options"))
+        # Who has come without a key is asked for as that nobody, by us.
+        key = key_of(request) or None
+        owner = None if key else owner_of(request)
+        results = await service.search.find([store], texts, most, least, key, owner)
+        await service.stores.used(store, service.clock.now())
+        return json(
+            {
+                "object": "vector_store.search_results.page",
+                "search_query": texts,
+                "data": [describe_found(each) for each in results.found],
+                "has_more": False,
+                "next_page": None,
+            }
+        )
+
+    async def shown(store: Store) -> Response:
+        return json(describe_store(store, *await service.stores.counts(store)))
+
+    return [
+        Route("/v1/vector_stores", create, methods=["POST"]),
+        Route("/v1/vector_stores", list_, methods=["GET"]),
+        Route("/v1/vector_stores/{id}", show, methods=["GET"]),
+        Route("/v1/vector_stores/{id}", change, methods=["POST"]),
+        Route("/v1/vector_stores/{id}", remove, methods=["DELETE"]),
+        Route("/v1/vector_stores/{id}/search", search, methods=["POST"]),
+        *document_routes.routes(service),
+    ]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+        raise invalid("name", f"must be a text of up to {_LONGEST_NAME} characters")
+    return value
+
+
+def _queries(value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(texts, list)
+        or not 1 <= len(texts) <= _MOST_QUERIES
+        or not all(isinstance(each, str) and 0 < len(each.strip()) <= _LONGEST_QUERY for each in texts)
+    ):
+        raise invalid(
+            "query", f"must be a text of up to {_LONGEST_QUERY} characters, or up to {_MOST_QUERIES} of them"
+        )
+    return texts
+
+
+def _threshold(options: Any) -> float:
+    """The least score that a result may have. There is one ranker, whatever it is called."""
+    if options is None:
+        return 0.0
+    if not isinstance(options, dict):
+        raise invalid("ranking_options", "must be an object")
+    least = options.get("score_threshold", 0.0)
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise invalid("ranking_options.score_threshold", "must be a number from 0 to 1")
+    ranker = options.get("ranker", "auto")
+    if not isinstance(ranker, str):
+        raise Refused(400, "invalid_value", "the field 'ranking_options.ranker' must be a text")
+    return float(least)
