@@ -4,6 +4,7 @@ Five fields (https://pubs.opengroup.org/onlinepubs/9799919799/utilities/crontab.
 """
 
 import datetime
+import functools
 import zoneinfo
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
         ) from error
 
 
+@functools.lru_cache(maxsize=1024)
 def trigger(text: str, timezone: str) -> CronTrigger:
     """Five cron fields; days of the week are 0 = Sunday to 6 as in crontab(5), or names. Raises ValueError with a sentence."""
     fields = text.split()
@@ -33,11 +35,25 @@ def trigger(text: str, timezone: str) -> CronTrigger:
     minute, hour, day, month, weekday = fields
     where = zone(timezone)
     try:
-        return CronTrigger(
+        found = CronTrigger(
             minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=where
         )
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time of cron: {error}") from error
+    if not _comes(found):
+        raise ValueError(f"{text!r} is not a time that ever comes: no month that it names has such a day")
+    return found
+
+
+def _comes(when: CronTrigger) -> bool:
+    """Whether a leap year has such a day. To find out by looking for one would take seconds: up to the year 9999."""
+    fields = {field.name: field for field in when.fields}
+    first = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    days = (first + datetime.timedelta(days=number) for number in range(366))
+    return any(
+        day.month == fields["month"].get_next_value(day) and day.day == fields["day"].get_next_value(day)
+        for day in days
+    )
 
 
 def _weekdays(field: str) -> str:
@@ -74,7 +90,14 @@ def last_fired(when: CronTrigger, now: float) -> float | None:
 
 
 def _fires(when: CronTrigger, since: float) -> Iterator[float]:
-    at = datetime.datetime.fromtimestamp(since, when.timezone)
-    while (fired := when.get_next_fire_time(None, at)) is not None:
-        yield fired.timestamp()
-        at = fired + datetime.timedelta(seconds=1)
+    """In the hour that comes twice when summer ends, both times."""
+    # By epoch seconds: local times that are added to forget which of the two hours they are in, and would come again for ever.
+    while (fired := when.get_next_fire_time(None, _local(when, since))) is not None:
+        at = fired.timestamp()
+        if at >= since:
+            yield at
+        since = max(since, at) + 1
+
+
+def _local(when: CronTrigger, at: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(at, when.timezone)

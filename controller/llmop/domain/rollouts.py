@@ -19,11 +19,16 @@ class Progress:
 
 
 def wanted(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:
-    """How many replicas a deployment shall have now: the number that was written, or that its load asks for."""
+    """How many replicas a deployment shall have now: the number that was written, or that its load asks for. Before the first pass has
+    looked at `scaling` those that there are, within its bounds: so will the pass decide.
+    """
     if not spec.get("scaling"):
         return int(spec.get("replicas", 1))
     decided = (status.get("scaling") or {}).get("desiredReplicas")
-    return int(spec["scaling"].get("minReplicas", 1) if decided is None else decided)
+    if decided is not None:
+        return int(decided)
+    least, most = int(spec["scaling"].get("minReplicas", 1)), int(spec["scaling"]["maxReplicas"])
+    return min(most, max(least, int(status.get("replicas") or 0)))
 
 
 def progress(

@@ -258,6 +258,9 @@ class Fleet:
             upstream.pool.close_idle()
         for deployment in deployments.values():
             deployment.look_again()
+        for name in self.routes.keys() - {model.name for model in received.table.models}:
+            # A request between two attempts has nothing newer to look at; what drains would be connected to again and again.
+            self.routes[name].deployment.upstreams = []
         self.deployments = deployments
         self._waiters = {name: one for name, one in self._waiters.items() if name in deployments}
         self.models = {model.name: model for model in received.table.models}

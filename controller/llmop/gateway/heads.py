@@ -76,11 +76,12 @@ _PRIORITIES = {b"default": Priority.DEFAULT, b"bulk": Priority.BULK}
 class Wishes(NamedTuple):
     """How a request is to wait where no endpoint can take it: for `patience` seconds at most, and telling the client of its `progress`.
     `owner` is the hash of the key that it is made for.
+    It lets pass whoever goes before `priority`, and before what its key allows; the first of all is no wish.
     """
 
     progress: bool = False
     patience: float = math.inf
-    priority: Priority = Priority.DEFAULT
+    priority: Priority = Priority.SYSTEM
     owner: bytes | None = None
 
 

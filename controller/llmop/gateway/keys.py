@@ -17,7 +17,7 @@ from llmop.gateway.table_file import write_private
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 # The key of `llmop workloads`, as it is made by `kept`: no name of a person's key, and no name that the controller gives (they have a slash).
 OF_WORKLOADS = "workloads"
-_RESERVED = re.compile(rf"{OF_WORKLOADS}(-.*)?")
+_RESERVED = re.compile(rf"{OF_WORKLOADS}(-[^/]*)?")
 _LINE = re.compile(r"(?P<name>\S+) sha256:(?P<digest>[0-9a-f]{64})")
 
 # Who comes through the door that asks for no key. What such a client owns is kept under the hash of no key.

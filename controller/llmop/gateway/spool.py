@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import logging
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ LOG = logging.getLogger(__name__)
 BATCH = 5000  # rows at most: some two megabytes, what the control API takes at a time is four
 MOST_ROWS = 100_000  # that wait for the controller; beyond them hours are not told apart any more
 _MOST_SPOOLS = 64
+_DAMAGED = ".damaged"
 _NOTHING = Amount()
 
 
@@ -187,7 +189,12 @@ class Spool:
             if file.name in self._state.finished:
                 file.unlink()
                 continue
-            tallies[file.name], over = tally.read(file)
+            try:
+                tallies[file.name], over = tally.read(file)
+            except (ValueError, struct.error) as error:  # a disk that lost a part of it
+                file.rename(file.with_suffix(_DAMAGED))
+                LOG.error("%s cannot be read, and lies there as *%s now: %s", file, _DAMAGED, error)
+                continue
             if over and file.name != own:
                 complete.add(file.name)
         gone = frozenset(name for name in self._state.finished if not (self.folder / name).exists())

@@ -24,6 +24,7 @@ _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n|\r\r|\Z)", re.DOTALL)
 _LONGEST_EVENT = 64 * 1024  # a longer one is passed on in pieces and not looked at
 _BYTES_PER_TOKEN = 4
+_BEYOND_BELIEF = 10**15  # tokens, as above; sums of what is below have room in 64 bits
 
 
 class Usage(NamedTuple):
@@ -164,6 +165,11 @@ def _from_details(value: Any) -> Usage | None:
 
 
 def _counted(prompt: Any, completion: Any) -> Usage | None:
-    if type(prompt) is int and type(completion) is int and prompt >= 0 and completion >= 0:
+    if (
+        type(prompt) is int
+        and type(completion) is int
+        and 0 <= prompt < _BEYOND_BELIEF
+        and 0 <= completion < _BEYOND_BELIEF
+    ):
         return Usage(prompt, completion)
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from llmop.domain import client, endpoint
 
 GATEWAY_LIVE_S = 3.0  # gateways report every second
+_MOST = 1 << 62  # versions have 64 bits, with a sign
 
 
 @dataclasses.dataclass(slots=True)
@@ -124,6 +125,8 @@ class EndpointBook:
         return self._table
 
     def acknowledge(self, gateway: str, version: int) -> None:
+        if self._version < version < _MOST:
+            self._overtake(version)
         now = self._now()
         before = self._gateways.get(gateway)
         self._gateways[gateway] = _Gateway(seen_at=now, version=version)
@@ -135,6 +138,15 @@ class EndpointBook:
         news = (*self._draining.values(), *self._routed.values())
         for deployment in sorted({deployment for since, deployment in news if known < since <= version}):
             self._on_acknowledged(deployment)
+
+    def _overtake(self, version: int) -> None:
+        """A gateway acts on the table of a controller whose database was ahead of ours, which was restored from a backup. It takes only
+        a newer one, and has seen none of ours.
+        """
+        self._version = version
+        self._draining, self._routed = {}, {}
+        if self._table.version:
+            self._publish()
 
     def gateways(self) -> Mapping[str, tuple[float, int]]:
         """By name: seconds since the last sign of life, and the version of the table it acts on."""

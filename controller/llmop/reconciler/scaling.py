@@ -28,9 +28,13 @@ SCHEDULES_S = 10.0  # how often schedules are looked at
 
 @dataclasses.dataclass(slots=True)
 class _Gateway:
+    """`counted` are the loads at `counted_at`, since which tokens are counted for the next rate."""
+
     seen_at: float
     loads: Mapping[str, scaling.Reported]
-    tokens_per_s: dict[str, float | None]
+    counted_at: float
+    counted: Mapping[str, scaling.Reported]
+    tokens_per_s: Mapping[str, float | None]
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,6 +67,7 @@ class Scaler:
         self._gateways: dict[str, _Gateway] = {}
         self._unserved: set[str] = set()  # deployments that refused somebody since the last sample
         self._watched: dict[str, _Watched] = {}  # by uid
+        self._unread: dict[str, int] = {}  # generations of those that could not be read, by uid
 
     def decision(self, uid: str) -> autoscale.Decision | None:
         """The last one about the deployment with this uid, as long as it scales."""
@@ -72,8 +77,7 @@ class Scaler:
     def report(self, gateway: str, loads: Mapping[str, scaling.Reported]) -> None:
         """`loads` has an item for each deployment (`namespace/name`) that the gateway knows. A request for one at zero is answered at once."""
         now = self._clock.monotonic()
-        before = self._gateways.get(gateway)
-        self._gateways[gateway] = _Gateway(seen_at=now, loads=loads, tokens_per_s=_rates(before, loads, now))
+        self._gateways[gateway] = _heard(self._gateways.get(gateway), loads, now)
         for name, load in loads.items():
             if load.unserved:
                 self._unserved.add(name)
@@ -82,15 +86,14 @@ class Scaler:
                 owner = self._mirror.get(resources.MODEL_DEPLOYMENT, namespace, short)
                 watched = self._watched.get(owner.uid) if owner is not None else None
                 if owner is not None and watched is not None and _desired(owner) == 0:
-                    self._sample(owner, watched, now)
-                    self._decide(owner, watched, now)
+                    self._look(owner, now, at_once=True)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
                 self.tick()
-            except Exception:  # noqa: BLE001  (one deployment that cannot be read must not stop the others for good)
+            except Exception:  # noqa: BLE001  (whatever it is, it must not stop all of it for good)
                 _log.exception("looking at the load failed")
             await asyncio.sleep(SAMPLE_S)
 
@@ -105,14 +108,25 @@ class Scaler:
                 scaled[owner.uid] = owner
         for uid in self._watched.keys() - scaled.keys():
             del self._watched[uid]
-        for uid, owner in scaled.items():
-            watched = self._watched.get(uid)
-            if watched is None:
-                watched = self._watched[uid] = self._begin(owner, now)
-            self._sample(owner, watched, now)
-            if watched.decided_at is None or now - watched.decided_at >= autoscale.TICK_S - SAMPLE_S / 2:
-                self._decide(owner, watched, now)
+        self._unread = {uid: each for uid, each in self._unread.items() if uid in scaled}
+        for owner in scaled.values():
+            self._look(owner, now)
         self._unserved.clear()
+
+    def _look(self, owner: resources.Resource, now: float, *, at_once: bool = False) -> None:
+        """At one deployment. One that cannot be read, as another version may have written it, keeps no other from following its load."""
+        try:
+            watched = self._watched.get(owner.uid)
+            if watched is None:
+                watched = self._watched[owner.uid] = self._begin(owner, now)
+            self._sample(owner, watched, now)
+            is_due = watched.decided_at is None or now - watched.decided_at >= autoscale.TICK_S - SAMPLE_S / 2
+            if at_once or is_due:
+                self._decide(owner, watched, now)
+        except Exception:  # noqa: BLE001  (the passes over it say so too)
+            if owner.generation != self._unread.get(owner.uid):
+                self._unread[owner.uid] = owner.generation
+                _log.exception("its load is not followed", name=owner.name, namespace=owner.namespace)
 
     def _begin(self, owner: resources.Resource, now: float) -> _Watched:
         record = codec.record_of(owner.status).scaling
@@ -201,17 +215,27 @@ def _desired(owner: resources.Resource) -> int | None:
     return int(kept["desiredReplicas"])
 
 
+def _heard(before: _Gateway | None, loads: Mapping[str, scaling.Reported], now: float) -> _Gateway:
+    """A gateway after its report. Reports in a hurry have the rates of the one before: tokens are counted in lumps, at the end of answers."""
+    if before is not None and now - before.counted_at < SAMPLE_S / 2:
+        rates = {name: before.tokens_per_s.get(name) for name in loads}
+        return dataclasses.replace(before, seen_at=now, loads=loads, tokens_per_s=rates)
+    return _Gateway(
+        seen_at=now, loads=loads, counted_at=now, counted=loads, tokens_per_s=_rates(before, loads, now)
+    )
+
+
 def _rates(
     before: _Gateway | None, loads: Mapping[str, scaling.Reported], now: float
 ) -> dict[str, float | None]:
-    """Tokens per second between two reports; None where it is not known, as after a new start of the gateway."""
+    """Tokens per second since they were counted; None where it is not known, as after a new start of the gateway."""
     rates: dict[str, float | None] = {}
     for name, load in loads.items():
-        earlier = before.loads.get(name) if before is not None else None
+        earlier = before.counted.get(name) if before is not None else None
         counted = earlier.generated_tokens if earlier is not None else None
         rates[name] = None
         if before is None or counted is None or load.generated_tokens is None:
             continue
-        if load.generated_tokens >= counted and now > before.seen_at:
-            rates[name] = (load.generated_tokens - counted) / (now - before.seen_at)
+        if load.generated_tokens >= counted:
+            rates[name] = (load.generated_tokens - counted) / (now - before.counted_at)
     return rates

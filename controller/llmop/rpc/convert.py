@@ -81,7 +81,8 @@ def to_keys(keys: Iterable[client.ClientKey]) -> gateway_pb2.ClientKeys:
                 digest=bytes.fromhex(each.digest),
                 models=each.models,
                 priority=_PRIORITIES[each.priority],
-                expires_at=int(each.expires_at or 0),
+                # 0 is never: what ended with the year 1969, or before, has ended too.
+                expires_at=0 if each.expires_at is None else math.floor(each.expires_at) or -1,
                 requests_per_minute=each.limits.requests_per_minute,
                 tokens_per_minute=each.limits.tokens_per_minute,
                 parallel_requests=each.limits.parallel_requests,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from tests.integration.gateway.rig import Rig
-from tests.integration.gateway.upstreams import model, polite
+from tests.integration.gateway.upstreams import model, polite, waits
 
 from llmop.api.v1 import gateway_pb2
 from llmop.clock import SystemClock
@@ -95,3 +96,24 @@ async def test_keys_are_kept_for_a_start_without_a_controller(rig: Rig) -> None:
     await rig.start()
     assert ["m"] == await listed(rig, bearer())
     assert SECRET not in (rig.state_dir / "endpoints.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("priority", "wished", "band"),
+    [
+        ("SYSTEM", "", "system"),
+        ("INTERACTIVE", "", "interactive"),
+        ("INTERACTIVE", "default", "default"),
+        ("INTERACTIVE", "bulk", "bulk"),
+        ("BULK", "default", "bulk"),
+    ],
+)
+async def test_a_request_waits_in_the_band_of_its_key_unless_it_lets_others_pass(
+    rig: Rig, priority: str, wished: str, band: str
+) -> None:
+    number = gateway_pb2.ClientKey.Priority.Value(f"PRIORITY_{priority}")
+    version = rig.control.publish([], [model("m", queue=waits())], keys=[key(priority=number)])
+    await rig.control.acknowledged(version)
+    wire = await rig.wire()
+    await wire.send(rig.request(headers=bearer() | ({"x-llmop-priority": wished} if wished else {})))
+    await rig.until_metric(f'llmop_gateway_queued{{model="m",priority="{band}"}}', 1)

@@ -83,3 +83,21 @@ def test_a_state_is_one_sentence(
 def test_what_is_being_deleted_is_not_rolled_out() -> None:
     found = rollouts.progress("chat", 2, {}, status(), is_deleting=True)
     assert (rollouts.State.STUCK, 'deployment "chat" is being deleted') == (found.state, found.message)
+
+
+@pytest.mark.parametrize(
+    ("status", "number"),
+    [
+        ({}, 1),
+        ({"replicas": 4}, 4),
+        ({"replicas": 9}, 6),
+        ({"replicas": 4, "scaling": {"desiredReplicas": 2}}, 2),
+        ({"replicas": 4, "scaling": {"desiredReplicas": 0}}, 0),
+    ],
+)
+def test_scaling_that_no_pass_has_looked_at_yet_leaves_what_there_is(
+    status: dict[str, Any], number: int
+) -> None:
+    """`llmctl autoscale --off` fixes this number: replicas that run must not go because it came at once."""
+    scaling = {"minReplicas": 1, "maxReplicas": 6}
+    assert number == rollouts.wanted({"scaling": scaling}, status)

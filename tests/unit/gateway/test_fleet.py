@@ -48,6 +48,17 @@ async def test_draining_endpoints_get_nothing_new(fleet: Fleet) -> None:
     assert choose(fleet) is None
 
 
+async def test_a_request_between_two_attempts_finds_no_endpoint_of_a_model_that_is_gone(fleet: Fleet) -> None:
+    fleet.apply(table(1, FIRST, SECOND))
+    route = fleet.routes["m"]
+    draining = dataclasses.replace(FIRST, state=EndpointState.DRAINING)
+    without = dataclasses.replace(table(2).table, models=(), endpoints=(draining,))
+    fleet.apply(dataclasses.replace(table(2), table=without))
+    assert "m" not in fleet.routes
+    assert route.deployment.choose((), 0.0, 0.0) is None
+    assert not route.deployment.is_full(())
+
+
 async def test_load_and_health_outlive_a_new_table(fleet: Fleet) -> None:
     fleet.apply(table(1, FIRST, SECOND))
     chosen = choose(fleet)

@@ -167,6 +167,8 @@ def test_the_key_behind_a_row_is_found_by_its_hash_also_that_of_nobody(tmp_path:
         ("workloads-x2k4p", True),
         ("workloadsx", False),
         ("default/workloads", False),
+        ("workloads/a", False),
+        ("workloads-a/b", False),
         ("up", False),
         ("", False),
     ],

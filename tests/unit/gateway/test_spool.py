@@ -149,3 +149,21 @@ def test_every_request_is_counted_once_whoever_ends_between_any_two_steps(tmp_pa
     assert made == controller.requests
     assert not list(current.folder.glob("*.tally"))
     current.close()
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 5 * 512, b"\xff" * 7, b"\1\0\5\0\5\0" + b"\xff" * 506])
+def test_a_damaged_tally_is_put_aside_and_the_others_are_counted(tmp_path: Path, content: bytes) -> None:
+    current = Spool(tmp_path, FakeClock())
+    damaged = current.folder / "a.tally"
+    damaged.write_bytes(content)
+    worker = Tally(current.folder, "b")
+    for _ in range(2):
+        worker.of("k", "m").used(Usage(1, 1))
+        batch = current.collect()
+        assert batch is not None
+        current.arrived(batch.number)
+    assert current.collect() is None
+    assert content == (current.folder / "a.damaged").read_bytes()
+    assert not damaged.exists()
+    worker.close()
+    current.close()

@@ -102,3 +102,13 @@ def test_an_answer_without_usage_is_estimated_by_its_size() -> None:
     answer = Answer()
     answer.feed(b"x" * 40)
     assert Usage(2, 10, estimated=True) == answer.usage(8)
+
+
+@pytest.mark.parametrize("number", [10**15, 2**63, -1])
+def test_numbers_of_an_engine_that_cannot_be_are_not_believed(number: int) -> None:
+    """They would not fit where usage is added up."""
+    said = b'data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d}}\n\n'
+    for prompt, completion in ((number, 1), (1, number)):
+        stream = Stream(cut=False)
+        through(stream, [CHUNK, said % (prompt, completion)])
+        assert Usage(1, 2, estimated=True) == stream.usage(4)

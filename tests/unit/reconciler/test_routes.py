@@ -129,3 +129,25 @@ def test_keys_are_published_when_they_change_and_not_before_the_first_table() ->
     assert first == book.table()
     book.grant(())
     assert ((), first.version + 1) == (book.table().keys, book.table().version)
+
+
+def test_a_restored_controller_outdoes_the_table_that_gateways_have_of_the_time_before() -> None:
+    here = Book(epoch=2)
+    here.book.put("default/a", (_endpoint("x"), _endpoint("y", DRAINING)), None)
+    later = (9 << 32) + 5
+    here.book.acknowledge("g", later)
+    assert here.book.table().version > later
+    assert ["x", "y"] == here.uids()
+    assert (frozenset(), frozenset()) == (here.book.drained(), here.book.routed())
+    here.book.acknowledge("g", here.book.table().version)
+    assert (frozenset("y"), frozenset("x")) == (here.book.drained(), here.book.routed())
+
+
+def test_the_first_table_of_a_restored_controller_is_newer_than_what_a_gateway_has_said_before_it() -> None:
+    book = routes.EndpointBook(2, FakeClock().monotonic, lambda _: None)
+    book.acknowledge("g", (9 << 32) + 5)
+    assert 0 == book.table().version
+    book.expect(())
+    assert book.table().version > (9 << 32) + 5
+    book.acknowledge("g", (1 << 63) - 1)
+    assert book.table().version < 10 << 32

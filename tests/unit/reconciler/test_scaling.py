@@ -5,6 +5,7 @@ from typing import Any
 from tests.unit.reconciler.reconciler_rig import Rig
 
 from llmop.domain import resources, scaling
+from llmop.store import interface
 from llmop.testing import builders
 
 NAME = f"default/{builders.DEPLOYMENT}"
@@ -133,6 +134,48 @@ async def test_tokens_are_counted_between_reports_and_unknown_after_a_new_start(
 
     assert decision is not None and not decision.is_known
     assert 3 == await desired(rig)
+
+
+async def test_reports_in_a_hurry_make_no_peak_of_tokens() -> None:
+    """Workers tell their parent once a second what they counted: much of it may lie between two reports that follow each other at once."""
+    rig = await started(metrics=[{"type": "TokensPerSecond", "target": 100}])
+    for second in range(90):
+        await pass_time(rig, 1, "a", generated_tokens=second * 100)
+        rig.clock.advance(0.02)
+        told = scaling.Reported(generated_tokens=(second + 1) * 100)
+        rig.reconciler.scaler.report("a", {NAME: told})
+        rig.reconciler.scaler.tick()
+        await rig.settle()
+    decision = rig.reconciler.scaler.decision(
+        (await rig.store.get(resources.MODEL_DEPLOYMENT, "default", builders.DEPLOYMENT)).uid
+    )
+
+    assert decision is not None and decision.is_known
+    assert 1 == await desired(rig)
+
+
+async def test_a_deployment_that_cannot_be_read_keeps_no_other_from_following_its_load() -> None:
+    rig = await started()
+    live = await rig.store.get(resources.MODEL_DEPLOYMENT, "default", builders.DEPLOYMENT)
+    for name in ("aaa", "zzz"):
+        broken = resources.Resource(
+            kind=live.kind,
+            namespace=live.namespace,
+            name=name,
+            uid=rig.clock.uid(),
+            spec={**live.spec, "scaling": {"maxReplicas": "of another version"}},
+            status={"scaling": {"desiredReplicas": 1}},
+            created_at=rig.clock.now(),
+        )
+        await rig.store.commit([interface.Create(resource=broken)])
+    await rig.reconciler.refresh()
+    for _ in range(30):  # no passes: those over what cannot be read fail, again and again
+        rig.clock.advance(1)
+        rig.reconciler.scaler.report("a", {NAME: scaling.Reported(in_flight=30)})
+        rig.reconciler.scaler.tick()
+    decision = rig.reconciler.scaler.decision(live.uid)
+
+    assert decision is not None and 3 == decision.desired
 
 
 async def test_a_schedule_is_in_force_without_any_load() -> None:

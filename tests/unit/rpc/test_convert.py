@@ -162,3 +162,12 @@ def test_every_priority_of_a_key_has_a_number() -> None:
             [client.ClientKey(name="default/a", digest="00" * 32, priority=priority)]
         ).keys
         assert f"PRIORITY_{priority.value.upper()}" == gateway_pb2.ClientKey.Priority.Name(message.priority)
+
+
+def test_a_key_that_has_expired_long_ago_does_not_become_one_that_never_does() -> None:
+    for at in (None, 0.0, 0.5, -62_135_596_800.0, 77.0):
+        (message,) = convert.to_keys(
+            [client.ClientKey(name="default/a", digest="00" * 32, expires_at=at)]
+        ).keys
+        assert (at is None) == (message.expires_at == 0)
+        assert at is None or message.expires_at <= at
