@@ -1,4 +1,4 @@
-"""The pages about batches, tribunals and assistants do what they say, on a laptop."""
+"""The pages about batches, tribunals, assistants and the load do what they say, on a laptop."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def test_every_command_about_tribunals(laptop: Laptop) -> None:
 def test_every_command_about_assistants(laptop: Laptop) -> None:
     laptop.up("--ephemeral", "--quiet")
     follow(laptop, PAGES / "build-a-chatbot.md", {"/models/embeddings.gguf": str(embedding_model())})
+
+
+def test_every_command_about_following_the_load(laptop: Laptop) -> None:
+    laptop.up("--ephemeral", "--quiet")
+    follow(laptop, PAGES / "follow-the-load.md")
 
 
 def follow(laptop: Laptop, page: Path, words: Mapping[str, str] = {}) -> None:  # noqa: B006: nobody changes it
