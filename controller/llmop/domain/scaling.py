@@ -42,10 +42,11 @@ class Policy:
 class Direction:
     """How fast it goes in one direction; without policies as fast as is wanted.
 
-    `stabilization_s`: of all that was recommended for so long, what changes least counts.
+    `stabilization_s`: of all that was recommended for so long, what changes least counts. None: for as long as it follows from what
+    replicas took to come.
     """
 
-    stabilization_s: int
+    stabilization_s: int | None
     policies: tuple[Policy, ...] = ()
     select: Select = Select.MAX
 
@@ -74,7 +75,7 @@ class Scaling:
     tolerance_percent: int = 10
     scale_to_zero_after_s: int = 600
     up: Direction = Direction(stabilization_s=0)
-    down: Direction = Direction(stabilization_s=1800)
+    down: Direction = Direction(stabilization_s=None)
     schedules: tuple[Schedule, ...] = ()
 
 

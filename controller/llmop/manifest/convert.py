@@ -91,7 +91,9 @@ def _scaling(spec: Scaling) -> scaling.Scaling:
 
 def _direction(spec: ScaleUp | ScaleDown) -> scaling.Direction:
     return scaling.Direction(
-        stabilization_s=quantity.whole_seconds(spec.stabilization_window),
+        stabilization_s=None
+        if spec.stabilization_window is None
+        else quantity.whole_seconds(spec.stabilization_window),
         policies=tuple(
             scaling.Policy(
                 type=scaling.PolicyType(each.type),

@@ -16,10 +16,14 @@ from typing import Any
 from llmop.domain import scaling, times
 
 TICK_S = 2.0
+ENOUGH = 20  # samples for the average of a long time
 FRESH_S = 5.0  # gateways report every second
 LONGEST_HORIZON_S = 600.0  # what lies further ahead is the business of schedules
 MEMORY_S = 3600.0  # samples that are older say nothing about now
 LONGEST_WINDOW_S = 3600.0  # of stabilization, as in Kubernetes
+# For how long the load must ask for fewer replicas, where nobody says it: for as long as the next one would take to come, within these.
+SHORTEST_LEARNED_S = 300.0  # as in Kubernetes
+LONGEST_LEARNED_S = 1800.0  # also where no replica was ever ready
 
 _Type = scaling.MetricType
 
@@ -41,7 +45,9 @@ class Load:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Fleet:
-    """The replicas there are. `lead_s` is how long it took from asking for one until it was ready, None where none ever was."""
+    """The replicas there are. `lead_s` is how long it took from asking for one until it was ready, the median of the last ones; None where
+    none ever was.
+    """
 
     ready: int
     on_the_way: int
@@ -183,6 +189,18 @@ def _inputs(decision: Decision) -> dict[str, Any]:
     }
 
 
+def window_s(direction: scaling.Direction, fleet: Fleet) -> float:
+    """For how long the load must ask for the same before it is done: as was written, else by how long replicas took to come.
+
+    A load that comes back sooner than that would find a replica on its way that was given up in between. In whole minutes, for people.
+    """
+    if direction.stabilization_s is not None:
+        return direction.stabilization_s
+    if fleet.lead_s is None:
+        return LONGEST_LEARNED_S
+    return min(LONGEST_LEARNED_S, max(SHORTEST_LEARNED_S, 60.0 * math.ceil(fleet.lead_s / 60)))
+
+
 def kept_s(wanted: scaling.Scaling) -> float:
     """For how long samples are of use."""
     return max(wanted.stable_s, min(MEMORY_S, _span_s(wanted, LONGEST_HORIZON_S) + wanted.stable_s))
@@ -216,7 +234,7 @@ def decide(
         is_asked_for = last is not None and last.in_flight + last.queued > 0
         recommended = max(1, recommended or 0, *_at_once(wanted, last)) if is_asked_for and last else 0
     memory = _recommend(wanted, memory, recommended, desired, now, is_known=is_known)
-    way = _way(wanted, desired, recommended, memory, now, is_known=is_known, is_panic=is_panic)
+    way = _way(wanted, desired, recommended, memory, fleet, now, is_known=is_known, is_panic=is_panic)
     result = bounded(wanted, way.desired, floor)
     reason, message = way.reason, way.message
     if result != way.desired:
@@ -231,14 +249,14 @@ def decide(
         fleet=fleet,
         is_known=is_known,
         is_panic=is_panic,
-        limit=_limited(wanted, floor, memory),
+        limit=_limited(wanted, fleet, floor, memory),
         memory=memory,
     )
 
 
-def _limited(wanted: scaling.Scaling, floor: Floor | None, memory: Memory) -> str:
+def _limited(wanted: scaling.Scaling, fleet: Fleet, floor: Floor | None, memory: Memory) -> str:
     """By the most that was recommended for as long as it counts, so that a load at the border does not change it every second."""
-    most = _within(memory.highest, wanted.down.stabilization_s)
+    most = _within(memory.highest, window_s(wanted.down, fleet))
     if most > wanted.max_replicas:
         return "TooManyReplicas"
     return "TooFewReplicas" if most < bounded(wanted, 0, floor) else ""
@@ -293,20 +311,31 @@ def _picker(
     if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
         most = memory.waiting_most
     if metric is _Type.IN_FLIGHT:
-        return lambda load: load.in_flight + min(load.queued, most)
+        if math.isinf(most):
+            return lambda load: load.in_flight + load.queued
+        return lambda load: load.in_flight + min(load.queued, max(most, load.in_flight))
     if metric is _Type.QUEUE_DEPTH:
         return lambda load: min(load.queued, most)
     return lambda load: load.tokens_per_s
 
 
 def _average(
-    samples: Sequence[Load], pick: Callable[[Load], float | None], since: float, until: float
+    samples: Sequence[Load],
+    pick: Callable[[Load], float | None],
+    since: float,
+    until: float,
+    enough: int | None = None,
 ) -> float | None:
-    """Over the samples in the window, None without one or when one of them does not know."""
+    """Over the samples in the window, None without one or when one of them does not know. With `enough` about so many of them are looked at."""
     first = bisect.bisect_right(samples, since, key=_at)
-    values = [pick(each) for each in samples[first : bisect.bisect_right(samples, until, lo=first, key=_at)]]
-    known = [each for each in values if each is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    last = bisect.bisect_right(samples, until, lo=first, key=_at)
+    step = max(1, (last - first) // enough) if enough else 1
+    known: list[float] = []
+    for value in map(pick, samples[first:last:step]):
+        if value is None:
+            return None
+        known.append(value)
+    return sum(known) / len(known) if known else None
 
 
 def _at(load: Load) -> float:
@@ -314,7 +343,7 @@ def _at(load: Load) -> float:
 
 
 def _span_s(wanted: scaling.Scaling, horizon_s: float) -> float:
-    return max(horizon_s, 3.0 * wanted.stable_s)
+    return max(2.0 * horizon_s, 3.0 * wanted.stable_s)
 
 
 def _rise(
@@ -326,19 +355,22 @@ def _rise(
 ) -> float:
     """What will have been added by the time a replica that is asked for now is ready.
 
-    A rise is believed as far as each third of the time behind us shows it: a step shows in two of them at most, noise in none for long.
+    A rise is believed as far as it shows from each quarter of the time behind us to the next: a step shows twice at most, noise seldom
+    three times.
     """
     horizon_s = min(fleet.lead_s or 0.0, LONGEST_HORIZON_S)
     if not horizon_s:
         return 0.0
-    span_s = _span_s(wanted, horizon_s)
-    ends = [now - span_s * part / 3 for part in range(4)]
-    averages = [_average(samples, pick, end - wanted.stable_s, end) for end in ends]
-    known = [each for each in averages if each is not None]
-    if len(known) < len(averages):
+    quarter_s = _span_s(wanted, horizon_s) / 4
+    if not samples or samples[0].at > now - 4 * quarter_s + FRESH_S:
         return 0.0
-    least = min(later - earlier for later, earlier in itertools.pairwise(known))
-    return max(0.0, 3 * least * horizon_s / span_s)
+    later, least = math.inf, math.inf
+    for part in range(4):
+        average = _average(samples, pick, now - quarter_s * (part + 1), now - quarter_s * part, ENOUGH)
+        if average is None or average >= later:
+            return 0.0
+        later, least = average, min(least, later - average)
+    return least * horizon_s / quarter_s
 
 
 def _replicas(wanted: scaling.Scaling, metric: scaling.Metric, desired: int, amount: float) -> int:
@@ -378,6 +410,8 @@ def _after_change(wanted: scaling.Scaling, memory: Memory, desired: int, now: fl
     """`memory` when `desired` is what came of the last decision, or of somebody's new limits."""
     longest = max((each.period_s for way in (wanted.up, wanted.down) for each in way.policies), default=0)
     changes = tuple(each for each in memory.changes if each.at > now - longest)
+    if desired == memory.desired and len(changes) == len(memory.changes):
+        return memory
     if desired != memory.desired:
         changes = (*changes, Change(at=now, before=memory.desired, after=desired))
     return dataclasses.replace(memory, desired=desired, changes=changes)
@@ -387,6 +421,8 @@ def _wait(
     wanted: scaling.Scaling, memory: Memory, fleet: Fleet, samples: Sequence[Load], now: float
 ) -> Memory:
     if not fleet.on_the_way:
+        if memory.waiting_since is None:
+            return memory
         return dataclasses.replace(memory, waiting_since=None, waiting_most=0.0)
     since = memory.waiting_since if memory.waiting_since is not None else now
     most = memory.waiting_most
@@ -402,7 +438,7 @@ def _idle(memory: Memory, samples: Sequence[Load], last: Load | None, now: float
         each.is_whole and not each.in_flight and not each.queued for each in recent
     )
     if not is_idle:
-        return dataclasses.replace(memory, idle_since=None)
+        return dataclasses.replace(memory, idle_since=None) if memory.idle_since is not None else memory
     return memory if memory.idle_since is not None else dataclasses.replace(memory, idle_since=now)
 
 
@@ -459,6 +495,7 @@ def _way(
     desired: int,
     recommended: int | None,
     memory: Memory,
+    fleet: Fleet,
     now: float,
     *,
     is_known: bool,
@@ -466,23 +503,26 @@ def _way(
 ) -> _Way:
     """Before minReplicas, maxReplicas and schedules."""
     if recommended is not None and recommended > desired:
-        return _grow(wanted, desired, recommended, memory, now)
+        return _grow(wanted, desired, recommended, memory, fleet, now)
     if not is_known:
         words = "the load is not known in full: nothing is given up"
         return _Way(desired=desired, reason="LoadUnknown", message=words)
     assert recommended is not None  # what is known in full recommends something
-    return _shrink(wanted, desired, recommended, memory, now, is_panic=is_panic)
+    return _shrink(wanted, desired, recommended, memory, fleet, now, is_panic=is_panic)
 
 
-def _grow(wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, now: float) -> _Way:
+def _grow(
+    wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, fleet: Fleet, now: float
+) -> _Way:
     if desired == 0:
         if wanted.up.select is scaling.Select.DISABLED:
             return _Way(desired=0, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
         woken = min(recommended, max(1, _limit(wanted.up, 0, memory, now, rises=True)))
         return _Way(desired=woken, reason="Woken", message="requests came for a model without replicas")
-    steady = max(desired, _within(memory.lowest, wanted.up.stabilization_s))
+    held_s = window_s(wanted.up, fleet)
+    steady = max(desired, _within(memory.lowest, held_s))
     if steady == desired:
-        return _Way(desired=desired, reason="Stabilizing", message=_window_words(wanted.up, "more"))
+        return _Way(desired=desired, reason="Stabilizing", message=_window_words(held_s, "more"))
     if wanted.up.select is scaling.Select.DISABLED:
         return _Way(desired=desired, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
     allowed = min(steady, max(desired, _limit(wanted.up, desired, memory, now, rises=True)))
@@ -495,7 +535,14 @@ def _grow(wanted: scaling.Scaling, desired: int, recommended: int, memory: Memor
 
 
 def _shrink(
-    wanted: scaling.Scaling, desired: int, recommended: int, memory: Memory, now: float, *, is_panic: bool
+    wanted: scaling.Scaling,
+    desired: int,
+    recommended: int,
+    memory: Memory,
+    fleet: Fleet,
+    now: float,
+    *,
+    is_panic: bool,
 ) -> _Way:
     if desired == 0:
         return _Way(desired=0, reason="AtZero", message="no request came; the first one starts a replica")
@@ -521,26 +568,26 @@ def _shrink(
     if wanted.down.select is scaling.Select.DISABLED:
         return _Way(desired=desired, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
     # The last replica goes by its own rule.
-    steady = max(1, min(desired, _within(memory.highest, wanted.down.stabilization_s)))
+    held_s = window_s(wanted.down, fleet)
+    steady = max(1, min(desired, _within(memory.highest, held_s)))
     if steady == desired:
-        return _Way(desired=desired, reason="Stabilizing", message=_window_words(wanted.down, "fewer"))
+        return _Way(desired=desired, reason="Stabilizing", message=_window_words(held_s, "fewer"))
     allowed = max(steady, min(desired, _limit(wanted.down, desired, memory, now, rises=False)))
     if allowed == desired:
         words = "behavior.scaleDown lets no more replicas be given up for now"
         return _Way(desired=desired, reason="ScaleDownLimited", message=words)
-    return _Way(desired=allowed, reason="LoadFell", message=_fell(wanted.down))
+    return _Way(desired=allowed, reason="LoadFell", message=_fell(held_s))
 
 
 _DISABLED = "behavior.{}.selectPolicy is Disabled"
 
 
-def _window_words(direction: scaling.Direction, word: str) -> str:
-    return f"the load asks for {word} replicas; it must do so for {times.human(direction.stabilization_s)}"
+def _window_words(held_s: float, word: str) -> str:
+    return f"the load asks for {word} replicas; it must do so for {times.human(held_s)}"
 
 
-def _fell(direction: scaling.Direction) -> str:
-    window_s = direction.stabilization_s
-    return "the load asks for fewer replicas" + (f" since {times.human(window_s)}" if window_s else "")
+def _fell(held_s: float) -> str:
+    return "the load asks for fewer replicas" + (f" since {times.human(held_s)}" if held_s else "")
 
 
 def _limit(direction: scaling.Direction, desired: int, memory: Memory, now: float, *, rises: bool) -> int:

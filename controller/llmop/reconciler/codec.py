@@ -197,12 +197,15 @@ def record_of(status: Mapping[str, Any]) -> values.Record:
         stalled_until=_time(kept.get("stalledUntil")),
         current_revision=int(status.get("currentRevision") or 0),
         last_failure=_failure(failure) if failure else None,
-        leads=tuple(
-            values.Lead(wait_s=wait_s, boot_s=boot_s)
-            for wait_s, boot_s in (status.get("leadTime") or {}).get("last", ())
-        ),
+        leads=leads_of(status),
         scaling=_scaling(status),
     )
+
+
+def leads_of(status: Mapping[str, Any]) -> tuple[values.Lead, ...]:
+    """How long the last replicas of a deployment took until they were ready, by time."""
+    last = (status.get("leadTime") or {}).get("last", ())
+    return tuple(values.Lead(wait_s=wait_s, boot_s=boot_s) for wait_s, boot_s in last)
 
 
 def _scaling(status: Mapping[str, Any]) -> values.ScalingRecord | None:

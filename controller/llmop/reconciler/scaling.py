@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from llmop.clock import Clock
-from llmop.domain import resources, scaling, times
+from llmop.domain import resources, scaling
 from llmop.planner import autoscale, schedules
 from llmop.reconciler import codec, gather, mirror, queue
 from llmop.reconciler.routes import GATEWAY_LIVE_S
@@ -194,16 +194,12 @@ class Scaler:
         return watched.floor
 
     def _fleet(self, owner: resources.Resource, desired: int) -> autoscale.Fleet:
-        leads = [
-            times.from_rfc3339(each.status["readyAt"]) - each.created_at
-            for each in self._mirror.children(owner.uid, resources.REPLICA)
-            if each.status.get("readyAt")
-        ]
         ready = int(owner.status.get("readyReplicas") or 0)
+        leads = [each.wait_s + each.boot_s for each in codec.leads_of(owner.status)]
         return autoscale.Fleet(
             ready=ready,
             on_the_way=max(0, desired - ready),
-            lead_s=max(0.0, statistics.median(leads)) if leads else None,
+            lead_s=float(statistics.median(leads)) if leads else None,
         )
 
 

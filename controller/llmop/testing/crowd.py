@@ -23,7 +23,8 @@ def bounds(source: random.Random, most: int) -> dict[str, Any]:
         "metrics": [{"type": "InFlight", "target": TARGET}],
         "stableWindow": "20s",
         "scaleToZeroAfter": "2m",
-        "behavior": {"scaleDown": {"stabilizationWindow": f"{STABILIZATION_S}s"}},
+        # Without it the time that replicas took to come says for how long.
+        **source.choice(({"behavior": {"scaleDown": {"stabilizationWindow": f"{STABILIZATION_S}s"}}}, {})),
     }
 
 

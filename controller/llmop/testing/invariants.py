@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmop.domain import endpoint, ids, replica, resources, rollouts, site
 from llmop.domain.job import Snapshot
-from llmop.planner import assess, drain, rollout, values
+from llmop.planner import assess, autoscale, drain, rollout, values
 from llmop.testing import crowd
 from llmop.testing.agents import Engine
 from llmop.testing.slurm_text import Phase, VirtualJob
@@ -120,7 +120,8 @@ class Judge:
             steps[(step.at, step.before, step.after)] = (now, step.reason in ("LoadRose", "Woken"))
             if step.reason not in ("LoadFell", "Idle") or not risen:
                 continue
-            least_s = crowd.STABILIZATION_S if step.reason == "LoadFell" else bounds.scale_to_zero_after_s
+            held_s = autoscale.window_s(bounds.down, autoscale.Fleet(ready=0, on_the_way=0, lead_s=0.0))
+            least_s = held_s if step.reason == "LoadFell" else bounds.scale_to_zero_after_s
             if now - risen[-1] < least_s - crowd.TICK_S * 5:
                 raise Violation(
                     "what the load asks for is not given up at once",

@@ -25,7 +25,8 @@ class Ours:
             max_replicas=world.MOST,
             metrics=(scaling.Metric(type=scaling.MetricType.IN_FLIGHT, target=round(target)),),
         )
-        self._samples: collections.deque[autoscale.Load] = collections.deque()
+        self._samples: list[autoscale.Load] = []
+        self._kept_s = autoscale.kept_s(self._spec)
         self._memory: autoscale.Memory | None = None
 
     def __call__(self, seen: world.Moment) -> int:
@@ -33,12 +34,10 @@ class Ours:
         if self._memory is None:
             self._memory = autoscale.remember(seen.desired, now)
         self._samples.append(autoscale.Load(at=now, in_flight=seen.in_flight, queued=seen.queued))
-        while self._samples[0].at <= now - autoscale.kept_s(self._spec):
-            self._samples.popleft()
+        if self._samples[0].at <= now - self._kept_s:
+            del self._samples[0]
         fleet = autoscale.Fleet(ready=seen.ready, on_the_way=seen.coming, lead_s=seen.lead_s)
-        made = autoscale.decide(
-            self._spec, seen.desired, tuple(self._samples), self._memory, fleet, None, now
-        )
+        made = autoscale.decide(self._spec, seen.desired, self._samples, self._memory, fleet, None, now)
         self._memory = made.memory
         return made.desired
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import statistics
 from collections.abc import Callable, Sequence
 
-from llmop.planner import autoscale
+from llmop.planner import autoscale, eta
 
 from .traces import DAY_S, Request
 
@@ -34,11 +35,12 @@ class Moment:
     ready: int
     coming: int
     desired: int
-    lead_s: float | None  # of the replicas that became ready last
+    lead_s: float | None  # from asking to readiness, the median of the replicas that became ready last
 
 
 Policy = Callable[[Moment], int]
 Wait = Callable[[random.Random], float]
+QUEUE_S = 300  # who submits within so long of each other finds the same queue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,14 +94,24 @@ def clairvoyant(day: Work) -> float:
     return total * TICK_S / 3600
 
 
-def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcome:
-    """Replicas that are not needed go pending ones first, which cost nothing, then starting ones, then serving ones."""
+def waits(wait: Wait, draw: str) -> Callable[[int], float]:
+    """How long a job waits that is submitted at a second of the day: the same for everybody, so that policies differ by what they do."""
+    known = [wait(random.Random(f"{draw}/{part}")) for part in range(-1, DAY_S // QUEUE_S)]
+    return lambda now: known[now // QUEUE_S + 1]
+
+
+def play(day: Work, policy: Policy, wait: Callable[[int], float]) -> Outcome:
+    """`wait` says how long a job is in the queue that is submitted at a second of the day; -1 stands for the time before it.
+
+    Replicas that are not needed go pending ones first, which cost nothing, then starting ones, then serving ones.
+    """
     first = max(1, math.ceil(day.until[30] / 60 / TARGET * 15))
     ready, desired = first, first
     waiting: list[tuple[float, float]] = []  # (when it starts, when it was asked for)
     starting: list[tuple[float, float]] = []  # (when it serves, when it was asked for)
     draining: list[float] = []
-    leads: list[float] = []
+    leads = [wait(-1) + BOOT_S] * first  # theirs, of the time before
+    lead_s = leads[0]
     done = [0] * (day.ticks + 1)
     taken = in_flight = within = changes = cost = 0
     slo, patience, warm = int(SLO_S // TICK_S), int(PATIENCE_S // TICK_S), WARM_S // TICK_S
@@ -113,7 +125,8 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
         for serves, asked in [each for each in starting if each[0] <= now]:
             starting.remove((serves, asked))
             ready += 1
-            leads = [*leads[-4:], serves - asked]
+            leads = [*leads, serves - asked][-eta.KEPT :]
+            lead_s = statistics.median(leads)
         if draining:
             draining = [each for each in draining if each > now]
         while taken < day.until[tick] and tick - arrived[taken] > patience:
@@ -129,7 +142,6 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
         if tick >= warm:
             cost += ready + len(starting) + len(draining)
         coming = len(waiting) + len(starting)
-        lead = sorted(leads)[len(leads) // 2] if leads else None
         wanted = policy(
             Moment(
                 now=now,
@@ -138,14 +150,14 @@ def play(day: Work, policy: Policy, wait: Wait, source: random.Random) -> Outcom
                 ready=ready,
                 coming=coming,
                 desired=desired,
-                lead_s=lead,
+                lead_s=lead_s,
             )
         )
         wanted = max(1, min(MOST, wanted))
         changes += wanted != desired
         desired = wanted
         more = desired - ready - coming
-        waiting.extend((now + wait(source), now) for _ in range(more))
+        waiting.extend((now + wait(now), now) for _ in range(more))
         for _ in range(-more):
             if waiting:
                 waiting.remove(max(waiting))

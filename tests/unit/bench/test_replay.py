@@ -46,15 +46,24 @@ def test_the_clairvoyant_fills_every_slot_and_keeps_one() -> None:
 
 def test_who_waits_longer_than_the_slo_is_not_served_in_time() -> None:
     crowd = [Request(at=LATER, prompt=0, generated=10 * LONG) for _ in range(2 * world.SLOTS)]
-    played = world.play(world.work(crowd), lambda seen: 1, lambda source: 0.0, random.Random(0))
+    played = world.play(world.work(crowd), lambda seen: 1, lambda now: 0.0)
     assert (HOURS, 0.5) == (played.replica_hours, played.within)
 
 
 def test_replicas_that_wait_cost_nothing_and_go_first() -> None:
     day = world.work([Request(at=LATER, prompt=0, generated=1)])
     wanted = iter([2] * 50 + [1] * traces.DAY_S)
-    played = world.play(day, lambda seen: next(wanted), lambda source: 3600.0, random.Random(0))
+    played = world.play(day, lambda seen: next(wanted), lambda now: 3600.0)
     assert (HOURS, 2) == (played.replica_hours, played.changes)
+
+
+def test_jobs_of_the_same_moment_wait_as_long_whoever_submits_them() -> None:
+    one, other = (world.waits(lambda source: source.expovariate(1 / 60), draw) for draw in ("1", "2"))
+    again = world.waits(lambda source: source.expovariate(1 / 60), "1")
+    moments = [-1, 0, 300, 40_000, traces.DAY_S - 1]
+    assert [one(now) for now in moments] == [again(now) for now in moments]
+    assert one(0) == one(299) != one(300)
+    assert one(0) != other(0)
 
 
 def test_ours_and_knative_answer_a_step_within_seconds() -> None:

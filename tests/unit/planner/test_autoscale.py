@@ -120,6 +120,38 @@ def test_what_was_asked_for_is_given_up_once_nobody_needed_it_for_the_window() -
     assert "LoadFell" in [each.reason for each in play.decisions]
 
 
+@pytest.mark.parametrize(
+    ("lead_s", "window"),
+    [
+        pytest.param(30.0, "5m", id="a node comes at once: as in Kubernetes"),
+        pytest.param(11.2 * MINUTE, "12m", id="as long as the next one would take"),
+        pytest.param(3 * HOUR, "30m", id="a full cluster: not for ever"),
+        pytest.param(0.0, "30m", id="nobody knows"),
+    ],
+)
+def test_the_window_is_as_long_as_replicas_took_to_come_where_nobody_says_it(
+    lead_s: float, window: str
+) -> None:
+    play = Play(spec(), desired=3, lead_s=lead_s)
+    play.run(2 * MINUTE, 30)
+    made = play.run(4 * MINUTE, 10)
+    assert "Stabilizing" == made.reason and made.message.endswith(f"for {window}")
+    said = Play(spec(down=scaling.Direction(stabilization_s=120)), desired=3, lead_s=lead_s)
+    said.run(2 * MINUTE, 30)
+    said.run(4 * MINUTE, 10)
+    assert [3, 2, 1] == said.steps
+
+
+def test_what_waits_at_full_replicas_counts_as_much_as_they_serve_and_no_more() -> None:
+    """There are clients behind it, but it grows for as long as the next replica takes to come."""
+    play = Play(spec(max_replicas=100), desired=2, lead_s=15 * MINUTE)
+    play.run(5 * MINUTE, 20)
+    play.run(90, 20, queued=6)
+    assert 3 == play.desired
+    play.run(10 * MINUTE, 20, queued=400)
+    assert [2, 3, 4] == play.steps
+
+
 def test_a_short_peak_in_the_window_counts() -> None:
     play = Play(spec(), desired=6)
     for _ in range(4):

@@ -58,9 +58,10 @@ class ScaleUp(_Direction):
 
 
 class ScaleDown(_Direction):
-    stabilization_window: Stabilization = Field(
-        default="30m",
-        description="The load must ask for fewer replicas for so long; 1h at most. Giving up a node costs a wait in the queue.",
+    stabilization_window: Stabilization | None = Field(
+        default=None,
+        description="The load must ask for fewer replicas for so long; 1h at most. Default: for as long as "
+        "replicas took to come of late, the median, 5m at least and 30m at most; 30m before one was ever ready.",
     )
 
 
