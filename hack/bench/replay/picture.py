@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 WIDTH, HEIGHT, MARGIN = 420, 300, 48
+FLOOR = 0.97  # of the share: what serves fewer in time is of no use to anybody
 COLOURS = {"ours": "#0b7285", "knative-kpa": "#e8590c", "hpa-v2": "#5f3dc4", "kubeai-mean": "#868e96"}
 
 
@@ -13,28 +14,29 @@ def write(
     path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], bound: float
 ) -> None:
     """`bound` is where the clairvoyant one serves everybody."""
-    most = max(hours for panel in curves.values() for points in panel.values() for hours, _ in points) * 1.05
-    least = min(within for panel in curves.values() for points in panel.values() for _, within in points)
-    floor = max(0.0, least - 0.02)
+    hours = [each for panel in curves.values() for points in panel.values() for each, _ in points]
+    most, fewest = 1.05 * max(hours), 0.95 * min(bound, *hours)
+    floor = FLOOR
 
     def at(hours: float, within: float) -> tuple[float, float]:
-        across = MARGIN + hours / most * (WIDTH - 2 * MARGIN)
-        return across, HEIGHT - MARGIN - (within - floor) / (1 - floor) * (HEIGHT - 2 * MARGIN)
+        """What lies below the floor is drawn at the floor."""
+        across = MARGIN + (hours - fewest) / (most - fewest) * (WIDTH - 2 * MARGIN)
+        return across, HEIGHT - MARGIN - max(0.0, within - floor) / (1 - floor) * (HEIGHT - 2 * MARGIN)
 
     parts = []
     for number, (wait, panel) in enumerate(curves.items()):
         parts.append(f'<g transform="translate({number * WIDTH},0)">')
         parts.append(f'<text x="{MARGIN}" y="24" font-weight="bold">queue wait {wait}</text>')
-        left, bottom = at(0, floor)
+        left, bottom = at(fewest, floor)
         right, top = at(most, 1.0)
         parts.append(f'<path d="M{left},{top}V{bottom}H{right}" fill="none" stroke="#444"/>')
         parts.extend(
-            f'<text x="4" y="{at(0, share)[1] + 4:.0f}">{100 * share:.1f} %</text>'
+            f'<text x="4" y="{at(fewest, share)[1] + 4:.0f}">{100 * share:.1f} %</text>'
             for share in (floor, (1 + floor) / 2, 1.0)
         )
         parts.extend(
             f'<text x="{at(hours, floor)[0] - 14:.0f}" y="{bottom + 16:.0f}">{hours:.0f} h</text>'
-            for hours in (most / 2, most)
+            for hours in (fewest, (fewest + most) / 2, most)
         )
         across = at(bound, 1.0)[0]
         parts.append(
