@@ -52,7 +52,9 @@ class Bill:
         meter = self._meter
         if meter is None:
             return NOTHING
-        tokens = limits.need(body, self._lengths.p90(now)) if generates and meter.counts_tokens else 0
+        tokens = 0
+        if generates and meter.most_tokens:
+            tokens = min(limits.need(body, self._lengths.p90(now)), meter.most_tokens)
         found = meter.reserve(tokens, now)
         if found is None:
             return tokens

@@ -91,7 +91,8 @@ class Slots:
         self, endpoints: Sequence[str], table: int, acted_on: int, busy: Callable[[int], bool]
     ) -> list[int]:
         """A slot per endpoint. `table` is the number of the table that holds them, `acted_on` the last one that all workers act on."""
-        gone = {name: slot for name, slot in self._taken.items() if name not in endpoints}
+        there = frozenset(endpoints)
+        gone = {name: slot for name, slot in self._taken.items() if name not in there}
         free = [slot for slot, since in self._retired.items() if since <= acted_on and not busy(slot)]
         for name, slot in gone.items():
             del self._taken[name]

@@ -161,6 +161,10 @@ class Dispatcher:
             self._grant(line, ticket, uid, now)
             return
         dropped = None if again else self._objection(line, ticket)
+        if dropped is Dropped.QUEUE_FULL and (other := line.queue.gives_way(ticket, line.bounds)) is not None:
+            line.queue.remove(other.number)
+            self._drop(line, other, Dropped.QUEUE_FULL)
+            dropped = None
         if dropped is None:
             line.queue.push(ticket, line.bounds)
             self._where[ticket.number] = line

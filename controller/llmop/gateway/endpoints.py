@@ -166,6 +166,8 @@ class ControllerLine:
                 LOG.error("what clients used stays in memory for now: %s", error)
             except grpc.aio.AioRpcError as error:
                 LOG.debug("usage not taken: %s", error.details())
+            except Exception:  # this line goes on whatever is wrong with one batch
+                LOG.exception("usage could not be handed over")
 
     async def _hand_over(self, stub: gateway_pb2_grpc.GatewayServiceStub, spool: Spool) -> None:
         """Everything that there is. Raises OSError and AioRpcError; nothing is lost then."""

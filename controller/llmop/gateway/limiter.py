@@ -82,7 +82,7 @@ class Meter:
         "_tokens_left",
         "_tokens_to",
         "_view",
-        "counts_tokens",
+        "most_tokens",
         "slot",
     )
 
@@ -109,7 +109,8 @@ class Meter:
             self._requests_left = Bucket(key.limits.requests_per_minute, requests, now)
         if key.limits.tokens_per_minute != self._tokens_left.limit:
             self._tokens_left = Bucket(key.limits.tokens_per_minute, tokens, now)
-        self.counts_tokens = key.limits.tokens_per_minute > 0
+        # 0: they are not counted. No request holds more than a minute's worth: one that claims to need a billion would lock the others out.
+        self.most_tokens = key.limits.tokens_per_minute
         self._parallel = key.limits.parallel_requests or math.inf
         self._shadow = key.shadow
         self._sure_until = -math.inf
@@ -169,7 +170,7 @@ class Meter:
         self._look(requests, spent, now)
         if self._requests_left.limit and (wait := self._requests_left.wait(1)) > 0:
             return Exceeded("requests", wait, self._shadow)
-        if self.counts_tokens and tokens and (wait := self._tokens_left.wait(tokens)) > 0:
+        if self.most_tokens and tokens and (wait := self._tokens_left.wait(tokens)) > 0:
             return Exceeded("tokens", wait, self._shadow)
         if in_flight >= self._parallel:
             return Exceeded("parallel", 1.0, self._shadow)

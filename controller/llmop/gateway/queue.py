@@ -122,6 +122,16 @@ class Band:
             owner.heap = [entry for entry in owner.heap if entry[2].waits]
             heapq.heapify(owner.heap)
 
+    def last_of_most(self, owner: str) -> Ticket | None:
+        """The last request of the key with most requests here, where `owner` has at least two fewer: then taking one for the other levels them."""
+        if not self._owners:
+            return None
+        most = max(self._owners.values(), key=lambda each: each.number)
+        own = self._owners[owner].number if owner in self._owners else 0
+        if most.number - own < 2:
+            return None
+        return max(entry for entry in most.heap if entry[2].waits)[2]
+
     def _line_up(self, owner: _Owner) -> None:
         if owner.number and owner.turn != owner.served:
             owner.turn = owner.served
@@ -167,6 +177,18 @@ class Queue:
         """Whether the bounds let one more in."""
         band = self._bands[ticket.priority]
         return band.requests < bounds.max_requests and band.bytes + ticket.size <= bounds.max_bytes
+
+    def gives_way(self, ticket: Ticket, bounds: QueueBounds) -> Ticket | None:
+        """Whom to send away so that the bounds let this one in: nobody fills a queue for all other keys. None where that is not due."""
+        band = self._bands[ticket.priority]
+        other = band.last_of_most(ticket.owner)
+        if (
+            other is None
+            or band.requests > bounds.max_requests
+            or band.bytes - other.size + ticket.size > bounds.max_bytes
+        ):
+            return None
+        return other
 
     def push(self, ticket: Ticket, bounds: QueueBounds) -> None:
         # Without the time to live of an empty deployment: who has waited for the first replica does not go behind those that came with it.

@@ -24,9 +24,7 @@ def routes(service: Service) -> list[Route]:
         wanted = await json_object(request, _BODY_LIMIT, _FIELDS)
         now = service.clock.now()
         made = _read(wanted, owner, f"batch_{service.clock.suffix(24)}", now)
-        file = await service.database.file(owner, made.input_file)
-        if file is None:
-            raise no_such("file", made.input_file)
+        file = await service.file(owner, made.input_file)
         if file.purpose != "batch":
             raise invalid(
                 "input_file_id", f"must name a file of the purpose batch; this one is for {file.purpose}"

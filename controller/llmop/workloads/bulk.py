@@ -20,7 +20,7 @@ from llmop.workloads.intake import MOST_MODELS
 from llmop.workloads.judgement import Again, GiveUp, Keep, judge
 from llmop.workloads.lines import Row, parse
 from llmop.workloads.refusals import Refused, invalid
-from llmop.workloads.service import Service, key_of, owner_of
+from llmop.workloads.service import Service, key_of, number_of, owner_of
 from llmop.workloads.shelf import lines
 from llmop.workloads.upload import FILE_LIMIT
 
@@ -35,7 +35,7 @@ def routes(service: Service) -> list[Route]:
     under_way = asyncio.Semaphore(_MOST_REQUESTS)
 
     async def bulk(request: Request) -> Response:
-        at_once = _at_once(request)
+        at_once = number_of(request, "concurrency", most=_MOST_AT_ONCE, usual=_USUAL_AT_ONCE)
         ordered = _ordered(request)
         if under_way.locked():
             raise Refused(
@@ -71,13 +71,6 @@ class _Lines(StreamingResponse):
             self._under_way.release()
             self._file.close()
             await self._answers.aclose()
-
-
-def _at_once(request: Request) -> int:
-    text = request.query_params.get("concurrency", str(_USUAL_AT_ONCE))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_AT_ONCE):
-        raise invalid("concurrency", f"must be a number from 1 to {_MOST_AT_ONCE}")
-    return int(text)
 
 
 def _ordered(request: Request) -> bool:

@@ -69,11 +69,7 @@ def routes(service: Service) -> list[Route]:
         return StreamingResponse(_pieces(opened), media_type="application/octet-stream", headers=headers)
 
     async def find(request: Request) -> File:
-        name = request.path_params["id"]
-        file = await service.database.file(owner_of(request), name)
-        if file is None or (file.expires_at is not None and file.expires_at <= service.clock.now()):
-            raise no_such("file", name)
-        return file
+        return await service.file(owner_of(request), request.path_params["id"])
 
     return [
         Route("/v1/files", create, methods=["POST"]),

@@ -8,10 +8,10 @@ from starlette.requests import Request
 
 from llmop.clock import Clock
 from llmop.workloads.calls import Caller, Talker
-from llmop.workloads.database import Database
+from llmop.workloads.database import Database, File
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
-from llmop.workloads.refusals import invalid
+from llmop.workloads.refusals import invalid, no_such
 from llmop.workloads.retrieval.ingest import Ingest
 from llmop.workloads.retrieval.search import Search
 from llmop.workloads.retrieval.stores import Stores
@@ -34,6 +34,13 @@ class Service:
     ingest: Ingest
     search: Search
     clock: Clock
+
+    async def file(self, owner: str, name: str) -> File:
+        """One that has not expired, swept away or not. Raises Refused."""
+        found = await self.database.file(owner, name)
+        if found is None or (found.expires_at is not None and found.expires_at <= self.clock.now()):
+            raise no_such("file", name)
+        return found
 
 
 def key_of(request: Request) -> str:
@@ -64,7 +71,13 @@ class Page(NamedTuple):
 
 def page_of(request: Request, *, most: int, usual: int) -> Page:
     """Raises Refused."""
-    text = request.query_params.get("limit", str(usual))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-        raise invalid("limit", f"must be a number from 1 to {most}")
-    return Page(request.query_params.get("after", ""), int(text))
+    return Page(request.query_params.get("after", ""), number_of(request, "limit", most=most, usual=usual))
+
+
+def number_of(request: Request, name: str, *, most: int, usual: int) -> int:
+    """A parameter of the address from 1 to `most`. Raises Refused."""
+    text = request.query_params.get(name, str(usual))
+    # Python refuses to read numbers of thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise invalid(name, f"must be a number from 1 to {most}")
+    return int(text)

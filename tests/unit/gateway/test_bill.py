@@ -60,6 +60,13 @@ def test_what_was_held_and_not_used_may_be_used_by_others(tmp_path: Path) -> Non
     assert Amount(requests=1, prompt_tokens=10, completion_tokens=20, limited=1) == desk.written()
 
 
+def test_no_claim_locks_the_other_requests_of_a_key_out_for_longer_than_a_minute(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Limits(tokens_per_minute=150))
+    assert 150 == desk.bill.reserve(b'{"max_tokens":999999999}', 0.0, True)
+    desk.bill.settle(150, None)
+    assert 100 == desk.bill.reserve(BODY, 0.0, True)
+
+
 def test_whoever_is_beyond_a_limit_is_counted_by_what_became_of_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path, Limits(requests_per_minute=1), shadow=True)
     assert 0 == desk.bill.reserve(BODY, 0.0, True)

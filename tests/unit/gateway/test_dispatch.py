@@ -136,6 +136,34 @@ def test_a_full_queue_says_how_long_it_will_take() -> None:
     assert 10 <= rig.retry_after <= 40
 
 
+def test_nobody_fills_a_queue_for_all_others() -> None:
+    rig = Rig()
+    rig.serve("u1")
+    rig.enter(*range(2 + 20), owner="flood")
+    rig.enter(100, 101, owner="small")
+    assert rig.refused == [(21, Dropped.QUEUE_FULL), (20, Dropped.QUEUE_FULL)]
+    rig.enter(30, owner="flood")
+    assert rig.refused[2:] == [(30, Dropped.QUEUE_FULL)]
+    assert rig.waiting == 20
+
+
+def test_places_of_a_full_queue_do_not_go_to_and_fro() -> None:
+    rig = Rig()
+    rig.serve("u1")
+    rig.enter(*range(2), owner="a")
+    rig.enter(*range(10, 20), owner="a")
+    rig.enter(*range(20, 30), owner="b")
+    rig.enter(40, owner="a")
+    rig.enter(41, owner="b")
+    assert rig.refused == [(40, Dropped.QUEUE_FULL), (41, Dropped.QUEUE_FULL)]
+    rig.enter(42, owner="b", size=9_990)
+    rig.enter(43, owner="c", size=9_990)
+    assert [number for number, _ in rig.refused[2:]] == [
+        42,
+        43,
+    ]  # one for one would not make room for so many bytes
+
+
 def test_bytes_are_bounded_too() -> None:
     rig = Rig()
     rig.enter(1, size=9_000)

@@ -28,7 +28,7 @@ class Held:
 def reserve(limiter: Limiter, of: ClientKey, now: float = 0.0, tokens: int = TOKENS) -> Held | Exceeded:
     meter = limiter.meter(of.name)
     assert meter is not None
-    tokens = tokens if meter.counts_tokens else 0
+    tokens = tokens if meter.most_tokens else 0
     return meter.reserve(tokens, now) or Held(meter, tokens)
 
 

@@ -98,5 +98,24 @@ async def test_what_is_not_served_says_so(door: Door) -> None:
         answer = await door.client.request(method, path)
         assert 404 == answer.status_code
         assert f"{method} {path} is not served" in answer.json()["error"]["message"]
-    for path in ("/v1/files?limit=0", "/v1/batches?limit=x", "/v1/files?order=up"):
+    for path in (
+        "/v1/files?limit=0",
+        "/v1/batches?limit=x",
+        "/v1/files?order=up",
+        f"/v1/files?limit={'9' * 5000}",
+    ):
         assert 400 == (await door.client.get(path)).status_code
+    answer = await door.client.post(f"/v1/bulk?concurrency={'9' * 5000}", content=b"")
+    assert (400, "concurrency") == (answer.status_code, answer.json()["error"]["param"])
+
+
+async def test_a_file_that_has_expired_is_not_there_any_more(door: Door) -> None:
+    expiry = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    made = await door.client.post("/v1/files", data=expiry, files={"file": ("rows", jsonl([row(1)]))})
+    file = made.json()["id"]
+    wanted = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+    assert 200 == (await door.client.post("/v1/batches", json=wanted)).status_code
+    door.life.clock.time += 3601
+    assert 404 == (await door.client.get(f"/v1/files/{file}")).status_code
+    answer = await door.client.post("/v1/batches", json=wanted)
+    assert (404, True) == (answer.status_code, file in answer.json()["error"]["message"])

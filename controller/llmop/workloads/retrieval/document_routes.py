@@ -177,10 +177,8 @@ async def _document(service: Service, store: Store, row: dict[str, Any], batch: 
     name = row.get("file_id")
     if not isinstance(name, str) or not name:
         raise invalid("file_id", "must name a file")
-    file = await service.database.file(store.owner, name)
+    file = await service.file(store.owner, name)
     now = service.clock.now()
-    if file is None or (file.expires_at is not None and file.expires_at <= now):
-        raise no_such("file", name)
     if file.purpose == "batch":
         raise invalid("file_id", f"must name a file for assistants or user_data; {name} is for batch")
     return Document(
