@@ -66,7 +66,10 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
         request["model"] = wanted
         if ask_usage:
             request["stream_options"] = {**(request.get("stream_options") or {}), "include_usage": True}
-        body = orjson.dumps(request)
+        try:
+            body = orjson.dumps(request)
+        except orjson.JSONEncodeError:  # it reads 1024 levels, and writes 254
+            return bad_request("the body is nested too deeply: at most 250 levels are passed on")
     elif ask_usage:
         body = body[: body.rindex(b"}")] + _ASK
     return _made((name, body, ask_usage))

@@ -179,14 +179,16 @@ def _headers(given: list[tuple[bytes, bytes]], *, is_keyless: bool) -> list[tupl
     """
     # Whoever refuses in the middle of a body reads on: with a close its answer could be lost with the connection. We close it all the same.
     headers: dict[str, Any] = {"connection": "keep-alive"}
-    key: bytes | None = None
+    # As `heads.read_request_head` reads them: a key that was not checked must not be the owner.
+    key = api_key = None
     for name, value in given:
         if name in _SENT:
             headers[name.decode()] = value.decode("latin-1")
         elif name == b"authorization":
-            key = bearer(value) or key
+            key = bearer(value)
         elif name == b"x-api-key":
-            key = key or value
+            api_key = value
+    key = key or api_key
     if key is not None and not is_keyless:
         headers["authorization"] = f"Bearer {key.decode('latin-1')}"
     return list(headers.items())

@@ -27,7 +27,14 @@ def unanswered(name: str, custom_id: str | None, code: str, message: str) -> byt
 def _line(
     name: str, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
 ) -> bytes:
-    return orjson.dumps({"id": name, "custom_id": custom_id, "response": response, "error": error})
+    line = {"id": name, "custom_id": custom_id, "response": response, "error": error}
+    try:
+        return orjson.dumps(line)
+    except orjson.JSONEncodeError:  # an answer can be read that is nested too deeply to be written
+        message = "the answer is nested too deeply to be kept"
+        return orjson.dumps(
+            {**line, "response": None, "error": {"code": "answer_not_kept", "message": message}}
+        )
 
 
 def _content(body: bytes) -> Any:

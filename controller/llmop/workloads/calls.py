@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -149,6 +150,7 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        found = math.inf if text is None else float(text)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None  # no clock goes to "nan"

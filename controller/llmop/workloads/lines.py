@@ -120,6 +120,15 @@ def _body(value: dict[str, Any], number: int) -> list[Problem]:
             )
         ]
     problems = []
+    if not _can_be_written(body):
+        problems.append(
+            Problem(
+                code="invalid_body",
+                line=number,
+                param="body",
+                message="the field 'body' is nested too deeply: at most 250 levels are passed on",
+            )
+        )
     if not isinstance(body.get("model"), str) or not body["model"]:
         problems.append(
             Problem(
@@ -139,3 +148,12 @@ def _body(value: dict[str, Any], number: int) -> list[Problem]:
             )
         )
     return problems
+
+
+def _can_be_written(body: dict[str, Any]) -> bool:
+    """orjson reads 1024 levels, and writes 254: such a row would stop all others, again and again."""
+    try:
+        orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return False
+    return True

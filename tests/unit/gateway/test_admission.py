@@ -131,3 +131,12 @@ def test_everybody_else_keeps_what_was_sent(path: str, body: bytes) -> None:
     admission = ask(path, body)
     assert isinstance(admission, Admission)
     assert (body, False) == (admission.body, admission.usage_asked)
+
+
+@pytest.mark.parametrize("model", ["telling", "public"])
+def test_what_is_nested_too_deeply_to_be_written_again_is_refused(model: str) -> None:
+    deep = "[" * 300 + "]" * 300
+    body = f'{{"model":"{model}","stream":true,"stream_options":{{}},"messages":{deep}}}'.encode()
+    refusal = ask("/v1/chat/completions", body)
+    assert isinstance(refusal, Refusal)
+    assert (400, True) == (refusal.status, "nested too deeply" in refusal.message)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmop.workloads import window
+from llmop.workloads import calls, window
 from llmop.workloads.answers import Answer, answered, says, unanswered
 from llmop.workloads.batch import Batch, Status, Step, begin, begin_end, describe, end, next_step, window_s
 from llmop.workloads.judgement import (
@@ -192,3 +192,10 @@ def test_results_are_one_line_whatever_was_answered() -> None:
         "error": {"code": "x", "message": "y"},
     } == json.loads(unanswered("n", None, "x", "y"))
     assert "" == says(b"[1]") == says(b"\xff") == says(b'{"error":"text"}')
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_time_to_wait_that_is_none_is_not_waited_for(text: str) -> None:
+    """It is an engine's, and what sleeps for `nan` seconds fails in the loop."""
+    assert calls._seconds(text) is None
+    assert calls._seconds("2.5") == 2.5

@@ -8,6 +8,7 @@ import json
 import pytest
 from tests.unit.workloads.workloads_rig import CHAT, row
 
+from llmop.workloads.answers import Answer, answered
 from llmop.workloads.lines import LINE_LIMIT, Row, parse
 from llmop.workloads.shelf import lines
 
@@ -66,3 +67,17 @@ def test_lines_of_windows_and_a_last_line_without_an_end_are_as_good() -> None:
     for number, start, line, length in read:
         assert isinstance(parse(line, number, CHAT), Row)
         assert row(1) == json.loads(content[start : start + length])
+
+
+def test_a_row_that_is_nested_too_deeply_to_be_asked_is_named() -> None:
+    """It can be read and not written: run, it would take the whole batch with it."""
+    deep = json.dumps(row(1)).replace('"messages": [', '"messages": [' + "[" * 300 + "]" * 300 + ", ")
+    found = parse(deep.encode(), 2, CHAT)
+    assert not isinstance(found, Row)
+    assert [("body", 2)] == [(each.param, each.line) for each in found]
+    assert "nested too deeply" in found[0].message
+
+
+def test_an_answer_that_is_nested_too_deeply_is_an_error_of_its_row_alone() -> None:
+    line = json.loads(answered("r", "c", Answer(200, b"[" * 300 + b"]" * 300)))
+    assert ("c", None, "answer_not_kept") == (line["custom_id"], line["response"], line["error"]["code"])

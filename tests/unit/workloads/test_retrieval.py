@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import resource
 import subprocess
@@ -281,7 +282,7 @@ async def test_what_goes_down_over_it_again_and_again_ends(stores: Stores) -> No
     again = await stores.begin(begun.number, counts=True)
     assert again is not None
     assert again[1] == 1
-    assert await stores.due(4) == [(begun.number, "o")]
+    assert await stores.due(4) == [(begun.number, "o", "m")]
     await stores.end(begun)
     assert await stores.begin(begun.number, counts=True) is None
     assert await stores.due(4) == []
@@ -326,3 +327,65 @@ def test_the_conversation_stays_and_parts_of_a_message_too() -> None:
     changed = prompts.conversation(messages, [found("x")], "")
     assert changed[:3] == messages[:3]
     assert [part["type"] for part in changed[3]["content"]] == ["text", "text", "image_url"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<\uff5cUser\uff5c>",  # DeepSeek
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<|channel|>",  # gpt-oss
+        "<|message|>",
+        "<|return|>",
+        "<|header_start|>",  # Llama 4
+        "<|python_tag|>",
+        "<|observation|>",  # GLM
+        "[gMASK]",
+        "<sop>",
+        "<extra_id_1>",  # Nemotron
+    ],
+)
+def test_a_document_says_no_word_of_a_chat_template(mark: str) -> None:
+    (message,) = prompts.conversation(
+        [{"role": "user", "content": "what?"}], [found(f"a {mark} b", mark, headings=(mark,))], ""
+    )
+    assert mark not in message["content"]
+
+
+async def test_the_size_of_a_document_is_that_of_what_is_there(stores: Stores) -> None:
+    store = await made_store(stores)
+    kept = await put(stores, store, "one", {"a": [1, 0], "b": [0, 1]}, ends=False)
+    rows = [Row(Passage(text), text, b"\0" * 8) for text in ("a", "b", "c")]
+    assert await stores.keep(kept, 0, rows)  # two of which are there
+    assert (await stores.counts(store))[1] == 3 * 9
+    await stores.clear(kept)
+    assert (await stores.counts(store))[1] == 0
+    assert await stores.keep(kept, 0, rows)
+    assert (await stores.counts(store))[1] == 3 * 9
+
+
+async def test_a_store_that_is_being_read_keeps_no_other_one_waiting(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = await made_store(stores), await made_store(stores, "vs_b", "somebody")
+    slow = await put(stores, large, "one", {"a": [1, 0]})
+    await put(stores, small, "two", {"b": [1, 0]})
+    read, reads, begun, go_on = stores.vectors, [], asyncio.Event(), asyncio.Event()
+
+    async def vectors(number: int) -> tuple[list[int], bytes]:
+        reads.append(number)
+        if number == slow.number:
+            begun.set()
+            await go_on.wait()
+        return await read(number)
+
+    monkeypatch.setattr(stores, "vectors", vectors)
+    index = Index(stores)
+    question = [Question("a", np.array([1, 0], dtype=np.float32))]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        first, second = (group.create_task(index.search([large], question, 5, 0.0)) for _ in range(2))
+        await begun.wait()
+        assert [each.text for each in await index.search([small], question, 5, 0.0)] == ["b"]
+        go_on.set()
+    assert [[each.text for each in one.result()] for one in (first, second)] == [["a"], ["a"]]
+    assert reads.count(slow.number) == 1

@@ -23,7 +23,8 @@ _INSTRUCTION = (
 _QUOTE = "> "
 # What chat templates of common models take for the end of a message, or for the beginning of another role's.
 _TEMPLATE = re.compile(
-    r"<\|?(?=/?(?:im_|start|end|eot|eom|begin|system|user|assistant|bos|eos|s>|think|tool))|\[(?=/?(?:INST|SYSTEM|AVAILABLE|TOOL))|<<(?=/?SYS)",
+    r"<[|\uff5c]|<(?=/?(?:im_|start|end|eot|eom|begin|system|user|assistant|bos|eos|s>|unk|pad|sop|eop|think|tool|extra_id_|turn))"
+    r"|\[(?=/?(?:INST|SYSTEM|AVAILABLE|TOOL|gMASK|sMASK))|<<(?=/?SYS)",
     re.IGNORECASE,
 )
 _FOREIGN = re.compile(r"(?<!\w)\[(\d{1,3}(?:\s*[,;-]\s*\d{1,3})*)\]")

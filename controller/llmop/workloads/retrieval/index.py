@@ -5,6 +5,7 @@ be kept on the disk, and a new document costs its own vectors.
 """
 
 import asyncio
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Index:
         self._parts: OrderedDict[int, dict[int, _Part]] = (
             OrderedDict()
         )  # by store, by document; the last is the newest used
-        self._lock = asyncio.Lock()
+        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def search(
         self, stores: Sequence[Store], questions: Sequence[Question], most: int, min_score: float
@@ -64,7 +65,8 @@ class Index:
         return await self._stores.passages({each: min(1.0, max(0.0, scores[each])) for each in chosen})
 
     async def _load(self, store: Store) -> list[_Part]:
-        async with self._lock:  # two who ask at once read it once
+        # Two who ask a store at once read it once; who asks another one does not wait for that.
+        async with self._locks.setdefault(store.number, asyncio.Lock()):
             documents = await self._stores.readable(store)
             before = self._parts.pop(store.number, {})
             now = {}

@@ -24,10 +24,9 @@ from llmop.workloads.shelf import Shelf
 LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 2  # documents that are worked on; more of them get nothing done sooner
-_MOST, _MOST_OF_ONE = (
-    64,
-    4,
-)  # with those that wait for a model, which keep others neither waiting nor out; of one owner
+# With those that wait for a model: in all, for one model, and of one owner for one model. A model that is away keeps no other one out,
+# and who waits keeps its passages in memory, tens of megabytes for the largest.
+_MOST, _MOST_OF_MODEL, _MOST_OF_ONE = 16, 12, 4
 _BATCH = 32  # passages that a model embeds at once
 _AGAIN_S = 5.0
 _TIDY_S = 60.0
@@ -44,6 +43,10 @@ class Failed(Exception):
     """The document cannot be embedded."""
 
 
+class Unwanted(Exception):
+    """The document was taken away, or cancelled."""
+
+
 class Ingest:
     def __init__(self, stores: Stores, database: Database, shelf: Shelf, caller: Caller) -> None:
         self._stores = stores
@@ -51,7 +54,7 @@ class Ingest:
         self._shelf = shelf
         self._caller = caller
         self._news = asyncio.Event()
-        self._under_way: dict[int, str] = {}  # with their owners
+        self._under_way: dict[int, tuple[str, str]] = {}  # with their owners and models
         self._waiting: dict[int, str] = {}
 
     def wake(self) -> None:
@@ -68,16 +71,21 @@ class Ingest:
             group.create_task(self._tidy_again_and_again())
             while True:
                 self._news.clear()
-                for number, owner in await self._due():
-                    if number not in self._under_way and self._has_room(owner):
-                        self._under_way[number] = owner
+                for number, owner, model in await self._due():
+                    if number not in self._under_way and self._has_room(owner, model):
+                        self._under_way[number] = owner, model
                         group.create_task(self._see_to(number))
                 await self._news.wait()
 
-    def _has_room(self, owner: str) -> bool:
+    def _has_room(self, owner: str, model: str) -> bool:
         working = len(self._under_way.keys() - self._waiting.keys())
-        of_owner = sum(each == owner for each in self._under_way.values())
-        return working < _AT_ONCE and len(self._under_way) < _MOST and of_owner < _MOST_OF_ONE
+        ways = list(self._under_way.values())
+        return (
+            working < _AT_ONCE
+            and len(ways) < _MOST
+            and sum(each == model for _, each in ways) < _MOST_OF_MODEL
+            and ways.count((owner, model)) < _MOST_OF_ONE
+        )
 
     def _wait_for(self, number: int, why: str) -> None:
         is_new = number not in self._waiting
@@ -85,7 +93,7 @@ class Ingest:
         if is_new:
             self._news.set()  # another one can begin
 
-    async def _due(self) -> list[tuple[int, str]]:
+    async def _due(self) -> list[tuple[int, str, str]]:
         while True:
             try:
                 return await self._stores.due(_MOST_OF_ONE)
@@ -141,6 +149,8 @@ class Ingest:
                 raise Failed("the content of the file is not there any more") from None
             if await self._embed(document, passages):
                 await self._stores.end(document)
+        except Unwanted:
+            return
         except documents.Refused as refused:
             await self._stores.end(document, refused.problem)
         except Failed as failed:
@@ -154,7 +164,7 @@ class Ingest:
             )
 
     async def _embed(self, document: Document, passages: Sequence[Passage]) -> bool:
-        """Whether all of it is kept; False where nothing is to be done for it any more. Raises Failed."""
+        """Whether all of it is kept; False where nothing is to be done for it any more. Raises Failed, Unwanted."""
         kept = await self._stores.kept(document)
         if kept != [each.text for each in passages[: len(kept)]]:
             await self._stores.clear(document)
@@ -198,7 +208,7 @@ class Ingest:
         raise Failed(f"the model '{document.model}' made no embeddings: {embedding.why_not(found)}")
 
     async def _ask(self, document: Document, texts: list[str]) -> Outcome:
-        """Waits for a model that is busy or away, as long as the document is wanted. Raises Failed."""
+        """Waits for a model that is busy or away, as long as the document is wanted. Raises Failed, Unwanted."""
         failures = unknown = 0
         while True:
             outcome = await self._caller.ask(
@@ -223,7 +233,9 @@ class Ingest:
                 raise Failed(verdict.message)
             failures += 0 if verdict.slow else 1
             if verdict.why:
+                if document.number not in self._waiting:
+                    await self._stores.is_harmless(document)
                 self._wait_for(document.number, verdict.why)
             if not await self._stores.is_wanted(document):
-                return outcome
+                raise Unwanted
             await asyncio.sleep(verdict.after_s)

@@ -24,10 +24,11 @@ class Row(NamedTuple):
 class Stores(Records):
     # What is being read
 
-    async def due(self, most_of_one: int) -> list[tuple[int, str]]:
-        """Numbers and owners of documents that are in progress, up to so many of an owner; owners take turns."""
+    async def due(self, most_of_one: int) -> list[tuple[int, str, str]]:
+        """Numbers, owners and models of documents that are in progress, up to so many of an owner for a model; they take turns."""
         query = (
-            "SELECT number, owner FROM (SELECT d.number, s.owner, ROW_NUMBER() OVER (PARTITION BY s.owner ORDER BY d.number) AS turn"
+            "SELECT number, owner, model FROM (SELECT d.number, s.owner, s.model,"
+            " ROW_NUMBER() OVER (PARTITION BY s.owner, s.model ORDER BY d.number) AS turn"
             f" FROM {FROM} WHERE d.status = ?) WHERE turn <= ? ORDER BY turn, number"
         )
         values = (Status.IN_PROGRESS.value, most_of_one)
@@ -46,6 +47,11 @@ class Stores(Records):
 
         return await self._write(work)
 
+    async def is_harmless(self, document: Document) -> None:
+        """It was read and waits for its model: however often it is begun, it is not what something goes down over."""
+        query = "UPDATE documents SET tries = 0 WHERE number = ?"
+        await self._write(lambda connection: connection.execute(query, (document.number,)))
+
     async def kept(self, document: Document) -> list[str]:
         """The texts of the passages that were embedded, in their order."""
         query = "SELECT text FROM passages WHERE document = ? ORDER BY position"
@@ -55,7 +61,12 @@ class Stores(Records):
 
     async def clear(self, document: Document) -> None:
         """What an older llmop has cut in another way."""
-        await self._write(lambda connection: forget_passages(connection, "number = ?", (document.number,)))
+
+        def work(connection: sqlite3.Connection) -> None:
+            forget_passages(connection, "number = ?", (document.number,))
+            connection.execute("UPDATE documents SET size = 0 WHERE number = ?", (document.number,))
+
+        await self._write(work)
 
     async def keep(self, document: Document, position: int, rows: Sequence[Row]) -> bool:
         """Passages from `position` on; those that are there stay. False where nothing is to be done for it any more."""
@@ -63,6 +74,7 @@ class Stores(Records):
         def work(connection: sqlite3.Connection) -> bool:
             if not _is_in_progress(connection, document):
                 return False
+            size = 0
             for place, row in enumerate(rows, position):
                 passage = row.passage
                 values = (
@@ -79,11 +91,11 @@ class Stores(Records):
                     values,
                 )
                 if added.rowcount:
+                    size += len(passage.text.encode()) + len(row.vector)
                     connection.execute(
                         "INSERT INTO words (rowid, text, store) VALUES (?, ?, ?)",
                         (added.lastrowid, row.embedded, _mark(document.store)),
                     )
-            size = sum(len(row.passage.text.encode()) + len(row.vector) for row in rows)
             connection.execute(
                 "UPDATE documents SET size = size + ?, tries = 0 WHERE number = ?", (size, document.number)
             )
