@@ -112,8 +112,10 @@ def test_a_command_of_a_page_is_understood(page: str, rest: str, world: World) -
         words = [*words[:2], "--help"] if words[0] == "rollout" else [words[0], "--help"]
     if words[0] == "delete":
         words.append("--no-wait")  # nobody reconciles here
-    if "--wait" in words:
-        words.append("--timeout=0")
+    if words[0] == "wait":
+        words = [word for word in words if not word.startswith("--timeout")]
+    if words[0] == "wait" or "--wait" in words:
+        words.append("--timeout=0")  # nobody reconciles here
     ready(world)
     if words[:2] == ["rollout", "resume"]:
         assert 0 == world.llmctl("rollout", "pause", "md/chat").code
