@@ -50,7 +50,9 @@ class SqliteFile:
 
 def _open(path: Path, schema: str, newest: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, cached_statements=64)
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect where there is no table yet
+    # It takes effect where there is no table yet, and writes to the file wherever it is said: on a full disk that would be the end.
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute(
         "PRAGMA secure_delete=ON"
     )  # what people have deleted is not to be read from the file's free pages
