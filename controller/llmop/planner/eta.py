@@ -24,7 +24,8 @@ def learned(
     longest_boot_s: float,
 ) -> tuple[values.Lead, ...]:
     """With the lead times of those that have just become ready. One whose engine was started again, or was ill in between, tells nothing."""
-    were_ready = {each.uid for each in before if each.ready_at is not None}
+    # An agent is often heard before Slurm is seen to have started its job: it counts once both are known.
+    were_ready = {each.uid for each in before if each.ready_at is not None and each.started_at is not None}
     found = list(record_leads)
     for each in replicas:
         facts = each.facts

@@ -105,6 +105,16 @@ def test_lead_times_are_learned_when_a_replica_becomes_ready_and_once() -> None:
     assert again.status.record.leads == plan.status.record.leads
 
 
+def test_a_lead_time_is_learned_once_also_where_the_agent_was_heard_before_the_start_was_seen() -> None:
+    heard = make.a_replica(1, ready_at=make.NOW, started_at=None, created_at=make.NOW - 100)
+    ready = assess.Assessment(facts=heard, phase=replica.Phase.READY, is_routed=True)
+    assert eta.learned((), [heard], [ready], 1800) == ()
+    seen = dataclasses.replace(ready, facts=dataclasses.replace(heard, started_at=make.NOW - 30))
+    found = eta.learned((), [heard], [seen], 1800)
+    assert found == (values.Lead(wait_s=70, boot_s=30),)
+    assert eta.learned(found, [seen.facts], [seen], 1800) == found
+
+
 def test_only_the_last_lead_times_are_kept_and_strange_ones_are_not() -> None:
     many = tuple(values.Lead(wait_s=number, boot_s=1) for number in range(eta.KEPT))
     before = make.a_replica(1, ready_at=None, started_at=make.NOW - 30, created_at=make.NOW - 100)
