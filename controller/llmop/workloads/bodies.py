@@ -18,14 +18,20 @@ async def json_object(request: Request, limit: int, fields: Collection[str] | No
         body += piece
         if len(body) > limit:
             raise Refused(413, "body_too_large", f"the body is larger than {limit} bytes")
+    value = object_of(body)
+    if fields is not None:
+        check_fields(value, fields)
+    return value
+
+
+def object_of(body: bytes | bytearray) -> dict[str, Any]:
+    """Raises Refused."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise Refused(400, "invalid_request", "the body must be a JSON object")
-    if fields is not None:
-        check_fields(value, fields)
     return value
 
 

@@ -2,9 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import orjson
-
-from llmop.workloads.refusals import Refused, invalid
+from llmop.workloads.bodies import object_of
+from llmop.workloads.refusals import invalid
 from llmop.workloads.tribunal.trial import Question
 
 # They go on to drafters and the judge, whose engines check them.
@@ -27,13 +26,7 @@ class Asked(NamedTuple):
 
 def read(body: bytes) -> Asked:
     """Raises Refused."""
-    try:
-        wanted = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
-    if not isinstance(wanted, dict):
-        raise Refused(400, "invalid_request", "the body must be a JSON object")
-    given = {name: value for name, value in wanted.items() if value is not None}
+    given = {name: value for name, value in object_of(body).items() if value is not None}
     for name in sorted(given.keys() - _FIELDS):
         raise invalid(name[:100], f"is nothing that a tribunal takes; there are {', '.join(sorted(_FIELDS))}")
     model = given.get("model")
