@@ -1,0 +1,157 @@
+"""What the load says: averages over windows, a rise, and how many replicas each metric asks for."""
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+
+from llmop.domain import scaling
+from llmop.planner.autoscale import values
+
+ENOUGH = 20  # samples for the average of a long time
+LONGEST_HORIZON_S = 600.0  # what lies further ahead is the business of schedules
+MEMORY_S = 3600.0  # samples that are older say nothing about now
+
+_Type = scaling.MetricType
+
+
+def kept_s(wanted: scaling.Scaling) -> float:
+    """For how long samples are of use."""
+    return max(wanted.stable_s, min(MEMORY_S, _span_s(wanted, LONGEST_HORIZON_S) + wanted.stable_s))
+
+
+def is_seen(samples: Sequence[values.Load], now: float, window_s: float) -> bool:
+    """Whether the whole window was seen, by all gateways and without a gap."""
+    later = now
+    for each in reversed(samples):
+        if later - each.at >= values.FRESH_S or not each.is_whole:
+            return False
+        later = each.at
+        if later <= now - window_s:
+            return True
+    return later - (now - window_s) < values.FRESH_S if samples else False
+
+
+def read(
+    wanted: scaling.Scaling,
+    metric: scaling.Metric,
+    desired: int,
+    samples: Sequence[values.Load],
+    memory: values.Memory,
+    fleet: values.Fleet,
+    now: float,
+) -> values.Reading:
+    pick = _picker(wanted, metric.type, memory, now)
+    stable = average(samples, pick, now - wanted.stable_s, now)
+    panic = average(samples, pick, now - wanted.panic_s, now)
+    forecast = None if stable is None else stable + _rise(wanted, samples, pick, fleet, now)
+    replicas = None if forecast is None or stable is None else _replicas(wanted, metric, desired, forecast)
+    if metric.type is _Type.QUEUE_DEPTH and replicas is not None and replicas < desired:
+        # An empty queue does not say how many of the replicas are needed to keep it empty: they go one by one.
+        replicas = desired - 1 if not stable and not panic else desired
+    return values.Reading(
+        type=metric.type,
+        target=metric.target,
+        stable=stable,
+        panic=panic,
+        forecast=forecast,
+        replicas=replicas,
+    )
+
+
+def _picker(
+    wanted: scaling.Scaling, metric: scaling.MetricType, memory: values.Memory, now: float
+) -> Callable[[values.Load], float | None]:
+    most = math.inf
+    if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
+        most = memory.waiting_most
+    if metric is _Type.IN_FLIGHT:
+        if math.isinf(most):
+            return lambda load: load.in_flight + load.queued
+        return lambda load: load.in_flight + min(load.queued, max(most, load.in_flight))
+    if metric is _Type.QUEUE_DEPTH:
+        return lambda load: min(load.queued, most)
+    return lambda load: load.tokens_per_s
+
+
+def average(
+    samples: Sequence[values.Load],
+    pick: Callable[[values.Load], float | None],
+    since: float,
+    until: float,
+    enough: int | None = None,
+) -> float | None:
+    """Over the samples in the window, None without one or when one of them does not know. With `enough` about so many of them are looked at."""
+    first = bisect.bisect_right(samples, since, key=_at)
+    last = bisect.bisect_right(samples, until, lo=first, key=_at)
+    step = max(1, (last - first) // enough) if enough else 1
+    known: list[float] = []
+    for value in map(pick, samples[first:last:step]):
+        if value is None:
+            return None
+        known.append(value)
+    return sum(known) / len(known) if known else None
+
+
+def _at(load: values.Load) -> float:
+    return load.at
+
+
+def _span_s(wanted: scaling.Scaling, horizon_s: float) -> float:
+    return max(2.0 * horizon_s, 3.0 * wanted.stable_s)
+
+
+def _rise(
+    wanted: scaling.Scaling,
+    samples: Sequence[values.Load],
+    pick: Callable[[values.Load], float | None],
+    fleet: values.Fleet,
+    now: float,
+) -> float:
+    """What will have been added by the time a replica that is asked for now is ready.
+
+    A rise is believed as far as it shows from each quarter of the time behind us to the next: a step shows twice at most, noise seldom
+    three times.
+    """
+    horizon_s = min(fleet.lead_s or 0.0, LONGEST_HORIZON_S)
+    if not horizon_s:
+        return 0.0
+    quarter_s = _span_s(wanted, horizon_s) / 4
+    if not samples or samples[0].at > now - 4 * quarter_s + values.FRESH_S:
+        return 0.0
+    later, least = math.inf, math.inf
+    for part in range(4):
+        mean = average(samples, pick, now - quarter_s * (part + 1), now - quarter_s * part, ENOUGH)
+        if mean is None or mean >= later:
+            return 0.0
+        later, least = mean, min(least, later - mean)
+    return least * horizon_s / quarter_s
+
+
+def _replicas(wanted: scaling.Scaling, metric: scaling.Metric, desired: int, amount: float) -> int:
+    """`desired` where the load is as they are meant for, give or take the tolerance."""
+    if desired and abs(amount / (metric.target * desired) - 1.0) <= wanted.tolerance_percent / 100 + 1e-9:
+        return desired
+    return _ceil(amount / metric.target)
+
+
+def _ceil(amount: float) -> int:
+    """Sums of floats may lie a hair above a whole number."""
+    return math.ceil(amount - 1e-9)
+
+
+def panic_replicas(readings: Sequence[values.Reading]) -> list[int]:
+    return [_ceil(each.panic / each.target) for each in readings if each.panic is not None]
+
+
+def is_sudden(wanted: scaling.Scaling, readings: Sequence[values.Reading], desired: int) -> bool:
+    """The last seconds alone are so many times what the replicas are meant for. What is on its way counts as there."""
+    return any(
+        each.panic is not None and each.panic * 100 >= wanted.panic_percent * each.target * max(1, desired)
+        for each in readings
+    )
+
+
+def at_once(wanted: scaling.Scaling, last: values.Load) -> list[int]:
+    """From zero in one step, by what is there this moment."""
+    amounts = {_Type.IN_FLIGHT: last.in_flight + last.queued, _Type.QUEUE_DEPTH: last.queued}
+    return [_ceil(amounts[each.type] / each.target) for each in wanted.metrics if each.type in amounts]
