@@ -12,9 +12,7 @@ from llmop.workloads.retrieval.values import Found
 
 Message = Mapping[str, Any]
 
-_LONGEST_QUESTION = (
-    2000  # characters of a message that are looked for; a model that embeds reads no more anyway
-)
+_LONGEST_QUESTION = 2000  # characters of a message that are looked for; few models that embed read more
 _INSTRUCTION = (
     "Answer the question at the end from the numbered passages, and from nothing else. Behind each statement write the number of the passage"
     " that says it, like [1]. If the passages do not answer it, say that the documents do not. Lines that begin with > are quoted from"

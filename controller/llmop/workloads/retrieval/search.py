@@ -14,6 +14,10 @@ from llmop.workloads.retrieval.values import Found, Store
 
 _PASSED_ON = (404, 429, 503)  # what they mean, they mean for the client too
 _KEY_TRIES, _KEY_AGAIN_S = 3, 1.0  # the gateway reads its keys once a second, and ours may be new
+_TOO_LONG = (400, 413, 422, 500)  # what engines say to a text of more tokens than they take; llama.cpp 500
+_SHORTEST = (
+    200  # characters; a question that is too long for its model is looked for by its end, but not by less
+)
 
 
 class Results(NamedTuple):
@@ -37,8 +41,8 @@ class Search:
         key: str | None = None,
         owner: str | None = None,
     ) -> Results:
-        """`texts` are several ways to ask the same. `key` None = that of this process, which may ask for the key with the hash `owner`.
-        Raises Refused.
+        """`texts` are several ways to ask the same; of one that is too long for the model its end is looked for. `key` None = that of this
+        process, which may ask for the key with the hash `owner`. Raises Refused.
         """
         models = {store.model for store in stores}
         if len(models) > 1:
@@ -46,6 +50,9 @@ class Search:
             raise Refused(409, "different_models", message)
         (model,) = models
         outcome = await self._ask(model, list(texts), key, owner)
+        while _is_too_long(outcome) and (longest := max(map(len, texts))) > _SHORTEST:
+            texts = [text[-max(_SHORTEST, longest * 3 // 4) :] for text in texts]
+            outcome = await self._ask(model, list(texts), key, owner)
         if not isinstance(outcome, Answer) or outcome.status != 200:
             status = outcome.status if isinstance(outcome, Answer) and outcome.status in _PASSED_ON else 502
             after = outcome.retry_after if isinstance(outcome, Answer) else None
@@ -70,3 +77,8 @@ class Search:
                 break
             await asyncio.sleep(_KEY_AGAIN_S)
         return outcome
+
+
+def _is_too_long(outcome: Outcome) -> bool:
+    """As far as can be seen: engines have no word for it in common."""
+    return isinstance(outcome, Answer) and outcome.status in _TOO_LONG
