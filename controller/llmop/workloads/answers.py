@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+_LONGEST_LINE = 300  # characters of an error in plain text
+
 
 class Answer(NamedTuple):
     """What the gateway said. `retry_after` is in seconds."""
@@ -45,17 +47,22 @@ def _content(body: bytes) -> Any:
 
 
 def says(body: bytes) -> str:
-    """The sentence in an error of OpenAI's form, "" where there is none."""
-    return _error_field(body, "message")
+    """The sentence in an error, "" where there is none: of OpenAI's form, of TGI's (`{"error": "..."}`, on its OpenAI routes too), or a line
+    of plain text, with which TGI's router refuses a body that it cannot read.
+    """
+    content = _content(body)
+    if isinstance(content, str):
+        line = " ".join(content.split())
+        is_text = line.isprintable() and "\ufffd" not in line and not line.startswith("<")
+        return line[:_LONGEST_LINE] if is_text else ""
+    error = content.get("error") if isinstance(content, dict) else None
+    found = error.get("message") if isinstance(error, dict) else error
+    return found if isinstance(found, str) else ""
 
 
 def code_of(body: bytes) -> str:
-    """The word for programs in it."""
-    return _error_field(body, "code")
-
-
-def _error_field(body: bytes, name: str) -> str:
+    """The word for programs in one of OpenAI's form."""
     content = _content(body)
     error = content.get("error") if isinstance(content, dict) else None
-    found = error.get(name) if isinstance(error, dict) else None
+    found = error.get("code") if isinstance(error, dict) else None
     return found if isinstance(found, str) else ""

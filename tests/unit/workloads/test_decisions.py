@@ -191,7 +191,31 @@ def test_results_are_one_line_whatever_was_answered() -> None:
         "response": None,
         "error": {"code": "x", "message": "y"},
     } == json.loads(unanswered("n", None, "x", "y"))
-    assert "" == says(b"[1]") == says(b"\xff") == says(b'{"error":"text"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"error":{"message":"of OpenAI","type":"x"}}', "of OpenAI"),
+        (
+            b'{"error":"Input validation error: `temperature`","error_type":"validation"}',
+            "Input validation error: `temperature`",
+        ),
+        (
+            b"Failed to deserialize the JSON body:\n expected f32",
+            "Failed to deserialize the JSON body: expected f32",
+        ),
+        (b"x" * 1000, "x" * 300),
+        (b"[1]", ""),
+        (b'{"error":7}', ""),
+        (b"", ""),
+        (b"\xff", ""),
+        (b"\x1b[31mred", ""),
+        (b"<html><h1>502</h1></html>", ""),
+    ],
+)
+def test_what_an_error_says(body: bytes, sentence: str) -> None:
+    assert says(body) == sentence
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
