@@ -99,8 +99,10 @@ class Gateway:
 
     def models(self) -> list[str]:
         """Names of the models that it serves now."""
-        answer = _json(self.get("/v1/models"))
-        return [str(each.get("id")) for each in (answer or {}).get("data", [])]
+        data = (_json(self.get("/v1/models")) or {}).get("data")
+        return (
+            [str(each.get("id")) for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+        )
 
 
 def gateway(
@@ -114,14 +116,25 @@ def gateway(
             raise ConfigError(
                 'no gateway is known: start one with "llmop up", or give --gateway http://HOST:PORT'
             )
-    if not url.startswith(("http://", "https://", "unix:/")) or not (
-        urlsplit(url).netloc or url.startswith("unix:/")
-    ):
+    if not _is_address(url):
         raise UsageError(f'{flag} "{url}": write http://HOST:PORT, https://HOST or unix:/path')
     if key_file is None:
         # A key belongs to the gateway of its context: it is not sent anywhere else.
         key_file = found.key_file if found is not None and found.gateway == url else ""
     return Gateway(url=url.rstrip("/"), key=_key(key_file), timeout_s=timeout_s)
+
+
+def _is_address(url: str) -> bool:
+    if url.startswith("unix:/"):
+        return True
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")
+        _ = parts.port  # raises for one that is none
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and host != ""
 
 
 def _key(file: str) -> str:
@@ -145,7 +158,8 @@ def model(found: Gateway, wanted: str | None) -> str:
         return models[0]
     if not models:
         raise CliError(
-            "error: the gateway serves no model now; llmctl get md shows why", ExitCode.UNAVAILABLE
+            f"error: {found.url} serves no model now: llmctl get md shows why, where it is a gateway; or say which with -m",
+            ExitCode.UNAVAILABLE,
         )
     raise UsageError(f"say which model with -m: {', '.join(models)}")
 

@@ -158,8 +158,9 @@ def test_the_only_model_is_taken_and_of_several_one_has_to_be_named() -> None:
     none = refusal("200 OK", '{"data": []}')
     with served(several) as found, pytest.raises(UsageError, match="say which model with -m: b, a"):
         model(found, None)
-    with served(none) as found, pytest.raises(CliError, match="serves no model now"):
-        model(found, None)
+    for answer in (none, refusal("200 OK", '{"data": "no list"}'), refusal("200 OK", "<html></html>")):
+        with served(answer) as found, pytest.raises(CliError, match=f"{found.url} serves no model now"):
+            model(found, None)
 
 
 def test_a_name_with_a_slash_stays_one_part_of_the_path() -> None:
@@ -198,7 +199,19 @@ def test_a_file_that_holds_no_key_is_refused(session: Session, tmp_path: Path, c
         gateway(session, None, str(file), 5.0)
 
 
-@pytest.mark.parametrize("url", ["example.org", "ftp://x", "http://", "unix:x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "example.org",
+        "ftp://x",
+        "http://",
+        "unix:x",
+        "http://a..b",
+        "http://[::1",
+        "http://x:99999",
+        "http://:80",
+    ],
+)
 def test_an_address_that_is_none_is_refused(session: Session, url: str) -> None:
     with pytest.raises(UsageError, match="write http://HOST:PORT"):
         gateway(session, url, "", 5.0)

@@ -89,7 +89,7 @@ def _hear_tgi(event: Mapping[str, Any]) -> Heard:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _sentence(event: Mapping[str, Any]) -> str:

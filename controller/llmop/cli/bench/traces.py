@@ -15,12 +15,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from llmop.cli.bench.loads import MOST_ARRIVALS, Arrival, Lengths
+from llmop.cli.bench.loads import MOST_ARRIVALS, MOST_TOKENS, Arrival, Lengths
 
 VARIABLE = "LLMOP_TRACES"
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 # Their fractions have seven digits, one more than datetime reads.
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|\+00:00)?")
+_SECONDS = re.compile(r"\d{1,12}(\.\d+)?")  # more than that are no time of a clock
+_TOKENS = re.compile(r"\d{1,9}")
+_SHOWN = 40  # characters of a cell
 
 
 class TraceError(ValueError):
@@ -63,7 +66,7 @@ def read(path: Path, *, speed: float, seconds: float, start: float, most_tokens:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     name = path.name.split(".")[0]
@@ -101,22 +104,27 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[float, int, int]]:
             f"{path}:1: has no column {', '.join(missing)}; the first line names {', '.join(COLUMNS)}"
         )
     places = [head.index(column) for column in COLUMNS]
-    for row in reader:
-        if not row:
-            continue
-        cells = [row[place] if place < len(row) else "" for place in places]
-        yield _row(f"{path}:{reader.line_num}", cells)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            cells = [row[place] if place < len(row) else "" for place in places]
+            yield _row(f"{path}:{reader.line_num}", cells)
+    except csv.Error as error:
+        raise TraceError(f"{path}:{reader.line_num}: is no line of a CSV file: {error}") from error
 
 
 def _row(place: str, cells: Sequence[str]) -> tuple[float, int, int]:
     at = _moment(cells[0])
     if at is None:
         raise TraceError(
-            f'{place}: TIMESTAMP "{cells[0]}" is neither a time (2023-11-16 18:17:03.9799600) nor a number of seconds'
+            f'{place}: TIMESTAMP "{cells[0][:_SHOWN]}" is neither a time (2023-11-16 18:17:03.9799600) nor a number of seconds'
         )
     for column, cell in zip(COLUMNS[1:], cells[1:], strict=True):
-        if not cell.strip().isdecimal():
-            raise TraceError(f'{place}: {column} "{cell}" is no number of tokens')
+        if not _TOKENS.fullmatch(cell.strip()) or int(cell) > MOST_TOKENS:
+            raise TraceError(
+                f'{place}: {column} "{cell[:_SHOWN]}" is no number of tokens from 0 to {MOST_TOKENS:,}'
+            )
     # A request has at least a token to read and one to write.
     return at, max(1, int(cells[1])), max(1, int(cells[2]))
 
@@ -128,6 +136,6 @@ def _moment(text: str) -> float | None:
             whole = datetime.datetime.fromisoformat(found[1]).replace(tzinfo=datetime.UTC)
             return whole.timestamp() + float(f"0.{found[2] or 0}")
         return None
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if _SECONDS.fullmatch(text):
         return float(text)
     return None

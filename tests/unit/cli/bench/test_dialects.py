@@ -45,6 +45,12 @@ def test_requests_ask_for_a_stream_its_length_and_the_servers_count() -> None:
             id="usage",
         ),
         pytest.param("chat", {"choices": [], "usage": None}, NOTHING, id="no usage"),
+        pytest.param(
+            "chat",
+            {"choices": [], "usage": {"prompt_tokens": -3, "completion_tokens": -5}},
+            NOTHING,
+            id="a count that is none",
+        ),
         pytest.param("completions", {"choices": [{"text": " a"}]}, PIECE, id="completion"),
         pytest.param("completions", {"choices": [{"text": ""}]}, NOTHING, id="no text"),
         pytest.param(

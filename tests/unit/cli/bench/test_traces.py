@@ -75,6 +75,12 @@ def test_seconds_and_gzip_are_read_too(tmp_path: Path) -> None:
     ) == read(path).arrivals
 
 
+def test_what_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "saved.csv"
+    path.write_text(AZURE, encoding="utf-8-sig", newline="")
+    assert 3 == len(read(path).arrivals)
+
+
 def test_a_trace_is_found_by_its_file_or_by_a_part_of_its_name_in_the_folder(
     azure: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +113,10 @@ def test_a_trace_that_is_nowhere_is_said_to_be(azure: Path, environ: dict[str, s
         (AZURE + "2023-11-16 18:17:05,1\r\n", ':5: GeneratedTokens "" is no number of tokens'),
         (AZURE.replace("2023-11-16 18:17:03.9799600", "2023-13-16 18:17:03"), ":2: TIMESTAMP"),
         (AZURE.replace("2023-11-16 18:17:03.9799600", "inf"), ':2: TIMESTAMP "inf"'),
+        (AZURE.replace("2023-11-16 18:17:03.9799600", "9" * 400), ':2: TIMESTAMP "9999'),
+        (AZURE.replace("4808", "9" * 5000), f':2: ContextTokens "{"9" * 40}" is no number of tokens'),
+        (AZURE.replace("4808", "1000001"), ':2: ContextTokens "1000001" is no number of tokens from 0 to'),
+        (AZURE + "9" * 200_000 + ",1,1\r\n", ":5: is no line of a CSV file"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has no request in the part"),
         ("\x1f\x8b", "cannot be read"),
         ("\udcff", "cannot be read"),
