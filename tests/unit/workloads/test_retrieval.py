@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pypdf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,12 @@ def test_html_is_what_people_see() -> None:
     ]
 
 
+def test_html_may_leave_out_where_its_head_ends() -> None:
+    page = "<!doctype html><html><head><meta charset=utf-8><title>no</title><style>p{}</style><script>no()</script>\n<h1>A</h1><p>one"
+    assert read("html", page) == [Block("A", 1), Block("one")]
+    assert read("html", "<head><title>no</title><p>one</head><p>two") == [Block("one"), Block("two")]
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -83,6 +90,26 @@ def test_html_says_its_own_coding_and_a_wrong_word_does_no_harm() -> None:
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(reader.Unreadable, match="control characters"):
         read("txt", bytes(range(32)) * 10)
+
+
+def test_a_pdf_under_another_name_is_not_read_as_text() -> None:
+    with pytest.raises(reader.Unreadable, match=r"ends in \.pdf"):
+        read("txt", b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n")
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.html", "has no text$"), ("a.pdf", "scanned pages")])
+async def test_a_document_without_text_says_what_may_be_the_reason(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    path = tmp_path / name
+    if name == "a.pdf":
+        writer = pypdf.PdfWriter()
+        writer.add_blank_page(200, 200)
+        writer.write(path)
+    else:
+        path.write_text("<script>no()</script>")
+    with pytest.raises(document.Refused, match=words):
+        await document.read(path, name, Cut())
 
 
 def test_passages_stand_under_their_headings_and_pages() -> None:

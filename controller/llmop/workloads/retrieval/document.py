@@ -66,7 +66,11 @@ async def read(path: Path, filename: str, cut: Cut) -> list[Passage]:
             process.kill()
         if code != 0:
             raise Refused(Problem("invalid_file", f"the document {_reason(code, why)}"))
-        return await asyncio.to_thread(_cut, said, cut)
+        found = await asyncio.to_thread(_cut, said, cut)
+    if not found:
+        hint = "; is it scanned pages without a text layer?" if kind == "pdf" else ""
+        raise Refused(Problem("invalid_file", f"the document has no text{hint}"))
+    return found
 
 
 def _start(kind: str, content: IO[bytes], said: IO[bytes], why: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -101,10 +105,6 @@ def _cut(said: IO[bytes], cut: Cut) -> list[Passage]:
         if len(found) > MOST_PASSAGES:
             message = f"the document has more than {MOST_PASSAGES} passages: split it"
             raise Refused(Problem("invalid_file", message))
-    if not found:
-        raise Refused(
-            Problem("invalid_file", "the document has no text; is it scanned pages without a text layer?")
-        )
     return found
 
 

@@ -50,6 +50,8 @@ def blocks(kind: str, content: BinaryIO) -> Iterator[Block]:
 
 def decoded(content: bytes, *, is_html: bool = False) -> str:
     """By its byte order mark, by what HTML says of itself, as UTF-8, and else as Windows-1252, which takes nearly everything."""
+    if content.startswith(b"%PDF-"):
+        raise Unreadable("is a PDF by its content: upload it under a name that ends in .pdf")
     names = ["utf-8-sig", "cp1252"]
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         names = ["utf-16"]
@@ -126,6 +128,10 @@ _INLINE = frozenset(
     }
     | {"samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var"}
 )
+# What may stand in a head; anything else ends it, for its end tag and the body's begin tag may be left out (HTML, 13.1.2.4).
+_OF_HEAD = frozenset(
+    {"title", "meta", "link", "base", "style", "script", "noscript", "template", "head", "html"}
+)
 _IN_LIST = frozenset({"td", "th", "tr", "li", "dt", "dd"})
 
 
@@ -141,6 +147,9 @@ class _Page(HTMLParser):
         self._parts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._silent[-1:] == ["head"] and tag not in _OF_HEAD:
+            self._silent.pop()
+            self._parts.clear()
         if tag in _VOID:
             if tag in ("br", "hr"):
                 self._parts.append("\n")
