@@ -149,6 +149,16 @@ def test_nothing_is_lost_and_nothing_is_too_long(text: str, size: int, overlap: 
     assert place == len(squeezed)
 
 
+def test_the_documentation_has_the_default_size_of_a_passage() -> None:
+    size, overlap = Cut()
+    docs = Path(__file__).parents[3] / "docs"
+    assert (
+        f"at most {size} tokens, of which the next one repeats {overlap}"
+        in (docs / "reference/assistants.md").read_text()
+    )
+    assert f"up to {size} tokens each" in (docs / "howto/build-a-chatbot.md").read_text()
+
+
 def test_a_reader_has_bounds_before_it_reads() -> None:
     argv = [sys.executable, "-I", reader.__file__, "txt"]
     done = subprocess.run(argv, input=b"hello\n\nyou", capture_output=True, timeout=60, check=True)
