@@ -54,6 +54,31 @@ def test_a_window_doubles_per_round_until_it_is_refused_then_halves_and_grows_by
     assert 8.9 < found.size <= 9
 
 
+@pytest.mark.parametrize("limit", [1, 2, 8])
+def test_a_limit_that_stays_where_it_is_is_not_run_against_in_every_round(limit: int) -> None:
+    found = Window(most=64)
+    refusals = 0
+    for now in range(1000):
+        if int(found.size) > limit:
+            found = window.slowed(found, sent_at=now, now=now + 0.5, after_s=1.0)
+            refusals += 1
+        else:
+            found = window.went_well(found)
+    assert 1 < refusals < 70  # a pause each
+
+
+def test_above_where_it_was_refused_last_a_window_grows_as_before() -> None:
+    found = window.slowed(Window(most=64, size=8.0), sent_at=1.0, now=2.0, after_s=1.0)
+    answers = 0
+    while found.size < 8:
+        found = window.went_well(found)
+        answers += 1
+    assert answers < 8 * 20
+    for _ in range(9 + 10):
+        found = window.went_well(found)
+    assert found.size > 9.9
+
+
 def test_refusals_of_one_round_count_once_and_one_request_always_goes() -> None:
     found = Window(most=64, size=32.0)
     for _ in range(32):
