@@ -36,8 +36,9 @@ def object_of(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def check_fields(value: dict[str, Any], fields: Collection[str]) -> None:
-    """Raises Refused for one that is not among `fields`."""
-    for field in value.keys() - set(fields):
+    """Raises Refused for one that is not among `fields`; one that is null is one that was left out."""
+    given = {field for field, each in value.items() if each is not None}
+    for field in sorted(given - set(fields)):
         raise invalid(field[:100], f"is not known; there are {', '.join(sorted(fields))}")
 
 

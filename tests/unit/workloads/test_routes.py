@@ -119,3 +119,38 @@ async def test_a_file_that_has_expired_is_not_there_any_more(door: Door) -> None
     assert 404 == (await door.client.get(f"/v1/files/{file}")).status_code
     answer = await door.client.post("/v1/batches", json=wanted)
     assert (404, True) == (answer.status_code, file in answer.json()["error"]["message"])
+
+
+STORE = {"embedding_model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ({"ranking_options": {"hybrid_search": {"embedding_weight": 1}}}, "hybrid_search"),
+        ({"filters": {"type": "eq", "key": "a", "value": 1}}, "filters"),
+    ],
+)
+async def test_a_search_does_not_pass_over_what_it_does_not_know(
+    door: Door, wanted: dict[str, object], field: str
+) -> None:
+    store = (await door.client.post("/v1/vector_stores", json=STORE)).json()["id"]
+    answer = await door.client.post(f"/v1/vector_stores/{store}/search", json={"query": "x"} | wanted)
+    assert (400, field) == (answer.status_code, answer.json()["error"]["param"])
+
+
+async def test_a_passage_has_a_size_and_an_overlap_and_nothing_else(door: Door) -> None:
+    file = (
+        await door.client.post("/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"x")})
+    ).json()
+    static = {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 10, "by": "sentence"}
+    wanted = STORE | {"file_ids": [file["id"]], "chunking_strategy": {"type": "static", "static": static}}
+    answer = await door.client.post("/v1/vector_stores", json=wanted)
+    assert (400, "by") == (answer.status_code, answer.json()["error"]["param"])
+
+
+async def test_a_field_that_is_null_was_left_out(door: Door) -> None:
+    answer = await door.client.post(
+        "/v1/vector_stores", json=STORE | {"expires_after": None, "description": None}
+    )
+    assert 200 == answer.status_code, answer.text

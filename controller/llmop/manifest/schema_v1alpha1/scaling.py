@@ -95,6 +95,8 @@ class Schedule(fields.Fields):
             cron.zone(self.timezone)
         except ValueError as error:
             problems["timezone"] = str(error)
+        if not problems and self.start.split() == self.end.split():
+            problems["end"] = f"{self.end!r} is when it begins too; write when it ends"
         if problems:
             raise fields.invalid_below(*problems.items())
         return self

@@ -24,6 +24,7 @@ from llmop.workloads.service import Service, page_of
 _BODY_LIMIT = 256 * 1024
 _MOST_FILES = 500  # at once, as OpenAI has it
 _SHORTEST, _LONGEST = 32, 4096  # tokens of a passage
+_STATIC = ("max_chunk_size_tokens", "chunk_overlap_tokens")
 _ONE = ("file_id", "attributes", "chunking_strategy")
 _MANY = ("file_ids", "files", "attributes", "chunking_strategy")
 
@@ -203,6 +204,7 @@ def _cut(value: Any) -> Cut | None:
     static = value.get("static") if isinstance(value, dict) and value.get("type") == "static" else None
     if not isinstance(static, dict):
         raise invalid("chunking_strategy", 'must be {"type": "auto"}, or {"type": "static", "static": {...}}')
+    check_fields(static, _STATIC)
     size, overlap = static.get("max_chunk_size_tokens"), static.get("chunk_overlap_tokens")
     if type(size) is not int or not _SHORTEST <= size <= _LONGEST:
         raise invalid("max_chunk_size_tokens", f"must be a number from {_SHORTEST} to {_LONGEST}")

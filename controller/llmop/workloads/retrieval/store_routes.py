@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llmop.workloads.bodies import json_object, metadata
+from llmop.workloads.bodies import check_fields, json_object, metadata
 from llmop.workloads.refusals import Refused, invalid, json
 from llmop.workloads.retrieval import document_routes
 from llmop.workloads.retrieval.paths import find, is_oldest_first
@@ -21,6 +21,7 @@ _MOST_QUERIES = 8
 _MOST_RESULTS, _USUAL_RESULTS = 50, 10
 _CREATE = ("name", "file_ids", "metadata", "chunking_strategy", "embedding_model")
 _CHANGE = ("name", "metadata")
+_RANKING = ("ranker", "score_threshold")
 _SEARCH = ("query", "max_num_results", "ranking_options", "rewrite_query")
 
 
@@ -145,6 +146,7 @@ def _threshold(options: Any) -> float:
         return 0.0
     if not isinstance(options, dict):
         raise invalid("ranking_options", "must be an object")
+    check_fields(options, _RANKING)
     least = options.get("score_threshold", 0.0)
     if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
         raise invalid("ranking_options.score_threshold", "must be a number from 0 to 1")

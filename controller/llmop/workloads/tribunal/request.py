@@ -40,6 +40,8 @@ def read(body: bytes) -> Asked:
     options = given.get("stream_options", {})
     if not isinstance(options, dict):
         raise invalid("stream_options", "must be an object")
+    if type(given.get("seed", 0)) is not int:
+        raise invalid("seed", "must be a whole number")
     question = Question(
         messages=_messages(given.get("messages")),
         options={name: given[name] for name in _PASSED_ON if name in given},
