@@ -1,6 +1,7 @@
 """The llmctl program: finds the command, runs it, and turns every way of ending into an exit code."""
 
 import contextlib
+import errno
 import faulthandler
 import importlib
 import io
@@ -48,6 +49,12 @@ COMMANDS = {
     "why": "Say why a deployment or a replica is as it is",
 }
 
+_OUTPUT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+)  # what a file says that stdout goes to; it has no name here
 COMPLETE_VARIABLE = "_LLMCTL_COMPLETE"  # the shell scripts that click makes set it
 
 # Commands that a later version will have: refused by name until then.
@@ -122,9 +129,9 @@ def run(arguments: Sequence[str], clock: "Clock") -> int:
     except OSError as error:
         from llmop.domain import os_errors
 
-        if not error.filename:
+        if not error.filename and error.errno not in _OUTPUT:
             return _say_bug(error)
-        say(f"error: {os_errors.sentence(error)}")
+        say(f"error: {os_errors.sentence(error, 'the output')}")
         return ExitCode.CONFIG
     except Exception as error:  # noqa: BLE001  (people get a sentence; LLMCTL_DEBUG gets the traceback too)
         return _say_bug(error)

@@ -249,6 +249,20 @@ def test_ctrl_c_ends_a_watch_at_once(world: World) -> None:
         assert "" == process.stderr.read()
 
 
+def test_output_that_finds_no_room_is_no_fault_of_llmctl() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*LLMCTL, "version", "--client"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert "error: the output: No space left on device; make room on its disk\n" == ended.stderr
+    assert 203 == ended.returncode
+
+
 def test_an_abort_within_a_library_says_where(world: World) -> None:
     """gRPC aborts when it cannot go on; an end without a word helps nobody."""
     world.add(manifests.runtime(), uid="uid-runtime")
