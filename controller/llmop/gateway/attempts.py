@@ -3,6 +3,7 @@
 import abc
 import asyncio
 import logging
+import math
 
 from llmop.domain.client import ClientKey
 from llmop.gateway import errors, retry, routing
@@ -161,7 +162,10 @@ class Attempts(Request, abc.ABC):
         self._connection = connection
         head, route, body = self.head, self.route, self.body
         if head.opened_for is not upstream or head.opened_on is not route:
-            head.open(upstream, route, upstream.head)
+            lines = upstream.head
+            if self.model.model.virtual and math.isfinite(head.wishes.patience):
+                lines += b"x-llmop-timeout: %f\r\n" % head.wishes.patience
+            head.open(upstream, route, lines)
         connection.send(
             self,
             b"".join((head.opening, self.request_id, b"\r\ncontent-length: %d\r\n\r\n" % len(body), body)),

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import contextvars
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,6 +18,14 @@ from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
 _ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
 _LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
 _CONNECT_S = 10.0
+_TIMEOUT = "x-llmop-timeout"
+# How long a client cares to wait for replicas, in its own words: all that is asked for it has that patience and no more.
+_patience: contextvars.ContextVar[str] = contextvars.ContextVar("patience", default="")
+
+
+def as_patient_as(headers: Mapping[str, str]) -> None:
+    """Of a client's request, in whose task everything is asked for it. The gateway has read the value."""
+    _patience.set(headers.get(_TIMEOUT, ""))
 
 
 class Caller(Protocol):
@@ -74,7 +83,7 @@ class Gateway:
     async def ask(
         self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
     ) -> Outcome:
-        headers = {"authorization": f"Bearer {self._key if key is None else key}"}
+        headers = _headers(self._key if key is None else key)
         if owner is not None:
             headers["x-llmop-for"] = owner
         content = orjson.dumps(body)
@@ -94,7 +103,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def stream(self, url: str, body: dict[str, Any]) -> AsyncIterator[Outcome | AsyncIterator[bytes]]:
-        headers = {"authorization": f"Bearer {self._key}"}
+        headers = _headers(self._key)
         try:
             answer = await self._session.post(
                 self._base + url, data=orjson.dumps(body), headers=headers, allow_redirects=False
@@ -117,6 +126,11 @@ class Gateway:
             except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError) as error:
                 outcome = Broken(str(error) or type(error).__name__)
             yield outcome
+
+
+def _headers(key: str) -> dict[str, str]:
+    patience = _patience.get()
+    return {"authorization": f"Bearer {key}"} | ({_TIMEOUT: patience} if patience else {})
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> Answer | Broken:

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmop.domain.tribunal import Tribunal
+from llmop.workloads import calls
 from llmop.workloads.assistant import routes as assistants
 from llmop.workloads.refusals import Refused, invalid
 from llmop.workloads.service import Service
@@ -19,11 +20,13 @@ def routes(service: Service) -> list[Route]:
 
     async def chat(request: Request) -> Response:
         body = await _body(request)
+        calls.as_patient_as(request.headers)
         found = await service.virtual.find(_model(body))
         return await (tribunal(found, body) if isinstance(found, Tribunal) else assistant(found, body))
 
     async def sit(request: Request) -> Response:
         body = await _body(request)
+        calls.as_patient_as(request.headers)
         found = await service.virtual.find(_model(body))
         if not isinstance(found, Tribunal):
             message = f"the model '{found.name}' is no tribunal: use /v1/chat/completions"

@@ -16,7 +16,7 @@ import openai
 import pytest
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import model
+from tests.integration.gateway.upstreams import model, waits
 from tests.integration.workloads.conftest import Workloads
 
 from llmop.api.v1 import gateway_pb2
@@ -73,6 +73,7 @@ PANELS: dict[str, dict[str, Any]] = {
     "split": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}, {"model": "sour"}], "rounds": 0},
     "waits": USUAL | {"drafters": [{"model": "alpha"}, {"model": "stuck"}]},
     "nested": USUAL | {"drafters": [{"model": "alpha"}, {"model": "panel"}], "rounds": 0},
+    "patient": USUAL | {"drafters": [{"model": "asleep"}], "rounds": 0, "roundTimeout": "30s"},
     "final": USUAL | {"stream": "Final", "rounds": 0},
 }
 
@@ -137,6 +138,7 @@ async def bench(folder: Path, members: dict[str, SimulatorProcess]) -> AsyncIter
             model(name, "openai", deployment=f"default/{name}", usage_in_stream=True)
             for name in (*members, "down")
         ]
+        engines.append(model("asleep", "openai", deployment="default/asleep", queue=waits()))
         virtual = [
             model(name, "openai", deployment=f"tribunal:default/{name}", usage_in_stream=True, virtual=True)
             for name in PANELS
@@ -277,6 +279,18 @@ async def test_without_any_draft_there_is_an_error_with_a_status(bench: Bench, s
     assert caught.value.code == "drafters_busy"
     assert caught.value.response.headers["retry-after"] == "10"
     assert "0 of 2 drafts came" in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/tribunal"])
+async def test_members_wait_for_a_replica_as_long_as_the_client_cares_to(bench: Bench, path: str) -> None:
+    answer = await bench.workloads.call(
+        "POST",
+        path,
+        json={"model": "patient", "messages": QUESTION},
+        headers={"x-llmop-timeout": "0.2"},
+    )
+    # It would be 504 after the 30 s of a round
+    assert (503, "drafters_busy") == (answer.status_code, answer.json()["error"]["code"])
 
 
 async def test_a_critic_that_answers_garbage_counts_for_nothing(bench: Bench) -> None:
