@@ -47,6 +47,11 @@ def tribunal(name: str, member: str) -> Any:
         ({"vectorStores": []}, "spec.vectorStores", "is an empty list"),
         ({"vectorStores": ["valley"]}, "spec.vectorStores[0]", "the id of a vector store"),
         ({"vectorStores": ["vs_x"] * 9}, "spec.vectorStores", "at most 8"),
+        (
+            {"vectorStores": ["vs_x", "vs_y", "vs_x"]},
+            "spec.vectorStores[2]",
+            "stands there twice; remove one",
+        ),
         ({"topK": 0}, "spec.topK", "must be 1 or more"),
         ({"topK": 21}, "spec.topK", "must be 20 or less"),
         ({"minScore": 1.5}, "spec.minScore", "must be 1.0 or less"),

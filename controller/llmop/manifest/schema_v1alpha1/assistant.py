@@ -1,9 +1,9 @@
 """Assistant: a virtual model that answers from the documents of vector stores."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmop.manifest.schema_v1alpha1 import fields
 
@@ -41,3 +41,14 @@ class AssistantSpec(fields.Fields):
     not_found: Text | None = Field(
         default=None, description="The answer when no passage fits; the model is not asked then."
     )
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        again = [
+            (f"vectorStores[{index}]", f"{name!r} stands there twice; remove one")
+            for index, name in enumerate(self.vector_stores)
+            if name in self.vector_stores[:index]
+        ]
+        if again:
+            raise fields.invalid_below(*again)
+        return self
