@@ -6,10 +6,11 @@ import logging
 import math
 
 from llmop.domain.client import ClientKey
-from llmop.gateway import errors, retry, routing
+from llmop.gateway import access, errors, retry, routing
 from llmop.gateway.admission import admit
 from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
+from llmop.gateway.faults import guarded
 from llmop.gateway.fleet import Upstream
 from llmop.gateway.heads import RequestHead
 from llmop.gateway.limiter import Exceeded
@@ -24,7 +25,7 @@ from llmop.gateway.worker import Worker
 LOG = logging.getLogger(__name__)
 
 
-class Attempts(Request, abc.ABC):
+class Attempts(Request):
     """Those of one request, while nothing of an answer has gone to its client. `is_renewable` says, when it is over, that nothing has
     happened that would have to be forgotten.
     """
@@ -107,10 +108,14 @@ class Attempts(Request, abc.ABC):
 
     def _again(self) -> None:
         """Another attempt, perhaps with another table."""
-        self._timer = None
         worker = self.worker
         self.model = worker.fleet.routes.get(self.model.model.name, self.model)
         self._attempt(worker.loop.time())
+
+    @guarded
+    def _pause_over(self) -> None:
+        self._timer = None
+        self._again()
 
     def _attempt(self, now: float) -> None:
         model = self.model
@@ -142,6 +147,14 @@ class Attempts(Request, abc.ABC):
         self._task = self.worker.loop.create_task(self._connecting(upstream))
 
     async def _connecting(self, upstream: Upstream) -> None:
+        try:
+            await self._send_anew(upstream)
+        except Exception:  # noqa: BLE001  # it is logged there
+            self._task = None
+            self.fault()
+
+    async def _send_anew(self, upstream: Upstream) -> None:
+        """Over a connection that has to be made."""
         try:
             connection = await upstream.pool.connect(self.worker.timeouts.connect)
         except (OSError, ValueError) as error:  # ValueError: a host name that is none
@@ -230,7 +243,7 @@ class Attempts(Request, abc.ABC):
         self._retries += 1
         self.model.counts.retries += 1
         worker = self.worker
-        self._timer = worker.loop.call_later(retry.pause(self._retries, worker.random()), self._again)
+        self._timer = worker.loop.call_later(retry.pause(self._retries, worker.random()), self._pause_over)
 
     def _drop(self, connection: UpstreamConnection) -> None:
         """Lets go of an answer that is not wanted."""
@@ -264,12 +277,18 @@ class Attempts(Request, abc.ABC):
         if stay.waits and self.head.wishes.progress and not stay.has_begun:
             stay.begin_early()
 
+    @guarded
     def released(self, uid: str) -> None:
         worker, stay = self.worker, self._stay
         assert stay is not None
         stay.end()
         ticket = stay.ticket
         model = self.model = worker.fleet.routes.get(self.model.model.name, self.model)
+        objection = access.objection(self.head, self.key, model.model.name, worker.keys)
+        if objection is not None:
+            worker.desk.leave(ticket)
+            self._refuse(objection)
+            return
         now = worker.loop.time()
         upstream = model.deployment.named(uid, self._tried, now, worker.random())
         if upstream is not None:
@@ -280,6 +299,7 @@ class Attempts(Request, abc.ABC):
             worker.desk.begun(ticket)
             self._queue_up(again=True)
 
+    @guarded
     def dropped(self, why: Dropped, retry_after: int) -> None:
         stay = self._stay
         assert stay is not None

@@ -67,13 +67,13 @@ class Bill:
     def answered(self, reserved: int, used: Usage) -> None:
         """All at once, for an answer that came as a whole."""
         prompt, completion, _ = used
+        if reserved >= 0 and self._meter is not None:
+            self._meter.settle(reserved, prompt + completion)
         self._of_model.spent(used)
         self._learn(completion)
         entry = self._entry or self._accounts.entry(self._key, self._model)
         if entry is not None:
             entry.used(used)
-        if reserved >= 0 and self._meter is not None:
-            self._meter.settle(reserved, prompt + completion)
 
     def spent(self, used: Usage) -> None:
         """An answer has come to its end, or as far as it came."""
@@ -82,9 +82,9 @@ class Bill:
 
     def settle(self, reserved: int, used: Usage | None) -> None:
         """Nothing more is used, however it ended: what was reserved becomes what was used, and that is written down. Once per request."""
+        if reserved >= 0 and self._meter is not None:
+            self._meter.settle(reserved, 0 if used is None else used.prompt + used.completion)
         if used is not None:
             entry = self._entry or self._accounts.entry(self._key, self._model)
             if entry is not None:
                 entry.used(used)
-        if reserved >= 0 and self._meter is not None:
-            self._meter.settle(reserved, 0 if used is None else used.prompt + used.completion)

@@ -24,6 +24,7 @@ from llmop.gateway import cells, sums, table
 from llmop.gateway.app import Presence
 from llmop.gateway.desk import SharedDesk, sum_up
 from llmop.gateway.dispatch import Place
+from llmop.gateway.faults import Faults
 from llmop.gateway.limiter import Board
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
@@ -80,7 +81,14 @@ class Crew:
         self._row = cells.Row(self._cells, settings.workers)
         self._queues: dict[str, int] = {}  # the slot of each deployment
         self._endpoint_slots: list[int] = []
-        self._desk = SharedDesk(self._loop, hurry, send=self._say, publish=self._publish)
+        self._own = Counts()  # of this process, where only faults are counted
+        self._desk = SharedDesk(
+            self._loop,
+            hurry,
+            send=self._say,
+            publish=self._publish,
+            faults=Faults(self._loop.time, self._own),
+        )
         self._number = 0  # of the last table
         self._message: dict[str, Any] | None = None
         self._past: sums.Told | None = None  # what the dead have counted
@@ -299,7 +307,9 @@ class Crew:
         total: sums.Told | None = None
         for one in told:
             total = one if total is None else sums.add(total, one)
-        return None if total is None else total | {"restarts": self._restarts}
+        if total is None:
+            return None
+        return total | {"restarts": self._restarts, "faults": total["faults"] + self._own.faults}
 
     def _presence_values(self) -> dict[str, Any]:
         return {"connected": self._presence.connected, "confirmed_at": self._presence.confirmed_at}

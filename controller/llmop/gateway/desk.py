@@ -4,10 +4,12 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
 from llmop.domain.scaling import Reported
 from llmop.gateway.dispatch import Dispatcher, Dropped, Place
+from llmop.gateway.faults import Faults
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.link import Link
 from llmop.gateway.metrics import Counts
@@ -18,7 +20,7 @@ TICK = 0.1  # seconds between two looks at deadlines and ramps, while somebody w
 
 
 class Waiter(Protocol):
-    """A request that waits."""
+    """A request that waits. Nothing is raised here: what goes wrong with it is no fault of the one that made room for it."""
 
     def released(self, uid: str) -> None:
         """It may go to this endpoint; `Desk.begun` is to be called then."""
@@ -26,6 +28,10 @@ class Waiter(Protocol):
 
     def dropped(self, why: Dropped, retry_after: int) -> None:
         """It is to be refused; `retry_after` is in seconds, for a deployment that has endpoints."""
+        ...
+
+    def fault(self) -> None:
+        """Something that nobody foresaw was raised in the course of it; called where that is caught."""
         ...
 
 
@@ -99,6 +105,7 @@ class OwnDesk(_Waiters):
         self._counts = counts
         self._fleet = fleet
         self._loop = loop
+        self._faults = Faults(loop.time, counts)
         self._ticks = False
         self._dispatcher = Dispatcher(
             release=self._release, refuse=self._refuse, publish=self._publish, wake=hurry.set
@@ -147,24 +154,33 @@ class OwnDesk(_Waiters):
 
     def leave(self, ticket: Ticket) -> None:
         self._waiters.pop(ticket.number, None)
-        self._dispatcher.leave(ticket.number, self._loop.time())
+        with self._guard():
+            self._dispatcher.leave(ticket.number, self._loop.time())
 
     def begun(self, ticket: Ticket) -> None:
-        self._dispatcher.begun(ticket.number)
+        with self._guard():
+            self._dispatcher.begun(ticket.number)
 
     def failed(self, deployment: str, uid: str) -> None:
-        self._dispatcher.failed(deployment, uid, self._loop.time())
+        with self._guard():
+            self._dispatcher.failed(deployment, uid, self._loop.time())
 
     def reached(self, deployment: str, uid: str) -> None:
-        self._dispatcher.reached(deployment, uid, self._loop.time())
+        with self._guard():
+            self._dispatcher.reached(deployment, uid, self._loop.time())
 
     def freed(self, deployment: str) -> None:
-        self._dispatcher.freed(deployment, self._loop.time())
+        with self._guard():
+            self._dispatcher.freed(deployment, self._loop.time())
 
     def close(self) -> None:
         for number in self._close():
             self._dispatcher.leave(number, self._loop.time())
             self._dropped(number, Dropped.SHUTTING_DOWN, 1)
+
+    def _guard(self) -> AbstractContextManager[None]:
+        """Who tells of a change is not to blame for what the others make of it."""
+        return self._faults.guard("the queue")
 
     def _release(self, ticket: Ticket, uid: str) -> None:
         self._released(ticket.number, uid)
@@ -182,7 +198,8 @@ class OwnDesk(_Waiters):
 
     def _tick(self) -> None:
         self._ticks = False
-        self._dispatcher.tick(self._loop.time())
+        with self._guard():
+            self._dispatcher.tick(self._loop.time())
         self._keep_time()
 
 
@@ -236,6 +253,8 @@ class ParentsDesk(_Waiters):
             self._link.send({"leave": message["release"]})
         if "refuse" in message:
             self._dropped(message["refuse"], Dropped(message["why"]), message["retry_after"])
+        if "fault" in message and (waiter := self._waiters.pop(message["fault"], None)) is not None:
+            waiter.fault()
 
 
 class SharedDesk:
@@ -248,10 +267,12 @@ class SharedDesk:
         *,
         send: Callable[[int, dict[str, Any]], None],
         publish: Callable[[str, int], None],
+        faults: Faults,
     ) -> None:
         """`send` is for the worker of that number, `publish` lets all of them see how many wait for a deployment."""
         self._loop = loop
         self._send = send
+        self._faults = faults
         self._tickets: dict[int, set[int]] = {}
         self.dispatcher = Dispatcher(
             release=self._release, refuse=self._refuse, publish=publish, wake=hurry.set
@@ -260,11 +281,22 @@ class SharedDesk:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            if not self.dispatcher.is_empty:
-                self.dispatcher.tick(self._loop.time())
+            with self._faults.guard("the queue"):
+                if not self.dispatcher.is_empty:
+                    self.dispatcher.tick(self._loop.time())
 
     def take(self, worker: int, message: dict[str, Any]) -> None:
         """What a worker says."""
+        taken = False
+        with self._faults.guard("the queue"):
+            self._take(worker, message)
+            taken = True
+        if not taken and "enter" in message:  # it must not wait for ever
+            self._send(worker, {"fault": message["enter"]})
+            with self._faults.guard("the queue"):
+                self._take(worker, {"leave": message["enter"]})
+
+    def _take(self, worker: int, message: dict[str, Any]) -> None:
         now = self._loop.time()
         if "enter" in message:
             number = message["enter"]

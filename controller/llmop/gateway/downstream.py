@@ -5,11 +5,11 @@ pipelined requests, keys, and the handing over of hot requests to their exchange
 """
 
 import asyncio
+import contextlib
 import functools
-import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httptools
@@ -18,28 +18,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from llmop.domain.client import ClientKey
-from llmop.gateway import errors
+from llmop.gateway import access, answers, errors, patience
 from llmop.gateway.bill import NOTHING
-from llmop.gateway.errors import Dialect, Refusal
+from llmop.gateway.errors import Refusal
 from llmop.gateway.exchange import Exchange
-from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head, status_line
-from llmop.gateway.keys import KEYLESS, is_reserved
+from llmop.gateway.faults import guarded
+from llmop.gateway.heads import Headers, RequestHead, head_size, read_request_head
 from llmop.gateway.page import serve as page
+from llmop.gateway.patience import BODY, CLOSING, HEAD, IDLE, LINGER, Lull, Verdict
 from llmop.gateway.repeats import Shape, shape_of
+from llmop.gateway.request import Request
 from llmop.gateway.routes import Route, find_route, is_target
 from llmop.gateway.settings import HEAD_LIMIT
 from llmop.gateway.worker import Worker
 
-LOG = logging.getLogger(__name__)
-
 _KEYLESS_PATHS = frozenset({b"/healthz", page.ROOT})
 _KEYLESS_METHODS = frozenset({b"GET", b"HEAD"})
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SLOWEST_BODY = 1024  # bytes per second on average, after the first `body_idle` seconds
 _MOST_HELD = 64 * 1024  # bytes of pipelined requests kept while another one is answered
-
-# Where a connection is; the sweep measures how long.
-_IDLE, _HEAD, _BODY, _LINGER, _CLOSING = range(5)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -63,7 +58,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._exchange: Exchange | None = None
         self._last = False  # no further request will be taken
         self._stopping = False
-        self._phase = _HEAD
+        self._phase = HEAD
         self._since = self._progress = self.loop.time()
         self._quiet = 0
         self._received = 0
@@ -90,59 +85,104 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # What asyncio calls
 
+    @guarded
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._tls = transport.get_extra_info("sslcontext") is not None
-        self.write: Callable[[bytes], None] = transport.write
-        self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
         self._worker.connections.add(self)
         self._worker.counts.connections += 1
+        self.transport = transport  # what ends it needs nothing else
+        self.write: Callable[[bytes], None] = transport.write
+        super().connection_made(transport)
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        self._keyless = transport.get_extra_info("socket").family == socket.AF_UNIX
 
+    @guarded
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         self._worker.connections.discard(self)
         self._worker.counts.connections -= 1
         self._last = True
         self._waiting.clear()
         self._held.clear()
+        super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.cancel()
             self._end_exchange()
 
     def data_received(self, data: bytes) -> None:
-        if self._last:
-            return
-        if self._busy and not self._cold_open:
-            self._held += data
-            if len(self._held) > _MOST_HELD:
-                self.flow.pause_reading()
-            return
-        if self._shape is not None and self._phase == _IDLE and not self._quiet:
-            start = self._shape.body(data)
-            if (
-                start >= 0
-                and len(data) <= self._worker.body_limit
-                and self._shape_keys == self._worker.keys.version
-            ):
-                self._repeat(data[start:])
+        try:
+            if self._last:
                 return
-        self._feed(data)
+            if self._busy and not self._cold_open:
+                self._held += data
+                if len(self._held) > _MOST_HELD:
+                    self.flow.pause_reading()
+                return
+            if self._shape is not None and self._phase == IDLE and not self._quiet:
+                start = self._shape.body(data)
+                if (
+                    start >= 0
+                    and len(data) <= self._worker.body_limit
+                    and self._shape_keys == self._worker.keys.version
+                ):
+                    self._repeat(data[start:])
+                    return
+            self._feed(data)
+        except Exception:  # noqa: BLE001  # it is logged there
+            self.fault(reading=True)
 
+    @guarded
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._exchange is not None:
             self._exchange.pause()
 
+    @guarded
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._exchange is not None:
             self._exchange.resume()
 
+    # Faults
+
+    def fault(self, *, reading: bool = False) -> None:
+        """Something that nobody foresaw was raised; called where that is caught. `reading`: in the course of what the client sends."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fault()
+            return
+        request_id = (self._head and self._head.request_id) or self._worker.request_id()
+        self._worker.faults.note("a client's connection", request_id)
+        with self._in_the_end(request_id):
+            if reading and not self._busy:
+                self._reject(errors.INTERNAL, self._route, request_id)
+            else:
+                self._close()
+
+    def failed(self, request: Request, last: bytes | None) -> None:
+        with self._in_the_end(request.request_id):
+            if self._exchange is not request:
+                if self._exchange is None:
+                    self._close()
+            elif last is None:
+                self.refuse(errors.INTERNAL, request.route, False, request.request_id)
+            else:
+                self.write(last)
+                self.break_off(visible=request.http11)
+
+    @contextlib.contextmanager
+    def _in_the_end(self, request_id: bytes) -> Iterator[None]:
+        """Whatever is left of the connection, the client does not wait for ever."""
+        ended = False
+        with self._worker.faults.guard("telling a client of a fault", request_id):
+            yield
+            ended = True
+        if not ended:
+            self._exchange = None
+            self.transport.abort()
+
     # Reading requests
 
     def _repeat(self, body: bytes) -> None:
         """The last request's head again, with another body; the parser, between two messages, does not see it."""
-        self._busy = True
         exchange, self._spare = self._spare, None
         if exchange is not None:
             exchange.renew(body)
@@ -157,6 +197,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 True,
                 True,
             )
+        self._busy = True
         self._exchange = exchange
         exchange.start()
 
@@ -164,15 +205,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._shape = None
         self._spare = None
         self._repeatable = False
-        fresh = not self._quiet and self._phase <= _HEAD
+        fresh = not self._quiet and self._phase <= HEAD
         self._quiet += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError:
-            LOG.exception("a request could not be read for a fault of the gateway")
-            self._reject(
-                Refusal(status=500, code="internal", message="the gateway failed to read the request")
-            )
+            self.fault(reading=True)
         except httptools.HttpParserError as error:
             self._worker.counts.refused["malformed"] += 1
             self._reject(errors.bad_request(f"the request is not valid HTTP/1.1: {error}", "malformed"))
@@ -196,7 +234,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._length = None
-        self._phase = _HEAD
+        self._phase = HEAD
         self._since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -239,7 +277,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._body = b""
         self._received = 0
         self._refusal = None
-        self._phase = _BODY
+        self._phase = BODY
         self._progress = self._since
         self._key = self._whose(head, route)
         if self._refusal is None and route is not None and (self._length or 0) > self._worker.body_limit:
@@ -254,31 +292,17 @@ class GatewayProtocol(HttpToolsProtocol):
             elif self._busy:
                 self._continue_due = True
             else:
-                self.write(_CONTINUE)
+                self.write(answers.CONTINUE)
 
     def _whose(self, head: RequestHead, route: Route | None) -> ClientKey | None:
-        """Whose request it is; None sets the refusal, but where no key is asked for."""
-        if head.wishes.owner is not None:
-            return self._owner(head.key, head.wishes.owner)
-        key = KEYLESS if self._keyless else self._worker.keys.find(head.key)
-        if key is None and not self._is_keyless(route):
-            self._refusal = errors.UNAUTHENTICATED
-        return key
-
-    def _owner(self, speaker: bytes | None, owner: bytes) -> ClientKey | None:
-        """The key that `llmop workloads` asks for."""
-        found = self._worker.keys.find(speaker)
-        if found is None:
-            self._refusal = errors.UNAUTHENTICATED
-        elif not is_reserved(found.name):
-            self._refusal = errors.NOT_FOR_OTHERS
-        elif self._worker.fleet.received is None:
-            self._refusal = errors.NO_TABLE  # with which keys come
-        else:
-            key = self._worker.keys.behind(owner)
-            if key is not None:
-                return key
-            self._refusal = errors.OWNER_GONE
+        """None sets the refusal, but where no key is asked for."""
+        worker = self._worker
+        has_table = worker.fleet.received is not None  # with which keys come
+        found = access.whose(head, worker.keys, keyless=self._keyless, has_table=has_table)
+        if not isinstance(found, Refusal):
+            return found
+        if head.wishes.owner is not None or not self._is_keyless(route):
+            self._refusal = found
         return None
 
     def on_body(self, body: bytes) -> None:
@@ -305,7 +329,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._quiet = 0
         if self._last:
             return
-        self._phase = _IDLE
+        self._phase = IDLE
         if self._cold:
             self._cold_open = False
             super().on_message_complete()
@@ -393,6 +417,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._busy = True
             start()
 
+    @guarded
     def _start_exchange(self, exchange: Exchange) -> None:
         self._exchange = exchange
         exchange.start()
@@ -406,6 +431,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._cold_open = cycle.more_body
         super()._start_asgi_task(cycle, app)
 
+    @guarded
     def on_response_complete(self) -> None:
         """uvicorn calls it after the answer to one of the other routes."""
         self._cold_open = False
@@ -426,6 +452,7 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self._rest()
 
+    @guarded
     def _next(self) -> None:
         if self.transport.is_closing():
             return
@@ -446,12 +473,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         if self._continue_due:
             self._continue_due = False
-            self.write(_CONTINUE)
+            self.write(answers.CONTINUE)
 
     # Refusing
 
     def refuse(self, refusal: Refusal, route: Route | None, keep_alive: bool, request_id: bytes) -> None:
-        self._write_refusal(refusal, route, keep_alive, request_id)
+        self.write(answers.refusal(refusal, route, request_id, keep_alive=keep_alive))
         self.response_done(keep_alive)
 
     def _answer_refusal(
@@ -460,55 +487,27 @@ class GatewayProtocol(HttpToolsProtocol):
         if route is not None:
             self._worker.counts.unknown.answered(route.dialect, refusal.status)
         request_id = head.request_id or self._worker.request_id()
-        self._write_refusal(refusal, route, keep_alive, request_id, body=body)
+        self.write(answers.refusal(refusal, route, request_id, keep_alive=keep_alive, body=body))
         self.response_done(keep_alive)
-
-    def _write_refusal(
-        self,
-        refusal: Refusal,
-        route: Route | None,
-        keep_alive: bool,
-        request_id: bytes,
-        *,
-        body: bool = True,
-    ) -> None:
-        content = errors.payload(refusal, Dialect.OPENAI if route is None else route.dialect)
-        lines = [
-            status_line(refusal.status),
-            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(content),
-            b"x-request-id: ",
-            request_id,
-            b"\r\n",
-        ]
-        if refusal.status == 401:
-            lines.append(b"www-authenticate: Bearer\r\n")
-        if refusal.retry_after is not None:
-            lines.append(b"retry-after: %d\r\n" % refusal.retry_after)
-        if refusal.dropped:
-            lines.append(b"x-llmop-dropped-reason: " + refusal.dropped.encode() + b"\r\n")
-        if not keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        if body:
-            lines.append(content)
-        self.write(b"".join(lines))
 
     def _body_too_large(self) -> None:
         self._worker.counts.refused["body_too_large"] += 1
         self._reject(errors.body_too_large(self._worker.body_limit), self._route)
 
-    def _reject(self, refusal: Refusal, route: Route | None = None) -> None:
+    def _reject(self, refusal: Refusal, route: Route | None = None, request_id: bytes = b"") -> None:
         """The rest of what the client sends cannot be trusted, or is not wanted: its turn comes, it is told, and that is all."""
         if not self._last:
             self._last = True
-            self._enqueue(functools.partial(self._answer_last, refusal, route))
+            self._enqueue(
+                functools.partial(self._answer_last, refusal, route, request_id or self._worker.request_id())
+            )
 
-    def _answer_last(self, refusal: Refusal, route: Route | None) -> None:
+    def _answer_last(self, refusal: Refusal, route: Route | None, request_id: bytes) -> None:
         if route is not None:
             self._worker.counts.unknown.answered(route.dialect, refusal.status)
-        self._write_refusal(refusal, route, False, self._worker.request_id())
+        self.write(answers.refusal(refusal, route, request_id, keep_alive=False))
         # A close with unread data would reset the connection and could take the answer away from the client.
-        self._phase = _LINGER
+        self._phase = LINGER
         self._since = self.loop.time()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
@@ -519,7 +518,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """What was written still goes out."""
         self._last = True
-        self._phase = _CLOSING
+        self._phase = CLOSING
         self._since = self.loop.time()
         self.transport.close()
 
@@ -538,6 +537,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    @guarded
     def shutdown(self) -> None:
         """uvicorn is stopping: what is being answered is finished, nothing else begins."""
         self._stopping = True
@@ -551,32 +551,29 @@ class GatewayProtocol(HttpToolsProtocol):
     def reading_stalled(self) -> bool:
         return self.flow.write_paused
 
+    @guarded
     def sweep(self, now: float) -> None:
         """Called about once a second: whoever is too slow goes."""
-        timeouts = self._worker.timeouts
-        waited = now - self._since
-        if self._phase == _LINGER:
-            if waited > timeouts.linger:
-                self.transport.abort()
-        elif self._phase == _CLOSING:
-            if waited > timeouts.stream_idle:
-                self.stalled()
-            elif self._stopping and self._tls and waited > timeouts.linger and not self.flow.write_paused:
-                # All is written, and a client that does not look at its idle connection does not answer the farewell of TLS.
-                self.transport.abort()
-        elif self._busy:
+        if self._phase < LINGER and self._busy:
             if self._exchange is not None:
                 self._exchange.sweep(now)
-        elif self._phase == _IDLE:
-            if waited > timeouts.keep_alive:
+            return
+        lull = Lull(
+            phase=self._phase,
+            waited=now - self._since,
+            silent=now - self._progress,
+            received=self._received,
+            farewell=self._stopping and self._tls and not self.flow.write_paused,
+        )
+        match patience.judge(lull, self._worker.timeouts):
+            case Verdict.FINE:
+                pass
+            case Verdict.OVER:
                 self.transport.abort()
-        elif self._phase == _HEAD:
-            if waited > timeouts.head:
-                self._too_slow("slow_head")
-        elif now - self._progress > timeouts.body_idle or (
-            waited > timeouts.body_idle and self._received < waited * _SLOWEST_BODY
-        ):
-            self._too_slow("slow_body")
+            case Verdict.SLOW_READER:
+                self.stalled()
+            case Verdict.SLOW_HEAD | Verdict.SLOW_BODY as slow:
+                self._too_slow(slow.value)
 
     def _too_slow(self, reason: str) -> None:
         self._worker.counts.refused[reason] += 1

@@ -74,6 +74,12 @@ OWNER_GONE = Refusal(
     status=403, code="owner_gone", message="the key that this is asked for was deleted or has expired"
 )
 
+INTERNAL = Refusal(
+    status=500,
+    code="internal",
+    message="the gateway failed with this request: its log says why, under x-request-id",
+)
+
 
 def body_too_large(limit: int) -> Refusal:
     return Refusal(

@@ -40,6 +40,22 @@ class Exchange(Attempts):
 
     # What the connection to the engine calls
 
+    def fault(self) -> None:
+        worker = self.worker
+        worker.faults.note("a request", self.request_id)
+        self.is_renewable = False
+        stay, relay = self._stay, self._relay
+        for step in (self._leave_queue, self._stop_trying, self._cut_off, self.let_go, self.close):
+            with worker.faults.guard("giving back what a request held", self.request_id):
+                step()
+        begun = relay if relay is not None and relay.has_begun else stay
+        last = None
+        if begun is not None and begun.has_begun:
+            last = begun.last_words(errors.INTERNAL)
+        counts = self.model.counts if hasattr(self, "model") else worker.counts.unknown
+        counts.answered(self.route.dialect, errors.INTERNAL.status if last is None else 200)
+        self.client.failed(self, last)
+
     def progress(self, connection: UpstreamConnection) -> None:
         """Nothing has gone to the client: is this the answer, or is another attempt better?"""
         upstream, head, status = self.upstream, connection.head, connection.status
@@ -82,16 +98,20 @@ class Exchange(Attempts):
         pieces = connection.pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         model, route, reserved = self.model, self.route, self.reserved
-        model.counts.answered_whole(route.dialect, connection.last_at - self.started_at)
+        used = None
+        if route.generates:
+            used = head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN)
         # What a client has got is written down, also where the process is killed in the next moment.
         self.reserved = NOTHING
-        if route.generates:
-            self.bill.answered(
-                reserved,
-                head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN),
-            )
+        if used is not None:
+            self.bill.answered(reserved, used)
         else:
             self.bill.settle(reserved, None)
+        # All comes before the client's bytes: if something of it fails, none have gone out.
+        model.counts.answered_whole(route.dialect, connection.last_at - self.started_at)
+        self._connection = None
+        upstream.pool.give_back(connection)
+        self.let_go()
         self.client.write(
             b"".join(
                 (
@@ -106,9 +126,6 @@ class Exchange(Attempts):
                 )
             )
         )
-        self._connection = None
-        upstream.pool.give_back(connection)
-        self.let_go()
         self.client.response_done(self.keep_alive)
 
     def failed(self, connection: UpstreamConnection, failure: Failure, problem: str) -> None:
@@ -196,25 +213,40 @@ class Exchange(Attempts):
 
     def cancel(self) -> None:
         """The client is gone: the engine must not go on."""
-        if self._stay is not None and self._stay.waits:
-            self._stay.end()
-            self.worker.desk.leave(self._stay.ticket)
-        if self._task is not None:
-            self._task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._relay is not None:
-            self._relay.cancel()
-        elif self._connection is not None:
-            if self.route.generates:
-                self.used = usage.estimate(self.asked, 0)  # it has at least begun to read
-            self._connection.close()
-            self._connection = None
+        if self._relay is None and self._connection is not None and self.route.generates:
+            self.used = usage.estimate(self.asked, 0)  # it has at least begun to read
+        self._leave_queue()
+        self._stop_trying()
+        self._cut_off()
+        self.let_go()
+        self.model.counts.left(self.route.dialect)
+
+    # Giving up: each once at most, whatever state the request is in
+
+    def _leave_queue(self) -> None:
+        stay = self._stay
+        if stay is not None:
+            self.worker.desk.leave(stay.ticket)  # also where it was released and has not begun
+            if stay.waits:
+                stay.end()
+
+    def _stop_trying(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _cut_off(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         upstream = self.upstream
         if upstream is not None and upstream.breaker.probing:
             upstream.breaker = routing.probe_abandoned(upstream.breaker)
-        self.let_go()
-        self.model.counts.left(self.route.dialect)
+        if self._relay is not None:
+            self._relay.cancel()
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""

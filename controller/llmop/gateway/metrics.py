@@ -117,6 +117,7 @@ class Counts:
         self.limited: dict[str, dict[str, int]] = {limit: {REFUSED: 0, SHADOWED: 0} for limit in LIMITS}
         self.connections = 0
         self.restarts = 0  # of worker processes
+        self.faults = 0
 
     def generated(self, models: Iterable[RoutedModel]) -> dict[str, int]:
         """Tokens of answers so far, by deployment."""
@@ -302,6 +303,11 @@ class CountsCollector(Collector):
             "llmop_gateway_worker_restarts",
             "Worker processes that ended and were replaced.",
             self._counts.restarts,
+        )
+        yield CounterMetricFamily(
+            "llmop_gateway_faults",
+            "Exceptions in the gateway that nobody foresaw; its log tells of the first ones.",
+            self._counts.faults,
         )
 
 

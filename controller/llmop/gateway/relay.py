@@ -3,6 +3,7 @@
 import logging
 
 from llmop.gateway import errors, usage
+from llmop.gateway.errors import Refusal
 from llmop.gateway.heads import ResponseHead
 from llmop.gateway.request import Request
 from llmop.gateway.retry import Failure
@@ -21,10 +22,10 @@ def as_chunk(piece: bytes) -> bytes:
 
 class Relay:
     """The reader of a connection whose answer goes to the client. What it has taken is known at its end: a meter looks at the bytes that
-    pass.
+    pass. `has_begun` says that something of it has gone to the client.
     """
 
-    __slots__ = ("_chunked", "_connection", "_meter", "_paused", "_request", "_status", "_tail")
+    __slots__ = ("_chunked", "_connection", "_meter", "_paused", "_request", "_status", "_tail", "has_begun")
 
     def __init__(self, request: Request, connection: UpstreamConnection, status: int) -> None:
         self._request = request
@@ -34,6 +35,7 @@ class Relay:
         self._tail: bytes | None = None  # the last bytes of a stream
         self._chunked = False
         self._paused = False
+        self.has_begun = False
 
     def begin(self, head: ResponseHead, queue_ms: int) -> None:
         """The head, and what has come of the body."""
@@ -66,6 +68,8 @@ class Relay:
     def go_on(self, head: ResponseHead, *, chunked: bool) -> None:
         """The client's stream has begun before: its head is written."""
         assert self._connection is not None
+        self.has_begun = True
+        self._tail = _ENDS[0]  # of a comment
         self._chunked = chunked
         self._copy(self._connection, [], self._first_part(self._connection, head))
 
@@ -100,16 +104,19 @@ class Relay:
                 parts.append(LAST_CHUNK)
             # What a client has got is written down, also where the process is killed in the next moment.
             self._settle()
+            self._let_go(connection)
             request.close()
         data = b"".join(parts)
         if data:
+            self.has_begun = True
             request.client.write(data)
         if complete:
-            self._finish(connection)
+            request.client.response_done(request.keep_alive)
         elif request.client.reading_stalled():
             self.pause()
 
-    def _finish(self, connection: UpstreamConnection) -> None:
+    def _let_go(self, connection: UpstreamConnection) -> None:
+        """Before the last piece is written: if this fails, the client's answer is one that breaks off."""
         request = self._request
         upstream = request.upstream
         assert upstream is not None
@@ -119,7 +126,6 @@ class Relay:
         upstream.pool.give_back(connection)
         request.let_go()
         request.model.counts.answered(request.route.dialect, self._status)
-        request.client.response_done(request.keep_alive)
 
     def _settle(self) -> None:
         """Counts what was spent, also on an answer that did not come to its end."""
@@ -128,10 +134,10 @@ class Relay:
             self._request.spent(meter.usage(self._request.asked))
 
     def cancel(self) -> None:
-        """The client is gone: the engine must not go on."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """The client is gone, or gets no more of it: the engine must not go on."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         self._settle()
 
     # What the connection to the engine calls
@@ -174,10 +180,19 @@ class Relay:
         counts.answered(request.route.dialect, self._status)
         self._settle()
         request.let_go()
-        tail = self._tail
-        if self._chunked and tail is not None and tail.endswith(_ENDS):
-            request.client.write(as_chunk(errors.event(errors.stream_broken(problem), request.route.dialect)))
+        if last := self.last_words(errors.stream_broken(problem)):
+            request.client.write(last)
         request.client.break_off(visible=request.http11)
+
+    def last_words(self, refusal: Refusal) -> bytes:
+        """What can still be said in the middle of the answer: an event between two others."""
+        tail = self._tail
+        if not self._chunked or tail is None or not tail.endswith(_ENDS):
+            return b""
+        return as_chunk(errors.event(refusal, self._request.route.dialect))
+
+    def fault(self) -> None:
+        self._request.fault()
 
     # What the client's connection calls
 

@@ -2,6 +2,7 @@
 answer (`relay`).
 """
 
+import abc
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -40,8 +41,14 @@ class Client(Protocol):
         """Ends the connection of a client that has not read for too long."""
         ...
 
+    def failed(self, request: "Request", last: bytes | None) -> None:
+        """A fault of ours ends this request. `last` is what can still be said in its answer, None where nothing of one has gone out. Of a
+        request whose answer is out, or which nobody waits for any more, only the connection ends.
+        """
+        ...
 
-class Request:
+
+class Request(abc.ABC):
     """`asked` is the size of what the client sent, in bytes; `upstream` is the endpoint where it is; `usage_asked` says that the engine
     was asked for a usage that the client does not want to see. `model` and `bill` are there once it is admitted.
     """
@@ -95,6 +102,10 @@ class Request:
         self.started_at = -math.inf
         self.reserved = NOTHING
         self.used: Usage | None = None
+
+    @abc.abstractmethod
+    def fault(self) -> None:
+        """Something that nobody foresaw was raised in the course of it; called where that is caught."""
 
     def let_go(self) -> None:
         """Of the endpoint, if it has one."""

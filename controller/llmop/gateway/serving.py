@@ -21,6 +21,7 @@ from llmop.domain.errors import NeedsUser
 from llmop.gateway.app import Presence, make_app
 from llmop.gateway.desk import Desk
 from llmop.gateway.downstream import GatewayProtocol
+from llmop.gateway.faults import Faults
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.forward import Forward
 from llmop.gateway.keys import KeyRing
@@ -99,6 +100,7 @@ def make_worker(
         limiter=limiter,
         accounts=Accounts.begin(usage_folder, clock.suffix(12)),
         counts=counts,
+        faults=Faults(loop.time, counts),
         timeouts=settings.timeouts,
         body_limit=settings.body_limit,
         prefix=clock.suffix(8).encode(),
@@ -133,6 +135,9 @@ async def take_requests(
         timeout_graceful_shutdown=math.ceil(settings.timeouts.shutdown) + _LAST_RESORT_S,
     )
     server = _Server(config, ready)
+    loop = worker.loop
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(worker.faults.of_loop)
     try:
         async with asyncio.TaskGroup() as group:
             helpers = [
@@ -145,6 +150,7 @@ async def take_requests(
                 helper.cancel()
             _abort_all(worker)
     finally:
+        loop.set_exception_handler(before)
         await forward.close()
         worker.fleet.close()
 
@@ -171,9 +177,10 @@ async def _sweep(worker: Worker) -> None:
         now = worker.loop.time()
         for connection in list(worker.connections):
             connection.sweep(now)
-        worker.limiter.keep_up(now)
-        worker.fleet.close_old_connections(now - worker.timeouts.upstream_idle)
-        try:
-            worker.keys.refresh(worker.clock.now())
-        except (NeedsUser, OSError) as error:
-            LOG.error("keys stay as they were: %s", error)
+        with worker.faults.guard("what is due every second"):
+            worker.limiter.keep_up(now)
+            worker.fleet.close_old_connections(now - worker.timeouts.upstream_idle)
+            try:
+                worker.keys.refresh(worker.clock.now())
+            except (NeedsUser, OSError) as error:
+                LOG.error("keys stay as they were: %s", error)

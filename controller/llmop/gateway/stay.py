@@ -1,7 +1,7 @@
 """A request's stay in the queue, and what its client hears of it."""
 
 from llmop.domain import client
-from llmop.gateway import waiting
+from llmop.gateway import errors, waiting
 from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.heads import status_line
@@ -117,6 +117,11 @@ class Stay:
             self._comment = text
             self._commented_at = now
             self._write(text)
+
+    def last_words(self, refusal: Refusal) -> bytes:
+        """What can still be said in a stream that has begun, and of which only comments were sent."""
+        last = errors.event(refusal, self._request.route.dialect)
+        return as_chunk(last) if self.chunked else last
 
     def finish(self, last: bytes) -> None:
         """Ends a stream that has begun with an event of our own."""

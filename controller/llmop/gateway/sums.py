@@ -22,6 +22,7 @@ def tell(counts: Counts) -> Told:
         "limited": counts.limited,
         "connections": counts.connections,
         "restarts": counts.restarts,
+        "faults": counts.faults,
     }
 
 
@@ -59,4 +60,5 @@ def hear(told: Told) -> Counts:
     counts.limited = told["limited"]
     counts.connections = told["connections"]
     counts.restarts = told["restarts"]
+    counts.faults = told["faults"]
     return counts

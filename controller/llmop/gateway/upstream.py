@@ -28,6 +28,10 @@ class Reader(Protocol):
         """No more of the answer will come, and it is not complete."""
         ...
 
+    def fault(self) -> None:
+        """Something that nobody foresaw was raised in the course of it; called where that is caught."""
+        ...
+
 
 class UpstreamConnection(asyncio.Protocol):
     """`length` is the announced size of the body in bytes, None where it is not; `pieces` are the parts of the body since the reader
@@ -114,37 +118,50 @@ class UpstreamConnection(asyncio.Protocol):
         if reader is None:
             self.close()  # nothing was asked: whatever this is must not become the next answer
             return
-        if self._shape is not None and not self.started:
-            start = self._shape.body(data)
-            if start >= 0:  # a whole answer; the parser, between two messages, does not see it
-                self.started = self.complete = self.reusable = True
-                self.head = self._last_head
-                self.length = len(data) - start
-                self.pieces = [data[start:]]
-                self.served += 1
-                self.last_at = self._loop.time()
-                reader.progress(self)
-                return
-        first, self.started = not self.started, True
-        self._quiet += len(data)
-        problem = ""
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            problem = f"not an HTTP answer ({error})"
-        except httptools.HttpParserUpgrade:
-            problem = "it switched protocols unasked"
-        if self._quiet > HEAD_LIMIT and not self.complete:
-            problem = f"head or trailer of its answer is longer than {HEAD_LIMIT} bytes"
-        if self._surplus or problem:
-            self.reusable = False
-        if problem and not self.complete:
-            self._fail(Failure.GARBAGE, problem)
-        elif self.head is not None:
-            self.last_at = self._loop.time()
-            if first:
-                self._shape = shape_of(data) if self.complete and self._may_repeat() else None
-            reader.progress(self)
+            if self._shape is not None and not self.started:
+                start = self._shape.body(data)
+                if start >= 0:  # a whole answer; the parser, between two messages, does not see it
+                    self.started = self.complete = self.reusable = True
+                    self.head = self._last_head
+                    self.length = len(data) - start
+                    self.pieces = [data[start:]]
+                    self.served += 1
+                    self.last_at = self._loop.time()
+                    reader.progress(self)
+                    return
+            first, self.started = not self.started, True
+            self._quiet += len(data)
+            problem = ""
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserCallbackError:
+                raise
+            except httptools.HttpParserError as error:
+                problem = f"not an HTTP answer ({error})"
+            except httptools.HttpParserUpgrade:
+                problem = "it switched protocols unasked"
+            if self._quiet > HEAD_LIMIT and not self.complete:
+                problem = f"head or trailer of its answer is longer than {HEAD_LIMIT} bytes"
+            if self._surplus or problem:
+                self.reusable = False
+            if problem and not self.complete:
+                self._fail(Failure.GARBAGE, problem)
+            elif self.head is not None:
+                self.last_at = self._loop.time()
+                if first:
+                    self._shape = shape_of(data) if self.complete and self._may_repeat() else None
+                reader.progress(self)
+        except Exception:  # noqa: BLE001  # it is logged there
+            self._fault(reader)
+
+    def _fault(self, reader: Reader) -> None:
+        """Called where an exception is caught that nobody foresaw. By now the connection may carry another request, which goes on."""
+        try:
+            if self.reader is None or self.reader is reader:
+                self.close()
+        finally:
+            reader.fault()
 
     def _may_repeat(self) -> bool:
         return self.reusable and self.status == 200 and self.length is not None
@@ -153,10 +170,17 @@ class UpstreamConnection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.closed(self)
         reader = self.reader
-        if reader is None:
-            return
+        try:
+            self._owner.closed(self)
+            if reader is not None:
+                self._end(reader, exc)
+        except Exception:
+            if reader is None:
+                raise
+            self._fault(reader)
+
+    def _end(self, reader: Reader, exc: Exception | None) -> None:
         if self.head is not None and not self._framed() and exc is None:
             self.complete = True
             self.reusable = False

@@ -9,6 +9,7 @@ from llmop.clock import Clock
 from llmop.domain.client import ClientKey
 from llmop.gateway.bill import Bill
 from llmop.gateway.desk import Desk
+from llmop.gateway.faults import Faults
 from llmop.gateway.fleet import Fleet, ModelRoute
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
@@ -42,6 +43,7 @@ class Worker:
     limiter: Limiter
     accounts: Accounts
     counts: Counts
+    faults: Faults
     timeouts: Timeouts
     body_limit: int
     prefix: bytes
