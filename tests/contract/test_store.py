@@ -603,9 +603,9 @@ async def test_secrets_do_not_show_when_a_ledger_is_printed(store: interface.Sto
 async def test_whoever_was_deposed_writes_nothing_any_more_neither_status_nor_effects(
     store: interface.Store,
 ) -> None:
-    old = await store.take_over("first")
+    old = await store.take_over("first", 0.0)
     await store.commit([new_replica()], epoch=old)
-    new = await store.take_over("second")
+    new = await store.take_over("second", 0.0)
     assert old < new
     read = await store.get("Replica", "team", "r1")
     for write in (
@@ -625,10 +625,19 @@ async def test_whoever_was_deposed_writes_nothing_any_more_neither_status_nor_ef
     await store.commit([interface.Create(resource=thing("b"))])
 
 
+async def test_an_epoch_is_the_second_in_which_it_begins_and_rises_whatever_the_clock_says(
+    store: interface.Store,
+) -> None:
+    assert 1_800_000_000 == await store.take_over("first", 1_800_000_000.9)
+    assert 1_800_000_001 == await store.take_over("in the same second", 1_800_000_000.95)
+    assert 1_800_000_002 == await store.take_over("with a clock that is behind", 1_700_000_000.0)
+    assert 1_800_003_600 == await store.take_over("an hour later", 1_800_003_600.0)
+
+
 async def test_who_reconciles_can_be_looked_up(store: interface.Store) -> None:
-    first = await store.take_over("first")
+    first = await store.take_over("first", 0.0)
     assert first == await store.epoch()
-    second = await store.take_over("second")
+    second = await store.take_over("second", 0.0)
     assert second == await store.epoch()
     assert 0 == await store.revision(), "looking writes nothing"
 

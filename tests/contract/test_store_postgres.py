@@ -136,13 +136,13 @@ async def test_a_write_that_races_a_take_over_is_refused_or_comes_before_it(
 ) -> None:
     async with controllers(postgres_rig.database("race"), 2) as (old, new):
         for turn in range(15):
-            epoch = await old.take_over("old")
+            epoch = await old.take_over("old", 0.0)
             writes = [
                 asyncio.ensure_future(old.commit([thing(f"t{turn}-{number}")], epoch=epoch))
                 for number in range(6)
             ]
             await asyncio.sleep(0)
-            await new.take_over("new")
+            await new.take_over("new", 0.0)
             after_take_over = await new.revision()
             done = await asyncio.gather(*writes, return_exceptions=True)
             revisions = [each.revision for each in done if isinstance(each, interface.Committed)]

@@ -72,13 +72,13 @@ async def test_everything_is_there_after_it_is_opened_again(tmp_path: Path) -> N
     first = await open_store(url)
     name = await first.installation()
     await first.commit([thing("a")])
-    epoch = await first.take_over("me")
+    epoch = await first.take_over("me", 0.0)
     await first.close()
     second = await open_store(url)
     assert name == await second.installation()
     assert "a" == (await second.get("ModelDeployment", "team", "a")).name
     assert [1] == [change.revision for change in await second.changes(0)]
-    assert epoch + 1 == await second.take_over("me")
+    assert epoch + 1 == await second.take_over("me", 0.0)
     await second.close()
 
 

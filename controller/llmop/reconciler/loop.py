@@ -124,7 +124,7 @@ class Reconciler:
     async def start(cls, outside: ports.Ports, holder: str) -> "Reconciler":
         """Deposes every earlier controller and reads the world."""
         installation = await outside.store.installation()
-        epoch = await outside.store.take_over(holder)
+        epoch = await outside.store.take_over(holder, outside.clock.now())
         return cls(outside, epoch, installation)
 
     def attach(self, agents: ports.Agents) -> None:

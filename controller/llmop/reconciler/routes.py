@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from llmop.domain import client, endpoint
 
 GATEWAY_LIVE_S = 3.0  # gateways report every second
-_MOST = 1 << 62  # versions have 64 bits, with a sign
+TABLES_BITS = 24  # versions of one epoch; they have 64 bits with a sign, and epochs are seconds
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,15 +19,16 @@ class _Gateway:
 class EndpointBook:
     """Built from the plans of single deployments; read by gateways through the control API.
 
-    `epoch` makes versions rise over restarts; `now` is a monotonic clock. `on_acknowledged(namespace/name)` is called when a gateway
-    has acted on a table in which an endpoint of that deployment came, or began to drain.
+    `epoch` makes versions rise over restarts, also over a database that was put back (decision 44); `now` is a monotonic clock.
+    `on_acknowledged(namespace/name)` is called when a gateway has acted on a table in which an endpoint of that deployment came, or began
+    to drain.
 
     After a start nothing is published before every deployment has been looked at once: gateways keep the table of the controller
     before, instead of losing the endpoints that a new one has not come to yet.
     """
 
     def __init__(self, epoch: int, now: Callable[[], float], on_acknowledged: Callable[[str], None]) -> None:
-        self._version = epoch << 32
+        self._version = epoch << TABLES_BITS
         self._awaited: set[str] | None = None  # deployments not looked at yet; None = not even known yet
         self._now = now
         self._started_at = now()
@@ -125,8 +126,6 @@ class EndpointBook:
         return self._table
 
     def acknowledge(self, gateway: str, version: int) -> None:
-        if self._version < version < _MOST:
-            self._overtake(version)
         now = self._now()
         before = self._gateways.get(gateway)
         self._gateways[gateway] = _Gateway(seen_at=now, version=version)
@@ -134,19 +133,17 @@ class EndpointBook:
             name for name, known in self._gateways.items() if now - known.seen_at > 60 * GATEWAY_LIVE_S
         ]:
             del self._gateways[name]
-        known = before.version if before is not None else 0
+        known = 0 if before is None else self._acted_on(before)
+        acted_on = self._acted_on(self._gateways[gateway])
         news = (*self._draining.values(), *self._routed.values())
-        for deployment in sorted({deployment for since, deployment in news if known < since <= version}):
+        for deployment in sorted({deployment for since, deployment in news if known < since <= acted_on}):
             self._on_acknowledged(deployment)
 
-    def _overtake(self, version: int) -> None:
-        """A gateway acts on the table of a controller whose database was ahead of ours, which was restored from a backup. It takes only
-        a newer one, and has seen none of ours.
+    def _acted_on(self, gateway: _Gateway) -> int:
+        """A version that is ahead of ours is another controller's: this gateway has seen nothing of what we say. Nothing is published for it,
+        or whoever reports a high enough number would decide what all the others take.
         """
-        self._version = version
-        self._draining, self._routed = {}, {}
-        if self._table.version:
-            self._publish()
+        return gateway.version if gateway.version <= self._version else 0
 
     def gateways(self) -> Mapping[str, tuple[float, int]]:
         """By name: seconds since the last sign of life, and the version of the table it acts on."""
@@ -176,5 +173,9 @@ class EndpointBook:
     def _lowest(self) -> int | None:
         """The oldest version that a live gateway acts on."""
         now = self._now()
-        live = [known.version for known in self._gateways.values() if now - known.seen_at <= GATEWAY_LIVE_S]
+        live = [
+            self._acted_on(known)
+            for known in self._gateways.values()
+            if now - known.seen_at <= GATEWAY_LIVE_S
+        ]
         return min(live, default=None)

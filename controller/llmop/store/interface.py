@@ -210,8 +210,10 @@ class Store(Protocol):
         """
         ...
 
-    async def take_over(self, holder: str) -> int:
-        """Makes `holder` the reconciling controller and returns the new epoch; every older one is deposed."""
+    async def take_over(self, holder: str, now: float) -> int:
+        """Makes `holder` the reconciling controller and returns the new epoch; every older one is deposed. `now` is in epoch seconds: the new
+        epoch is that second, or one more than the last where that is later. So it is above those that a restored database has forgotten.
+        """
         ...
 
     async def epoch(self) -> int:

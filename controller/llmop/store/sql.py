@@ -16,7 +16,12 @@ _NEXT_IN_EPOCH = _NEXT.where(_counter.epoch == sa.bindparam("mine"))
 _REVISION = sa.select(_counter.revision)
 _EPOCH = sa.select(_counter.epoch)
 _REACHED = sa.select(_counter.revision, _counter.compacted)
-_TAKE_OVER = tables.counter.update().values(epoch=_counter.epoch + 1, holder=sa.bindparam("new_holder"))
+_TAKE_OVER = tables.counter.update().values(
+    epoch=sa.case(
+        (_counter.epoch < sa.bindparam("second"), sa.bindparam("second")), else_=_counter.epoch + 1
+    ),
+    holder=sa.bindparam("new_holder"),
+)
 _CHANGES = (
     tables.changes.select()
     .where(tables.changes.c.revision > sa.bindparam("after"))
@@ -115,8 +120,9 @@ class SqlStore:
         self._feed.take(committed.revision, committed.changes)
         return committed
 
-    async def take_over(self, holder: str) -> int:
-        return await self._database.write(functools.partial(_take_over, holder=holder), durable=True)
+    async def take_over(self, holder: str, now: float) -> int:
+        work = functools.partial(_take_over, holder=holder, second=int(now))
+        return await self._database.write(work, durable=True)
 
     async def epoch(self) -> int:
         return await self._database.read(_epoch)
@@ -223,8 +229,8 @@ def _old_events(connection: sa.Connection, before: float) -> Sequence[interface.
     ]
 
 
-def _take_over(connection: sa.Connection, holder: str) -> int:
-    connection.execute(_TAKE_OVER, {"new_holder": holder})
+def _take_over(connection: sa.Connection, holder: str, second: int) -> int:
+    connection.execute(_TAKE_OVER, {"new_holder": holder, "second": second})
     epoch = _epoch(connection)
     connection.commit()
     return epoch

@@ -193,8 +193,8 @@ class TappedStore:
     async def drop_usage(self, before: float) -> None:
         await self._inner.drop_usage(before)
 
-    async def take_over(self, holder: str) -> int:
-        return await self._inner.take_over(holder)
+    async def take_over(self, holder: str, now: float) -> int:
+        return await self._inner.take_over(holder, now)
 
     async def epoch(self) -> int:
         return await self._inner.epoch()

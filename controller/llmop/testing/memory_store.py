@@ -76,8 +76,8 @@ class MemoryStore:
             self.hook(Moment.AFTER_COMMIT, writes)
         return committed
 
-    async def take_over(self, holder: str) -> int:
-        self._epoch += 1
+    async def take_over(self, holder: str, now: float) -> int:
+        self._epoch = max(self._epoch + 1, int(now))
         return self._epoch
 
     async def epoch(self) -> int:

@@ -209,7 +209,7 @@ async def test_a_store_that_does_not_answer_means_try_again(door: Door) -> None:
 
 
 async def test_a_deposed_controller_means_try_again(door: Door) -> None:
-    await door.rig.store.take_over("another")
+    await door.rig.store.take_over("another", 0.0)
     reply = await (await door.agent()).claim()
     assert 503 == reply.status
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.integration.gateway.rig import Rig
-from tests.integration.gateway.upstreams import model, polite, waits
+from tests.integration.gateway.rig import Rig, Wire
+from tests.integration.gateway.upstreams import Gate, model, polite, waits
 
 from llmop.api.v1 import gateway_pb2
 from llmop.clock import SystemClock
@@ -16,8 +16,8 @@ SECRET = "llmop-of-the-team"
 BODY = b'{"model":"%s","messages":[]}'
 
 
-def key(*models: str, secret: str = SECRET, **more: int) -> gateway_pb2.ClientKey:
-    return gateway_pb2.ClientKey(name="default/team", digest=digest(secret.encode()), models=models, **more)
+def key(*models: str, secret: str = SECRET, name: str = "default/team", **more: int) -> gateway_pb2.ClientKey:
+    return gateway_pb2.ClientKey(name=name, digest=digest(secret.encode()), models=models, **more)
 
 
 def bearer(secret: str = SECRET) -> dict[str, str]:
@@ -87,6 +87,38 @@ async def test_a_key_expires(rig: Rig) -> None:
         await wire.send(rig.request(headers=bearer()))
         seen.add((await wire.answer()).status)
     assert {200, 401} == seen
+
+
+async def test_who_waits_is_refused_at_its_release_where_its_key_was_taken_back(rig: Rig) -> None:
+    gate = Gate()
+    engine = await rig.engine(gate)
+
+    async def publish(*granted: gateway_pb2.ClientKey) -> None:
+        served = [model(name, max_in_flight=1, queue=waits()) for name in ("m", "n")]
+        version = rig.control.publish([engine.endpoint()], served, keys=list(granted))
+        await rig.control.acknowledged(version)
+
+    async def ask(headers: dict[str, str], body: bytes = BODY % b"m") -> Wire:
+        wire = await rig.wire()
+        await wire.send(rig.request(body=body, headers=headers))
+        return wire
+
+    stream = BODY.replace(b"}", b',"stream":true}') % b"m"
+    await publish(key(), key(secret="two", name="default/two"), key(secret="three", name="default/three"))
+    first = await ask({})
+    await engine.until(lambda engine: len(engine.calls) == 1)
+    revoked = await ask(bearer())
+    narrowed = await ask(bearer("two"))
+    begun = await ask(bearer() | {"x-llmop-progress": "1"}, stream)
+    kept = await ask(bearer("three"))
+    await rig.until_metric('llmop_gateway_queued{model="m",priority="default"}', 4)
+    await publish(key("n", secret="two", name="default/two"), key(secret="three", name="default/three"))
+    gate.let(10)
+    assert [200, 401, 404, 200] == [(await wire.answer()).status for wire in (first, revoked, narrowed, kept)]
+    told = await begun.answer()
+    assert (200, True) == (told.status, told.whole)
+    assert b'"code":"invalid_api_key"' in told.body
+    assert 2 == len(engine.calls)
 
 
 async def test_keys_are_kept_for_a_start_without_a_controller(rig: Rig) -> None:

@@ -62,7 +62,7 @@ class Rig:
 
     async def start(self) -> None:
         """A controller starts; an earlier one of this store is deposed."""
-        epoch = await self.store.take_over("test")
+        epoch = await self.store.take_over("test", 0.0)
         self.desk = desk.Desk(
             self.store,
             self.clock,

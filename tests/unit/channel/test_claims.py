@@ -152,7 +152,7 @@ async def test_a_claim_and_the_answer_of_sbatch_race_to_one_job(rig: Rig) -> Non
 
 async def test_a_deposed_controller_records_no_claim(rig: Rig) -> None:
     await rig.add()
-    await rig.store.take_over("another")
+    await rig.store.take_over("another", 0.0)
     with pytest.raises(errors.Deposed):
         await rig.claim()
     assert (await rig.ledger()).submission.job_id is None

@@ -264,7 +264,7 @@ async def test_a_file_that_cannot_be_removed_is_acted_on_once(
 
 async def test_a_controller_that_was_deposed_leaves_the_messages_to_the_next(rig: Rig, post: Post) -> None:
     path = post.put(1)
-    await rig.store.take_over("the next one")
+    await rig.store.take_over("the next one", 0.0)
     await post.look()
     assert [path.name] == post.left
     assert rig.known() is None

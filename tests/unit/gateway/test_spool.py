@@ -61,11 +61,19 @@ def test_what_the_tallies_have_lost_is_not_taken_back() -> None:
     assert [[(0, 5)]] == counted(state)
 
 
-def test_batches_are_no_larger_than_a_message_and_what_waits_is_bounded_by_keys_and_models() -> None:
+def test_batches_are_no_larger_than_a_message() -> None:
     amounts = {("k", str(number)): one(1) for number in range(2 * spool.BATCH + 1)}
     state = spool.take(State(spool="s"), {"a": amounts}, frozenset(), 0.0)
     assert [spool.BATCH, spool.BATCH, 1] == [len(batch.rows) for batch in state.batches]
     assert [1, 2, 3] == [batch.number for batch in state.batches]
+
+
+def test_what_waits_is_bounded_by_keys_and_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both bounds a hundredth of what they are, and everything else in proportion."""
+    monkeypatch.setattr(spool, "BATCH", spool.BATCH // 100)
+    monkeypatch.setattr(spool, "MOST_ROWS", spool.MOST_ROWS // 100)
+    amounts = {("k", str(number)): one(1) for number in range(2 * spool.BATCH + 1)}
+    state = spool.take(State(spool="s"), {"a": amounts}, frozenset(), 0.0)
     for hour in range(1, 40):
         amounts = {names: one(hour + 1) for names in amounts}
         state = spool.take(state, {"a": amounts}, frozenset(), hour * HOUR)

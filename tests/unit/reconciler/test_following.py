@@ -30,7 +30,7 @@ async def test_a_look_at_a_cluster_shows_that_another_controller_has_taken_over(
     await rig.start()
     await rig.poll()
     before = dict(rig.slurm.calls)
-    await rig.store.take_over("another")
+    await rig.store.take_over("another", 0.0)
     with pytest.raises(errors.Deposed):
         await rig.poll()
     assert before == dict(rig.slurm.calls), "it leaves the cluster alone"
@@ -41,7 +41,7 @@ async def test_an_idle_controller_ends_when_another_one_has_taken_over() -> None
     await rig.start()
     async with asyncio.timeout(SECONDS), running(rig) as work:
         await until(lambda: rig.slurm.calls["snapshot"] > 0)
-        await rig.store.take_over("another")
+        await rig.store.take_over("another", 0.0)
         revision = await rig.store.revision()
         while not work.done():
             rig.clock.advance(1)  # a look is due some time

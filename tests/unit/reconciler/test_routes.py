@@ -5,6 +5,7 @@ import dataclasses
 from llmop.domain import client, endpoint
 from llmop.reconciler import routes
 from llmop.testing.clock import FakeClock
+from llmop.testing.memory_store import MemoryStore
 
 READY, DRAINING = endpoint.EndpointState.READY, endpoint.EndpointState.DRAINING
 
@@ -54,7 +55,7 @@ def test_the_first_table_waits_for_every_deployment() -> None:
     assert 0 == book.table().version
     book.skip("default/c")
     assert ["x"] == [each.uid for each in book.table().endpoints]
-    assert book.table().version > 1 << 32
+    assert book.table().version > 1 << routes.TABLES_BITS
 
 
 def test_a_draining_endpoint_is_left_alone_once_every_live_gateway_has_seen_that() -> None:
@@ -131,23 +132,39 @@ def test_keys_are_published_when_they_change_and_not_before_the_first_table() ->
     assert ((), first.version + 1) == (book.table().keys, book.table().version)
 
 
-def test_a_restored_controller_outdoes_the_table_that_gateways_have_of_the_time_before() -> None:
+def test_a_gateway_with_a_table_from_elsewhere_has_acted_on_none_of_ours_and_moves_no_version() -> None:
     here = Book(epoch=2)
     here.book.put("default/a", (_endpoint("x"), _endpoint("y", DRAINING)), None)
-    later = (9 << 32) + 5
-    here.book.acknowledge("g", later)
-    assert here.book.table().version > later
-    assert ["x", "y"] == here.uids()
-    assert (frozenset(), frozenset()) == (here.book.drained(), here.book.routed())
-    here.book.acknowledge("g", here.book.table().version)
+    ours = here.book.table()
+    told = list(here.told)
+    for foreign in (ours.version + 1, (9 << routes.TABLES_BITS) + 5, (1 << 63) - 1):
+        here.book.acknowledge("g", foreign)
+        assert ours == here.book.table()
+        assert told == here.told
+        assert (frozenset(), frozenset()) == (here.book.drained(), here.book.routed())
+        assert {"g": (0.0, foreign)} == here.book.gateways()
+    here.book.acknowledge("g", ours.version)
     assert (frozenset("y"), frozenset("x")) == (here.book.drained(), here.book.routed())
+    assert [*told, "default/a"] == here.told
 
 
-def test_the_first_table_of_a_restored_controller_is_newer_than_what_a_gateway_has_said_before_it() -> None:
-    book = routes.EndpointBook(2, FakeClock().monotonic, lambda _: None)
-    book.acknowledge("g", (9 << 32) + 5)
-    assert 0 == book.table().version
-    book.expect(())
-    assert book.table().version > (9 << 32) + 5
-    book.acknowledge("g", (1 << 63) - 1)
-    assert book.table().version < 10 << 32
+def test_a_gateway_that_lies_about_its_version_keeps_no_other_from_what_is_published() -> None:
+    here = Book(epoch=2)
+    here.book.acknowledge("liar", (1 << 63) - 1)
+    here.book.put("default/a", (_endpoint("x"),), None)
+    assert ["x"] == here.uids()
+    assert here.book.table().version < 3 << routes.TABLES_BITS
+    here.clock.advance(routes.GATEWAY_LIVE_S + 1)  # it is stopped
+    here.book.acknowledge("g", here.book.table().version)
+    assert frozenset("x") == here.book.routed()
+
+
+async def test_the_tables_of_a_controller_whose_database_was_put_back_are_newer_than_those_before() -> None:
+    first, restored = MemoryStore(), MemoryStore()
+    for number in range(3):
+        lost = await first.take_over("before", 1_800_000_000.0 + number)
+    before, after = Book(epoch=lost), Book(epoch=await restored.take_over("after", 1_800_000_060.0))
+    for _ in range(100):
+        before.book.put("default/a", (_endpoint("x"),), None)
+        before.book.put("default/a", (), None)
+    assert after.book.table().version > before.book.table().version
