@@ -180,7 +180,7 @@ def _gateways(facts: Facts) -> Iterable[Check]:
         elif version < facts.table_version:
             message = "acts on an older table of endpoints"
             yield warned(subject, "Table", message, "wait a second; if it stays, look at the gateway's log")
-        elif version > facts.table_version:
+        elif 0 < facts.table_version < version:  # 0 before the first one
             message = "acts on a table of endpoints that is newer than all of this controller's"
             fix = (
                 "stop the other controller, if there is one; if there is none, stop the gateway, remove endpoints.json "

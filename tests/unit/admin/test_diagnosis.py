@@ -52,6 +52,7 @@ def test_a_healthy_installation_passes_everywhere() -> None:
         ({"gateways": {}}, ("gateways", "Alive"), Result.WARN),
         ({"gateways": {"gw": (11.0, 7)}}, ("gateway gw", "Alive"), Result.WARN),
         ({"gateways": {"gw": (0.5, 6)}}, ("gateway gw", "Table"), Result.WARN),
+        ({"gateways": {"gw": (0.5, 8)}}, ("gateway gw", "Table"), Result.WARN),
         ({"certificates": {"ca.pem": 1_800_000_000.0}}, ("certificate ca.pem", "Valid"), Result.FAIL),
         ({"certificates": {"ca.pem": 1_800_086_400.0}}, ("certificate ca.pem", "Valid"), Result.WARN),
         ({"certificates": {"ca.pem": "is no certificate"}}, ("certificate ca.pem", "Valid"), Result.FAIL),
@@ -70,6 +71,10 @@ def test_a_healthy_installation_passes_everywhere() -> None:
 def test_each_fact_has_its_check(changes: dict[str, Any], key: tuple[str, str], result: Result) -> None:
     found = look(**changes)[key]
     assert (found.result, bool(found.fix)) == (result, True)
+
+
+def test_before_a_controllers_first_table_gateways_have_that_of_the_one_before() -> None:
+    assert Result.OK == look(table_version=0)["gateway gw", "Table"].result
 
 
 @pytest.mark.parametrize(
