@@ -14,7 +14,7 @@ from tests.integration.gateway.rig import Rig, Wire
 from tests.integration.gateway.test_client_keys import bearer, key
 from tests.integration.gateway.upstreams import Call, Engine, Gate, answer_any, model, waits
 
-from llmop.gateway import access, attempts, downstream, faults, routing, upstream, usage
+from llmop.gateway import access, attempts, downstream, faults, routing, turns, upstream, usage
 from llmop.gateway.attempts import Attempts
 from llmop.gateway.bill import Bill
 from llmop.gateway.dispatch import Dispatcher
@@ -514,7 +514,7 @@ async def test_a_client_that_reads_slowly_is_told_by_the_end_of_its_connection(
 
 async def test_a_connection_that_cannot_be_begun_is_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, downstream.HttpToolsProtocol, "connection_made", late=False)
+    broken = Broken(monkeypatch, turns.HttpToolsProtocol, "connection_made", late=False)
     broken.due = True
     wire = await rig.wire()
     assert b"" == await wire.ended()
