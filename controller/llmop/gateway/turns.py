@@ -153,7 +153,6 @@ class Turns(HttpToolsProtocol, abc.ABC):
             self._busy = True
             start()
 
-    @guarded
     def _start_exchange(self, exchange: Exchange) -> None:
         self._exchange = exchange
         exchange.start()
