@@ -20,6 +20,8 @@ from llmop.api.v1 import (
 )
 from llmop.domain import checks
 from llmop.domain.endpoint import EndpointTable
+from llmop.domain.replica import EngineLoad
+from llmop.domain.resources import Resource
 from llmop.domain.scaling import Reported
 from llmop.planner.autoscale import Decision
 from llmop.rpc import server
@@ -59,12 +61,16 @@ class Loads:
     def __init__(self) -> None:
         self.reports: list[tuple[str, Mapping[str, Reported]]] = []
         self.decisions: dict[str, Decision] = {}
+        self.loads: dict[str, dict[str, EngineLoad | None]] = {}  # by uid of the deployment
 
     def report(self, gateway: str, loads: Mapping[str, Reported]) -> None:
         self.reports.append((gateway, loads))
 
     def decision(self, uid: str) -> Decision | None:
         return self.decisions.get(uid)
+
+    def engines(self, owner: Resource) -> Mapping[str, EngineLoad | None]:
+        return self.loads.get(owner.uid, {})
 
 
 class Administration:

@@ -55,6 +55,7 @@ CLASSES = (
     deployment.SlurmOptions,
     runtime.Runtime,
     runtime.Warmup,
+    runtime.Metrics,
     profile.Profile,
     site.Site,
     site.Allowed,

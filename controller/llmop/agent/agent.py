@@ -8,16 +8,18 @@ docs/reference/agent-channel.md is the contract; this file implements it with th
 Three processes: the agent, a guard (this file again, `--guard`), and the engine below it. The guard kills the engine with all its
 children when the agent is gone, however the agent went. Threads of the agent: the main thread takes signals and supervises the
 engine; `beats` keeps one heartbeat open; `pushes` sends changes at once; `files` writes heartbeats into the shared directory while no
-controller can be reached; `log` bounds engine.log; probes run in short threads of their own. While the engine runs only these threads
-touch the shared file system (controllers.json after a failed call, the inbox, orders), and the main thread once for a USR1.
+controller can be reached; `log` bounds engine.log; `load` asks the engine how busy it is; probes run in short threads of their own.
+While the engine runs only these threads touch the shared file system (controllers.json after a failed call, the inbox, orders), and
+the main thread once for a USR1.
 
-Sections: ends, the configuration, files, processes and sockets, ports, the guard, the engine, the controller, the agent, main.
+Sections: ends, the configuration, files, processes and sockets, ports, the guard, the engine, its load, the controller, the agent, main.
 """
 
 import argparse
 import ctypes
 import errno
 import http.client
+import io
 import json
 import os
 import random
@@ -58,6 +60,9 @@ SETTLE_USR1, SETTLE_TERM = (
 )  # time for gateways to hear of a drain that they did not agree to beforehand
 QUIET = 0.2  # seconds without an outside connection that end a drain
 BUSY_PATIENCE = 5  # an engine that works but does not answer gets this many times its failureThreshold
+LOAD_PERIOD = 5.0  # seconds between two looks at the engine's metrics, at most
+LOAD_TIMEOUT = 2.0  # seconds for all of the metrics
+LOAD_LIMIT = 1 << 20  # bytes of metrics
 REFUSED_WARMUPS = 5  # as many 4xx answers in a row are a fault, not a model that still loads
 
 
@@ -186,6 +191,28 @@ class Reader:
 
 
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
+METRIC = re.compile(r"^[A-Za-z_:][A-Za-z0-9_:]*\Z")
+
+
+class MetricsConfig:
+    """The object `engine.metrics`: where the engine says how busy it is, and under which names; "" for what it does not say."""
+
+    def __init__(self, reader: Reader, path: str) -> None:
+        self.path = path
+        self.queue_depth = self._name(reader, "queueDepth")
+        self.running = self._name(reader, "running")
+        self.kv_cache_usage = reader.text("kvCacheUsage", "")
+        if self.kv_cache_usage and not all(map(METRIC.match, self.kv_cache_usage.split(" / ", 1))):
+            raise reader.bad(
+                "kvCacheUsage", self.kv_cache_usage, "the name of a metric, or two like used / total"
+            )
+
+    @staticmethod
+    def _name(reader: Reader, name: str) -> str:
+        value = reader.text(name, "")
+        if value and not METRIC.match(value):
+            raise reader.bad(name, value, "the name of a metric")
+        return value
 
 
 class EngineConfig:
@@ -255,6 +282,10 @@ class EngineConfig:
             warmup = reader.child("warmup")
             body = json.dumps(warmup.document.get("body")).encode("utf-8")
             self.warmup = (warmup.choice("method", ["POST", "GET"], "POST"), self._route(warmup), body)
+        self.metrics = None  # type: Optional[MetricsConfig]
+        if reader.document.get("metrics") is not None:
+            metrics = reader.child("metrics")
+            self.metrics = MetricsConfig(metrics, self._route(metrics))
 
     @staticmethod
     def _route(reader: Reader) -> str:
@@ -1268,6 +1299,110 @@ class Task:
             self._wakeup.set()
 
 
+# --- The engine's load ------------------------------------------------------------------------------------------------
+
+
+class Load(NamedTuple):
+    """How busy the engine says it is; None = it does not say, or nothing that could be. `at` is time.monotonic()."""
+
+    queue_depth: Optional[int]
+    running: Optional[int]
+    kv_cache_usage: Optional[float]  # 0..1
+    at: float
+
+
+class Received:
+    """Bytes that have come, for http.client to read an answer from."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self.content)
+
+
+def fetch_metrics(port: int, path: str, key: str, is_engine: Callable[[], bool]) -> str:
+    """The engine's metrics. Raises OSError, ValueError, OverflowError (of a length that nobody can read) or HTTPException.
+
+    The time and the size of the whole answer are bounded, however it trickles in. `is_engine` is asked as for a probe.
+    """
+    deadline = time.monotonic() + LOAD_TIMEOUT
+    with socket.create_connection(("127.0.0.1", port), LOAD_TIMEOUT) as connection:
+        if not is_engine():
+            raise OSError("the engine does not listen on port {} any more".format(port))
+        head = (
+            "GET {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n"
+        )
+        connection.sendall(head.format(path, port, key).encode("ascii"))
+        content = bytearray()
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise OSError("no whole answer within {:g} s".format(LOAD_TIMEOUT))
+            connection.settimeout(left)
+            piece = connection.recv(1 << 16)
+            if not piece:
+                break
+            content += piece
+            if len(content) > LOAD_LIMIT:
+                raise ValueError("more than {} bytes".format(LOAD_LIMIT))
+    response = http.client.HTTPResponse(Received(bytes(content)))  # type: ignore[arg-type]
+    response.begin()
+    if response.status != 200:
+        raise ValueError("answers {}".format(response.status))
+    return response.read().decode("utf-8", "replace")
+
+
+NUMBER = re.compile(r"^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\Z")
+
+
+def gauge(text: str, name: str) -> Optional[float]:
+    """The value of a metric in Prometheus' text form 0.0.4, None where it is not there or no number from 0 on.
+
+    Of several series the largest: those of one engine are its ranks, and each of them tells of the whole engine.
+    """
+    found = []  # type: List[float]
+    for line in text.split("\n"):
+        if not line.startswith(name):
+            continue
+        rest = line[len(name) :]
+        if rest.startswith("{"):
+            # A label's value may hold any sign; behind the last brace there is none.
+            rest = rest.rpartition("}")[2]
+        elif not rest.startswith((" ", "\t")):
+            continue  # another metric, whose name is longer
+        words = rest.split()
+        if not words or not NUMBER.match(words[0]):
+            return None
+        found.append(float(words[0]))
+    value = max(found) if found else None
+    return value if value is not None and value < float("inf") else None
+
+
+def whole(value: Optional[float]) -> Optional[int]:
+    return int(value) if value is not None and value < 1e9 and value == int(value) else None
+
+
+def share(text: str, names: str) -> Optional[float]:
+    """`names` is a metric from 0 to 1, or two like `used / total`."""
+    used, _, total = names.partition(" / ")
+    value = gauge(text, used)
+    if total and value is not None:
+        most = gauge(text, total)
+        value = value / most if most else None
+    return value if value is not None and value <= 1.0 else None
+
+
+def load_of(text: str, config: MetricsConfig, now: float) -> Load:
+    """What the metrics say."""
+    return Load(
+        whole(gauge(text, config.queue_depth)) if config.queue_depth else None,
+        whole(gauge(text, config.running)) if config.running else None,
+        share(text, config.kv_cache_usage) if config.kv_cache_usage else None,
+        now,
+    )
+
+
 # --- The controller ---------------------------------------------------------------------------------------------------
 
 
@@ -1633,8 +1768,10 @@ class Agent:
         self.restarts = 0
         self.proven = False
         self.lost = False
+        self.load = None  # type: Optional[Load]
         self.mail = []  # type: List[Document]
         self.superseded = False
+        self.became_ready = threading.Event()
 
     # Signals
 
@@ -1662,6 +1799,9 @@ class Agent:
         self.ports = Ports(self.config.engine.ports, self.addresses.bind)
         self.channel.start()
         threading.Thread(target=self.keep_log, name="log", daemon=True).start()
+        metrics = self.config.engine.metrics
+        if metrics is not None:
+            threading.Thread(target=self.watch_load, args=(metrics,), name="load", daemon=True).start()
         try:
             self.serve()
         except DrainRequested:
@@ -1812,7 +1952,7 @@ class Agent:
     def end_engine(self) -> None:
         """Be sure that nothing of the engine runs, and hold its ports."""
         with self.lock:
-            self.proven = False
+            self.proven, self.load = False, None
         if self.engine is not None:
             if not self.engine.ended():
                 self.engine.stop(self.config.engine.stop_signal, after(self.config.engine.stop_timeout))
@@ -1859,7 +1999,7 @@ class Agent:
     def why_ended(self, engine: Engine) -> Exception:
         """The engine is over: because its port was taken, or for reasons of its own. Holds the port at once."""
         with self.lock:
-            self.proven = False
+            self.proven, self.load = False, None
         held = self.ports.hold_again() and self.prove(tcp_table()) != FOREIGN
         status = engine.status or 0
         how = "signal {}".format(-status) if status < 0 else "status {}".format(status)
@@ -2140,6 +2280,7 @@ class Agent:
         with self.lock:
             self.proven, self.lost = True, False
             self.phase, self.detail = "ready", ""
+        self.became_ready.set()
         self.channel.announce()
 
     def set_detail(self, detail: str) -> None:
@@ -2178,7 +2319,65 @@ class Agent:
                     ending=self.ending if self.phase == "draining" else None,
                     connections=connections,
                     progress=None,
+                    load=self.shown_load() if ours else None,
                 )
+
+    def shown_load(self) -> Optional[Document]:
+        """The newest look at the engine's metrics and how old it is in seconds; under the lock."""
+        load = self.load
+        if load is None:
+            return None
+        return {
+            "queueDepth": load.queue_depth,
+            "running": load.running,
+            "kvCacheUsage": load.kv_cache_usage,
+            "age": round(time.monotonic() - load.at, 3),
+        }
+
+    def watch_load(self, metrics: MetricsConfig) -> None:
+        """Look at the engine's metrics as long as it serves, in a thread of its own. Whatever goes wrong there is no fault of the engine:
+        what is known just becomes older.
+        """
+        period = min(self.config.engine.health_period, LOAD_PERIOD)
+        before = ""
+        while True:
+            self.became_ready.wait(period)
+            self.became_ready.clear()
+            with self.lock:
+                port = self.ports.numbers.get("http") if self.proven else None
+            if port is None:
+                continue
+            try:
+                problem = self.look_at_load(metrics, port)
+            except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
+                problem = "{}: {}".format(type(error).__name__, error)
+            if bool(problem) != bool(before):
+                say("{}: {}".format(metrics.path, self.shown(problem) or "can be read again"))
+            before = problem
+
+    def look_at_load(self, metrics: MetricsConfig, port: int) -> str:
+        """Returns what cannot be used; raises what fetch_metrics raises."""
+        begun = time.monotonic()
+        text = fetch_metrics(
+            port,
+            metrics.path,
+            self.config.api_key,
+            lambda: self.family.listener(tcp_table(), port, self.addresses.reach()) == OURS,
+        )
+        load = load_of(text, metrics, begun)
+        with self.lock:
+            if not self.proven or self.ports.numbers.get("http") != port:
+                return ""  # the engine went in between
+            is_first, self.load = self.load is None, load
+        if is_first:
+            self.channel.announce()
+        wanted = [
+            (metrics.queue_depth, load.queue_depth),
+            (metrics.running, load.running),
+            (metrics.kv_cache_usage, load.kv_cache_usage),
+        ]
+        missing = [name for name, value in wanted if name and value is None]
+        return "{} cannot be used".format(", ".join(missing)) if missing else ""
 
     def keep_log(self) -> None:
         while True:

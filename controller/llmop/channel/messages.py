@@ -116,9 +116,33 @@ def heartbeat_of(body: Mapping[str, Any], now: float) -> replica.Heartbeat:
         connections=_number(body, "connections") if body.get("connections") is not None else 0,
         progress=_decimal(body, "progress", 1.0, "a number from 0 to 1, or null"),
         detail=_line(body, "detail", DETAIL_LENGTH),
+        load=_load_of(body.get("load")),
         ending=ending,
         end=_end_of(end) if end is not None else None,
     )
+
+
+def _load_of(value: object) -> replica.EngineLoad | None:
+    """What an engine says of itself is never a reason to refuse a sign of life: what cannot be is not known."""
+    if not isinstance(value, dict):
+        return None
+    age_s = _amount(value.get("age"), NUMBER_MAX)
+    if age_s is None:
+        return None
+    queue_depth, running = (_amount(value.get(name), NUMBER_MAX) for name in ("queueDepth", "running"))
+    return replica.EngineLoad(
+        queue_depth=int(queue_depth) if queue_depth is not None and queue_depth.is_integer() else None,
+        running=int(running) if running is not None and running.is_integer() else None,
+        kv_cache_usage=_amount(value.get("kvCacheUsage"), 1.0),
+        age_s=age_s,
+    )
+
+
+def _amount(value: object, high: float) -> float | None:
+    """A number from 0 to `high`, which NaN is not."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
+        return None
+    return float(value)
 
 
 def _ending_of(body: Mapping[str, Any]) -> replica.EndReason | None:

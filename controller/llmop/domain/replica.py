@@ -148,6 +148,16 @@ class AgentPhase(enum.StrEnum):
     ENDED = "ended"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EngineLoad:
+    """How busy an engine says it is; None where it does not say. `age_s` is how long ago that was."""
+
+    queue_depth: int | None = None  # requests that wait in it
+    running: int | None = None
+    kv_cache_usage: float | None = None  # 0..1
+    age_s: float = 0.0
+
+
 FILE_LATE_S = 60.0  # network file systems may show a new file so late (nfs(5), acdirmax)
 
 
@@ -172,6 +182,7 @@ class Heartbeat:
     connections: int = 0
     progress: float | None = None
     detail: str = ""
+    load: EngineLoad | None = None  # of the engine, at `received_at`
     ending: EndReason | None = None
     end: End | None = None  # with phase ENDED
     by_file: bool = False

@@ -17,6 +17,19 @@ class Warmup:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """The names of the engine's own metrics, in Prometheus' text form at `path`; "" where it has none.
+
+    `kv_cache_usage` is one gauge from 0 to 1, or two like `used / total`.
+    """
+
+    path: str
+    queue_depth: str = ""
+    running: str = ""
+    kv_cache_usage: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
     """`command`, `args`, `env`, `binds` and the body of `warmup` are templates over a closed set of names (see `placeholders`)."""
 
@@ -41,6 +54,7 @@ class Runtime:
     health_path: str = "/health"
     health_timeout_s: int = 5
     warmup: Warmup | None = None
+    metrics: Metrics | None = None  # None: the engine is not asked how busy it is
     stop_signal: str = "TERM"
     stop_timeout_s: int = 30
 
@@ -79,6 +93,7 @@ class EngineCommand:
     container: Mapping[str, Any]
     health: Mapping[str, Any]
     warmup: Mapping[str, Any] | None
+    metrics: Mapping[str, str] | None
     startup_timeout_s: int
     max_restarts: int
     stop: Mapping[str, Any]

@@ -217,6 +217,14 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
         warmup=None
         if warmup is None
         else runtimes.Warmup(path=warmup.path, body=warmup.body, method=warmup.method),
+        metrics=None
+        if spec.metrics is None
+        else runtimes.Metrics(
+            path=spec.metrics.path,
+            queue_depth=spec.metrics.queue_depth or "",
+            running=spec.metrics.running or "",
+            kv_cache_usage=spec.metrics.kv_cache_usage or "",
+        ),
         stop_signal=spec.stop.signal,
         stop_timeout_s=quantity.whole_seconds(spec.stop.timeout),
     )

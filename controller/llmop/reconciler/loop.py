@@ -86,8 +86,10 @@ class Reconciler:
             keys=self.queue,
         )
         self.book = routes.EndpointBook(epoch, outside.clock.monotonic, self._on_acknowledged)
-        self.scaler = scaling.Scaler(outside.clock, self._mirror, self._gatherer, self.queue.add)
         self._agents: ports.Agents = ports.NoAgents()
+        self.scaler = scaling.Scaler(
+            outside.clock, self._mirror, self._gatherer, self.queue.add, lambda: self._agents
+        )
         self._staging_jobs = staging_jobs.StagingJobs(
             outside.clock,
             installation,

@@ -113,6 +113,7 @@ def replica_json(
             "requires": list(command.requires),
             "health": dict(command.health),
             "warmup": dict(command.warmup) if command.warmup is not None else None,
+            "metrics": dict(command.metrics) if command.metrics is not None else None,
             "startupTimeout": command.startup_timeout_s,
             "maxRestarts": command.max_restarts,
             "stop": dict(command.stop),

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from llmop.clock import Clock
-from llmop.domain import resources, scaling
-from llmop.planner import autoscale, schedules
-from llmop.reconciler import codec, gather, mirror, queue
+from llmop.domain import replica, resources, runtime, scaling
+from llmop.planner import autoscale, engine_load, schedules
+from llmop.reconciler import codec, gather, mirror, ports, queue
 from llmop.reconciler.routes import GATEWAY_LIVE_S
 
 _log = structlog.get_logger()
@@ -51,7 +51,7 @@ class _Watched:
 
 
 class Scaler:
-    """`wake(key, priority)` asks for a pass: a decision has to be carried out or shown."""
+    """`wake(key, priority)` asks for a pass: a decision has to be carried out or shown. `agents` is the channel as it is now."""
 
     def __init__(
         self,
@@ -59,11 +59,13 @@ class Scaler:
         stored: mirror.Mirror,
         gatherer: gather.Gatherer,
         wake: Callable[[queue.Key, int], None],
+        agents: Callable[[], ports.Agents],
     ) -> None:
         self._clock = clock
         self._mirror = stored
         self._gatherer = gatherer
         self._wake = wake
+        self._agents = agents
         self._gateways: dict[str, _Gateway] = {}
         self._unserved: set[str] = set()  # deployments that refused somebody since the last sample
         self._watched: dict[str, _Watched] = {}  # by uid
@@ -73,6 +75,23 @@ class Scaler:
         """The last one about the deployment with this uid, as long as it scales."""
         watched = self._watched.get(uid)
         return watched.decision if watched is not None else None
+
+    def engines(self, owner: resources.Resource) -> dict[str, replica.EngineLoad | None]:
+        """What the engines of a deployment's replicas that serve say of themselves, by replica; None where nothing is known. Empty where they
+        are not asked.
+        """
+        if self._metrics(owner) is None:
+            return {}
+        agents, now = self._agents(), self._clock.now()
+        return {
+            each.name: engine_load.fresh(agents.heartbeats.get(each.uid), agents.period_s, now)
+            for each in self._mirror.children(owner.uid, resources.REPLICA)
+            if each.status.get("ready") and not each.spec.get("drain")
+        }
+
+    def _metrics(self, owner: resources.Resource) -> runtime.Metrics | None:
+        named = self._gatherer.known()[0].get(str(owner.spec.get("runtime")))
+        return named.metrics if named is not None else None
 
     def report(self, gateway: str, loads: Mapping[str, scaling.Reported]) -> None:
         """`loads` has an item for each deployment (`namespace/name`) that the gateway knows. A request for one at zero is answered at once."""
@@ -151,6 +170,7 @@ class Scaler:
             for each in self._gateways.values()
         ]
         rates = [rate for _, rate in parts if rate is not None]
+        metrics = self._metrics(owner)
         sample = autoscale.Load(
             at=now,
             in_flight=sum(load.in_flight for load, _ in parts),
@@ -158,6 +178,9 @@ class Scaler:
             queued=max(sum(load.queued for load, _ in parts), int(name in self._unserved)),
             tokens_per_s=sum(rates) if len(rates) == len(parts) else None,
             is_whole=all(now - each.seen_at <= GATEWAY_LIVE_S for each in self._gateways.values()),
+            engines=engine_load.together(metrics, tuple(self.engines(owner).values()))
+            if metrics is not None
+            else None,
         )
         if watched.samples and watched.samples[-1].at == now:
             watched.samples.pop()

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 
 from llmop.api.v1 import gateway_pb2, resources_pb2, rollout_pb2
-from llmop.domain import client, endpoint, resources, scaling, usage
+from llmop.domain import client, endpoint, replica, resources, scaling, usage
 from llmop.planner import autoscale
 
 
@@ -177,6 +177,19 @@ def to_scaling(decision: autoscale.Decision) -> rollout_pb2.Scaling:
         ready=decision.fleet.ready,
         coming=decision.fleet.on_the_way,
         lead_s=decision.fleet.lead_s,
+    )
+
+
+def to_engine_load(name: str, load: replica.EngineLoad | None) -> rollout_pb2.EngineLoad:
+    """Of the replica with this name; None: nothing is known."""
+    if load is None:
+        return rollout_pb2.EngineLoad(replica=name)
+    return rollout_pb2.EngineLoad(
+        replica=name,
+        queued=load.queue_depth,
+        running=load.running,
+        kv_cache_usage=load.kv_cache_usage,
+        age_s=load.age_s,
     )
 
 

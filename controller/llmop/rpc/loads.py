@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from llmop.domain.replica import EngineLoad
+from llmop.domain.resources import Resource
 from llmop.domain.scaling import Reported
 from llmop.planner.autoscale import Decision
 
@@ -14,4 +16,8 @@ class LoadSink(Protocol):
 
     def decision(self, uid: str) -> Decision | None:
         """How many replicas the load asks for: the last decision about the deployment with this uid; None where there is none."""
+        ...
+
+    def engines(self, owner: Resource) -> Mapping[str, EngineLoad | None]:
+        """What the engines of the deployment's replicas that serve say of themselves, by replica; None where nothing is known."""
         ...

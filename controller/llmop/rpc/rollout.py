@@ -150,6 +150,10 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         return rollout_pb2.ScalingStatusResponse(
             object=convert.to_object(deployment),
             scaling=convert.to_scaling(decision) if decision is not None else None,
+            engines=[
+                convert.to_engine_load(name, load)
+                for name, load in sorted(self._loads.engines(deployment).items())
+            ],
         )
 
     async def _change(self, request: Any, change: Change, verb: str) -> Any:

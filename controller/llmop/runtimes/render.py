@@ -60,11 +60,24 @@ def engine_command(runtime: Runtime, template: Template, profile: Profile, site:
             "path": runtime.warmup.path,
             "body": _fill_json(runtime.warmup.body, {"servedName": served_name(runtime, template)}),
         },
+        metrics=metrics(runtime),
         startup_timeout_s=template.startup_timeout_s,
         max_restarts=MAX_RESTARTS,
         stop={"signal": runtime.stop_signal, "timeout": runtime.stop_timeout_s},
         api_key_env=runtime.api_key_env,
     )
+
+
+def metrics(runtime: Runtime) -> Mapping[str, str] | None:
+    """Where the agent finds how busy the engine is; None where it is not asked."""
+    if runtime.metrics is None:
+        return None
+    return {
+        "path": runtime.metrics.path,
+        "queueDepth": runtime.metrics.queue_depth,
+        "running": runtime.metrics.running,
+        "kvCacheUsage": runtime.metrics.kv_cache_usage,
+    }
 
 
 def served_name(runtime: Runtime, template: Template) -> str:

@@ -39,10 +39,35 @@ class Handler(BaseHTTPRequestHandler):
             while fault("busy"):
                 pass
             self.answer(503 if fault("loading") else 200, b"")
+        elif self.path == "/metrics":
+            self.metrics()
         elif self.path == "/stream":
             self.stream()
         elif self.path == "/crash":
             os._exit(3)
+
+    def metrics(self) -> None:
+        """The file `metrics` of the directory of faults, if there is one; or, by their files, what no engine should do."""
+        if self.headers["Authorization"] != f"Bearer {key}" or fault("no-metrics"):
+            self.answer(404, b"")
+            return
+        while fault("metrics-hang"):
+            time.sleep(0.02)
+        if fault("metrics-trickle"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while fault("metrics-trickle"):
+                self.wfile.write(b"x: y\r\n")
+                time.sleep(0.02)
+        if fault("metrics-endless"):
+            self.send_response(200)
+            self.end_headers()
+            while fault("metrics-endless"):
+                self.wfile.write(b"q 1\n" * 10_000)
+        if fault("metrics-liar"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9" + b"9" * 30 + b"\r\n\r\nq 1\n")
+            self.close_connection = True
+            return
+        self.answer(200, (options.faults / "metrics").read_bytes() if fault("metrics") else b"")
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -78,6 +78,21 @@ def test_absent_fields_have_the_contracts_defaults() -> None:
             "engine.health.path is 'health': it must be a path from / on, of printable ASCII",
         ),
         (
+            "engine.metrics",
+            {"path": "metrics"},
+            "engine.metrics.path is 'metrics': it must be a path from / on, of printable ASCII",
+        ),
+        (
+            "engine.metrics",
+            {"path": "/metrics", "running": "a b"},
+            "engine.metrics.running is 'a b': it must be the name of a metric",
+        ),
+        (
+            "engine.metrics",
+            {"path": "/metrics", "kvCacheUsage": "a / b / c"},
+            "engine.metrics.kvCacheUsage is 'a / b / c': it must be the name of a metric, or two like used / total",
+        ),
+        (
             "engine.warmup",
             {"path": "/x", "method": "PUT"},
             "engine.warmup.method is 'PUT': it must be one of POST, GET",

@@ -9,7 +9,7 @@ from llmop.domain.deployment import Deployment, DeploymentSpec, SlurmOptions, Te
 from llmop.domain.endpoint import QueueBounds
 from llmop.domain.profile import Profile
 from llmop.domain.resources import Resource
-from llmop.domain.runtime import Runtime, Warmup
+from llmop.domain.runtime import Metrics, Runtime, Warmup
 from llmop.domain.site import Allowed, DriverKind, OrphanPolicy, Site
 from llmop.manifest import admit, convert
 
@@ -223,6 +223,7 @@ def test_a_runtime_is_read() -> None:
             "health": {"path": "/h", "timeout": "2s"},
             "warmup": {"method": "GET", "path": "/w", "body": {"a": None}},
         },
+        metrics={"path": "/m", "queueDepth": "q", "kvCacheUsage": "e:used / e:all"},
         stop={"signal": "INT", "timeout": "1m"},
         modelRequired=False,
         supportedModelFormats=["gguf"],
@@ -256,6 +257,7 @@ def test_a_runtime_is_read() -> None:
         health_path="/h",
         health_timeout_s=2,
         warmup=Warmup(path="/w", body={"a": None}, method="GET"),
+        metrics=Metrics(path="/m", queue_depth="q", kv_cache_usage="e:used / e:all"),
         stop_signal="INT",
         stop_timeout_s=60,
     ) == convert.runtime(resource)

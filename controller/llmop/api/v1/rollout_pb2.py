@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from llmop.api.v1 import resources_pb2 as llmop_dot_api_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/rollout.proto\x12\x0cllmop.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cllmop/api/v1/resources.proto\"\xc9\x01\n\x10\x41utoscaleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x19\n\x0cmin_replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_replicas\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06target\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x0b\n\x03off\x18\x06 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x42\x0f\n\r_min_replicasB\x0f\n\r_max_replicasB\t\n\x07_target\"9\n\x11\x41utoscaleResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"7\n\x14ScalingStatusRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"e\n\x15ScalingStatusResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12&\n\x07scaling\x18\x02 \x01(\x0b\x32\x15.llmop.api.v1.Scaling\"\xf0\x01\n\x07Scaling\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x05\x12\x18\n\x0brecommended\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05known\x18\x05 \x01(\x08\x12\r\n\x05panic\x18\x06 \x01(\x08\x12,\n\x07metrics\x18\x07 \x03(\x0b\x32\x1b.llmop.api.v1.ScalingMetric\x12\r\n\x05ready\x18\x08 \x01(\x05\x12\x0e\n\x06\x63oming\x18\t \x01(\x05\x12\x13\n\x06lead_s\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_recommendedB\t\n\x07_lead_s\"\xb3\x01\n\rScalingMetric\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\x05\x12\x14\n\x07\x61verage\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04peak\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x66orecast\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08replicas\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_averageB\x07\n\x05_peakB\x0b\n\t_forecastB\x0b\n\t_replicas\"\xa0\x01\n\x0cScaleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x1d\n\x10\x63urrent_replicas\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10resource_version\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x42\x13\n\x11_current_replicas\"P\n\rScaleResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x19\n\x11previous_replicas\x18\x02 \x01(\x05\"B\n\rStatusRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x05\"\xd2\x01\n\x0eStatusResponse\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".llmop.api.v1.StatusResponse.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x06object\x18\x03 \x01(\x0b\x32\x14.llmop.api.v1.Object\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_COMPLETE\x10\x01\x12\x11\n\rSTATE_WAITING\x10\x02\x12\x0f\n\x0bSTATE_STUCK\x10\x03\"1\n\x0eHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x8f\x01\n\x0fRolloutRevision\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\rcreation_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63hange_cause\x18\x04 \x01(\t\x12\x15\n\rtemplate_json\x18\x05 \x01(\t\"C\n\x0fHistoryResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.llmop.api.v1.RolloutRevision\"T\n\x0bUndoRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bto_revision\x18\x03 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"]\n\x0cUndoResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x15\n\rchanged_paths\x18\x03 \x03(\t\"B\n\x0eRestartRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"7\n\x0fRestartResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"@\n\x0cPauseRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"5\n\rPauseResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"A\n\rResumeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"6\n\x0eResumeResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object2\x95\x05\n\x0eRolloutService\x12@\n\x05Scale\x12\x1a.llmop.api.v1.ScaleRequest\x1a\x1b.llmop.api.v1.ScaleResponse\x12\x43\n\x06Status\x12\x1b.llmop.api.v1.StatusRequest\x1a\x1c.llmop.api.v1.StatusResponse\x12\x46\n\x07History\x12\x1c.llmop.api.v1.HistoryRequest\x1a\x1d.llmop.api.v1.HistoryResponse\x12=\n\x04Undo\x12\x19.llmop.api.v1.UndoRequest\x1a\x1a.llmop.api.v1.UndoResponse\x12\x46\n\x07Restart\x12\x1c.llmop.api.v1.RestartRequest\x1a\x1d.llmop.api.v1.RestartResponse\x12@\n\x05Pause\x12\x1a.llmop.api.v1.PauseRequest\x1a\x1b.llmop.api.v1.PauseResponse\x12\x43\n\x06Resume\x12\x1b.llmop.api.v1.ResumeRequest\x1a\x1c.llmop.api.v1.ResumeResponse\x12L\n\tAutoscale\x12\x1e.llmop.api.v1.AutoscaleRequest\x1a\x1f.llmop.api.v1.AutoscaleResponse\x12X\n\rScalingStatus\x12\".llmop.api.v1.ScalingStatusRequest\x1a#.llmop.api.v1.ScalingStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/rollout.proto\x12\x0cllmop.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cllmop/api/v1/resources.proto\"\xc9\x01\n\x10\x41utoscaleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x19\n\x0cmin_replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cmax_replicas\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06target\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x0b\n\x03off\x18\x06 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x42\x0f\n\r_min_replicasB\x0f\n\r_max_replicasB\t\n\x07_target\"9\n\x11\x41utoscaleResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"7\n\x14ScalingStatusRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x90\x01\n\x15ScalingStatusResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12&\n\x07scaling\x18\x02 \x01(\x0b\x32\x15.llmop.api.v1.Scaling\x12)\n\x07\x65ngines\x18\x03 \x03(\x0b\x32\x18.llmop.api.v1.EngineLoad\"\xad\x01\n\nEngineLoad\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x13\n\x06queued\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07running\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x0ekv_cache_usage\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x61ge_s\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\t\n\x07_queuedB\n\n\x08_runningB\x11\n\x0f_kv_cache_usageB\x08\n\x06_age_s\"\xf0\x01\n\x07Scaling\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x05\x12\x18\n\x0brecommended\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05known\x18\x05 \x01(\x08\x12\r\n\x05panic\x18\x06 \x01(\x08\x12,\n\x07metrics\x18\x07 \x03(\x0b\x32\x1b.llmop.api.v1.ScalingMetric\x12\r\n\x05ready\x18\x08 \x01(\x05\x12\x0e\n\x06\x63oming\x18\t \x01(\x05\x12\x13\n\x06lead_s\x18\n \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_recommendedB\t\n\x07_lead_s\"\xb3\x01\n\rScalingMetric\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\x05\x12\x14\n\x07\x61verage\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04peak\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x66orecast\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08replicas\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_averageB\x07\n\x05_peakB\x0b\n\t_forecastB\x0b\n\t_replicas\"\xa0\x01\n\x0cScaleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x1d\n\x10\x63urrent_replicas\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10resource_version\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x42\x13\n\x11_current_replicas\"P\n\rScaleResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x19\n\x11previous_replicas\x18\x02 \x01(\x05\"B\n\rStatusRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x05\"\xd2\x01\n\x0eStatusResponse\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".llmop.api.v1.StatusResponse.State\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x06object\x18\x03 \x01(\x0b\x32\x14.llmop.api.v1.Object\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_COMPLETE\x10\x01\x12\x11\n\rSTATE_WAITING\x10\x02\x12\x0f\n\x0bSTATE_STUCK\x10\x03\"1\n\x0eHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x8f\x01\n\x0fRolloutRevision\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x31\n\rcreation_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63hange_cause\x18\x04 \x01(\t\x12\x15\n\rtemplate_json\x18\x05 \x01(\t\"C\n\x0fHistoryResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.llmop.api.v1.RolloutRevision\"T\n\x0bUndoRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bto_revision\x18\x03 \x01(\x05\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"]\n\x0cUndoResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x15\n\rchanged_paths\x18\x03 \x03(\t\"B\n\x0eRestartRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"7\n\x0fRestartResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"@\n\x0cPauseRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"5\n\rPauseResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object\"A\n\rResumeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"6\n\x0eResumeResponse\x12$\n\x06object\x18\x01 \x01(\x0b\x32\x14.llmop.api.v1.Object2\x95\x05\n\x0eRolloutService\x12@\n\x05Scale\x12\x1a.llmop.api.v1.ScaleRequest\x1a\x1b.llmop.api.v1.ScaleResponse\x12\x43\n\x06Status\x12\x1b.llmop.api.v1.StatusRequest\x1a\x1c.llmop.api.v1.StatusResponse\x12\x46\n\x07History\x12\x1c.llmop.api.v1.HistoryRequest\x1a\x1d.llmop.api.v1.HistoryResponse\x12=\n\x04Undo\x12\x19.llmop.api.v1.UndoRequest\x1a\x1a.llmop.api.v1.UndoResponse\x12\x46\n\x07Restart\x12\x1c.llmop.api.v1.RestartRequest\x1a\x1d.llmop.api.v1.RestartResponse\x12@\n\x05Pause\x12\x1a.llmop.api.v1.PauseRequest\x1a\x1b.llmop.api.v1.PauseResponse\x12\x43\n\x06Resume\x12\x1b.llmop.api.v1.ResumeRequest\x1a\x1c.llmop.api.v1.ResumeResponse\x12L\n\tAutoscale\x12\x1e.llmop.api.v1.AutoscaleRequest\x1a\x1f.llmop.api.v1.AutoscaleResponse\x12X\n\rScalingStatus\x12\".llmop.api.v1.ScalingStatusRequest\x1a#.llmop.api.v1.ScalingStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,44 +39,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTOSCALERESPONSE']._serialized_end=368
   _globals['_SCALINGSTATUSREQUEST']._serialized_start=370
   _globals['_SCALINGSTATUSREQUEST']._serialized_end=425
-  _globals['_SCALINGSTATUSRESPONSE']._serialized_start=427
-  _globals['_SCALINGSTATUSRESPONSE']._serialized_end=528
-  _globals['_SCALING']._serialized_start=531
-  _globals['_SCALING']._serialized_end=771
-  _globals['_SCALINGMETRIC']._serialized_start=774
-  _globals['_SCALINGMETRIC']._serialized_end=953
-  _globals['_SCALEREQUEST']._serialized_start=956
-  _globals['_SCALEREQUEST']._serialized_end=1116
-  _globals['_SCALERESPONSE']._serialized_start=1118
-  _globals['_SCALERESPONSE']._serialized_end=1198
-  _globals['_STATUSREQUEST']._serialized_start=1200
-  _globals['_STATUSREQUEST']._serialized_end=1266
-  _globals['_STATUSRESPONSE']._serialized_start=1269
-  _globals['_STATUSRESPONSE']._serialized_end=1479
-  _globals['_STATUSRESPONSE_STATE']._serialized_start=1393
-  _globals['_STATUSRESPONSE_STATE']._serialized_end=1479
-  _globals['_HISTORYREQUEST']._serialized_start=1481
-  _globals['_HISTORYREQUEST']._serialized_end=1530
-  _globals['_ROLLOUTREVISION']._serialized_start=1533
-  _globals['_ROLLOUTREVISION']._serialized_end=1676
-  _globals['_HISTORYRESPONSE']._serialized_start=1678
-  _globals['_HISTORYRESPONSE']._serialized_end=1745
-  _globals['_UNDOREQUEST']._serialized_start=1747
-  _globals['_UNDOREQUEST']._serialized_end=1831
-  _globals['_UNDORESPONSE']._serialized_start=1833
-  _globals['_UNDORESPONSE']._serialized_end=1926
-  _globals['_RESTARTREQUEST']._serialized_start=1928
-  _globals['_RESTARTREQUEST']._serialized_end=1994
-  _globals['_RESTARTRESPONSE']._serialized_start=1996
-  _globals['_RESTARTRESPONSE']._serialized_end=2051
-  _globals['_PAUSEREQUEST']._serialized_start=2053
-  _globals['_PAUSEREQUEST']._serialized_end=2117
-  _globals['_PAUSERESPONSE']._serialized_start=2119
-  _globals['_PAUSERESPONSE']._serialized_end=2172
-  _globals['_RESUMEREQUEST']._serialized_start=2174
-  _globals['_RESUMEREQUEST']._serialized_end=2239
-  _globals['_RESUMERESPONSE']._serialized_start=2241
-  _globals['_RESUMERESPONSE']._serialized_end=2295
-  _globals['_ROLLOUTSERVICE']._serialized_start=2298
-  _globals['_ROLLOUTSERVICE']._serialized_end=2959
+  _globals['_SCALINGSTATUSRESPONSE']._serialized_start=428
+  _globals['_SCALINGSTATUSRESPONSE']._serialized_end=572
+  _globals['_ENGINELOAD']._serialized_start=575
+  _globals['_ENGINELOAD']._serialized_end=748
+  _globals['_SCALING']._serialized_start=751
+  _globals['_SCALING']._serialized_end=991
+  _globals['_SCALINGMETRIC']._serialized_start=994
+  _globals['_SCALINGMETRIC']._serialized_end=1173
+  _globals['_SCALEREQUEST']._serialized_start=1176
+  _globals['_SCALEREQUEST']._serialized_end=1336
+  _globals['_SCALERESPONSE']._serialized_start=1338
+  _globals['_SCALERESPONSE']._serialized_end=1418
+  _globals['_STATUSREQUEST']._serialized_start=1420
+  _globals['_STATUSREQUEST']._serialized_end=1486
+  _globals['_STATUSRESPONSE']._serialized_start=1489
+  _globals['_STATUSRESPONSE']._serialized_end=1699
+  _globals['_STATUSRESPONSE_STATE']._serialized_start=1613
+  _globals['_STATUSRESPONSE_STATE']._serialized_end=1699
+  _globals['_HISTORYREQUEST']._serialized_start=1701
+  _globals['_HISTORYREQUEST']._serialized_end=1750
+  _globals['_ROLLOUTREVISION']._serialized_start=1753
+  _globals['_ROLLOUTREVISION']._serialized_end=1896
+  _globals['_HISTORYRESPONSE']._serialized_start=1898
+  _globals['_HISTORYRESPONSE']._serialized_end=1965
+  _globals['_UNDOREQUEST']._serialized_start=1967
+  _globals['_UNDOREQUEST']._serialized_end=2051
+  _globals['_UNDORESPONSE']._serialized_start=2053
+  _globals['_UNDORESPONSE']._serialized_end=2146
+  _globals['_RESTARTREQUEST']._serialized_start=2148
+  _globals['_RESTARTREQUEST']._serialized_end=2214
+  _globals['_RESTARTRESPONSE']._serialized_start=2216
+  _globals['_RESTARTRESPONSE']._serialized_end=2271
+  _globals['_PAUSEREQUEST']._serialized_start=2273
+  _globals['_PAUSEREQUEST']._serialized_end=2337
+  _globals['_PAUSERESPONSE']._serialized_start=2339
+  _globals['_PAUSERESPONSE']._serialized_end=2392
+  _globals['_RESUMEREQUEST']._serialized_start=2394
+  _globals['_RESUMEREQUEST']._serialized_end=2459
+  _globals['_RESUMERESPONSE']._serialized_start=2461
+  _globals['_RESUMERESPONSE']._serialized_end=2515
+  _globals['_ROLLOUTSERVICE']._serialized_start=2518
+  _globals['_ROLLOUTSERVICE']._serialized_end=3179
 # @@protoc_insertion_point(module_scope)

@@ -44,12 +44,28 @@ class ScalingStatusRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ScalingStatusResponse(_message.Message):
-    __slots__ = ("object", "scaling")
+    __slots__ = ("object", "scaling", "engines")
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     SCALING_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
     object: _resources_pb2.Object
     scaling: Scaling
-    def __init__(self, object: _Optional[_Union[_resources_pb2.Object, _Mapping]] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ...) -> None: ...
+    engines: _containers.RepeatedCompositeFieldContainer[EngineLoad]
+    def __init__(self, object: _Optional[_Union[_resources_pb2.Object, _Mapping]] = ..., scaling: _Optional[_Union[Scaling, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineLoad, _Mapping]]] = ...) -> None: ...
+
+class EngineLoad(_message.Message):
+    __slots__ = ("replica", "queued", "running", "kv_cache_usage", "age_s")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_USAGE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    queued: int
+    running: int
+    kv_cache_usage: float
+    age_s: float
+    def __init__(self, replica: _Optional[str] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., kv_cache_usage: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Scaling(_message.Message):
     __slots__ = ("desired", "recommended", "reason", "message", "known", "panic", "metrics", "ready", "coming", "lead_s")

@@ -85,13 +85,13 @@ def _shown(session: Session, name: str) -> list[str]:
     bounds = spec.get("scaling")
     if not bounds:
         rows.append(["Replicas:", f"{rollouts.wanted(spec, status)}, fixed by spec.replicas"])
-        return printing.table(rows)
+        return [*printing.table(rows), *engines(answer.engines)]
     rows.append(["Bounds:", f"{bounds['minReplicas']} to {bounds['maxReplicas']} replicas"])
     ready, coming = answer.scaling.ready, answer.scaling.coming
     wanted = rollouts.wanted(spec, status)
     if not answer.HasField("scaling"):
         rows += [["Desired:", str(wanted)], ["Load:", "this controller does not know it (yet)"]]
-        return [*printing.table(rows), *history(status, session.clock.now())]
+        return [*printing.table(rows), *engines(answer.engines), *history(status, session.clock.now())]
     scaling = answer.scaling
     rows.append(["Desired:", f"{scaling.desired} | {ready} ready | {coming} on the way"])
     rows.append(["Reason:", f"{scaling.reason}: {scaling.message}"])
@@ -106,14 +106,35 @@ def _shown(session: Session, name: str) -> list[str]:
     metrics = [["  METRIC", "TARGET", "AVERAGE", "PEAK", "FORECAST", "REPLICAS"]]
     for each in scaling.metrics:
         values = [_number(each, field) for field in ("average", "peak", "forecast")]
-        replicas = str(each.replicas) if each.HasField("replicas") else "<unknown>"
+        replicas = str(each.replicas) if each.HasField("replicas") else _UNKNOWN
         metrics.append([f"  {each.type}", str(each.target), *values, replicas])
     lines = [*printing.table(rows), "Metrics:", *printing.table(metrics)]
-    return [*lines, *history(status, session.clock.now())]
+    return [*lines, *engines(answer.engines), *history(status, session.clock.now())]
+
+
+_UNKNOWN = "<unknown>"
 
 
 def _number(metric: Any, field: str) -> str:
-    return f"{getattr(metric, field):.1f}" if metric.HasField(field) else "<unknown>"
+    return f"{getattr(metric, field):.1f}" if metric.HasField(field) else _UNKNOWN
+
+
+def engines(loads: Sequence[Any]) -> list[str]:
+    """What the engines of the replicas say of their own load."""
+    from llmop.cli import printing
+    from llmop.domain import times
+
+    if not loads:
+        return []
+    rows = [["  REPLICA", "WAITING", "RUNNING", "KV-CACHE", "AGE"]]
+    for each in loads:
+        numbers = [
+            str(getattr(each, field)) if each.HasField(field) else _UNKNOWN for field in ("queued", "running")
+        ]
+        cache = f"{each.kv_cache_usage:.0%}" if each.HasField("kv_cache_usage") else _UNKNOWN
+        age = times.human(each.age_s) if each.HasField("age_s") else _UNKNOWN
+        rows.append([f"  {each.replica}", *numbers, cache, age])
+    return ["Engines:", *printing.table(rows)]
 
 
 def history(status: Mapping[str, Any], now: float) -> list[str]:

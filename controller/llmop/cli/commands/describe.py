@@ -66,6 +66,7 @@ def _describe(session: Session, item: Any) -> list[str]:
     if item.kind == resources.MODEL_DEPLOYMENT:
         replicas, columns = session.client.list(resources.REPLICA, item.metadata.namespace)
         lines += _replicas(replicas, columns, item)
+        lines += _engines(session, item)
     if item.kind != resources.EVENT:
         namespace = item.metadata.namespace if resources.KINDS[item.kind].namespaced else ""
         rows = session.client.list(resources.EVENT, namespace)[0]
@@ -217,6 +218,14 @@ def _replicas(rows: Sequence[Any], columns: Sequence[Any], item: Any) -> list[st
     kept = [index for index, column in enumerate(columns) if not column.wide]
     table = [[columns[index].name for index in kept], *([row.cells[index] for index in kept] for row in mine)]
     return ["Replicas:", *(f"  {line}" for line in printing.table(table))]
+
+
+def _engines(session: Session, item: Any) -> list[str]:
+    from llmop.api.v1 import rollout_pb2
+    from llmop.cli.commands import autoscale
+
+    request = rollout_pb2.ScalingStatusRequest(namespace=item.metadata.namespace, name=item.metadata.name)
+    return autoscale.engines(session.client.call(session.client.rollout.ScalingStatus, request).engines)
 
 
 # A deployment whose replicas crash for a week has thousands.

@@ -10,6 +10,9 @@ from llmop.domain import placeholders
 from llmop.manifest.schema_v1alpha1 import fields
 
 _PORT = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
+# Names of metrics as in Prometheus' data model (prometheus.io/docs/concepts/data_model).
+_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]{0,199}", re.ASCII)
+_SHARE = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]{0,199}( / [A-Za-z_:][A-Za-z0-9_:]{0,199})?", re.ASCII)
 
 _KNOWN = placeholders.OURS | placeholders.AGENT
 _BIND_NAMES = frozenset({"sharedDir"})
@@ -50,6 +53,40 @@ class RuntimeProbes(fields.Fields):
     )
 
 
+_Gauge = Annotated[
+    str, fields.matching(_METRIC, "the name of a metric: letters, digits, _ and :, no digit first")
+]
+
+
+class Metrics(fields.Fields):
+    """Where the engine says how busy it is, in Prometheus' text form. Of several series of a name the largest counts."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"tokensTotal"})
+
+    path: fields.HttpPath = Field(default="/metrics", description="Path of the metrics, at the port `http`.")
+    queue_depth: _Gauge | None = Field(
+        default=None, description="The gauge of requests that wait in the engine."
+    )
+    running: _Gauge | None = Field(
+        default=None, description="The gauge of requests that the engine works on."
+    )
+    kv_cache_usage: (
+        Annotated[str, fields.matching(_SHARE, "the name of a metric, or two of them like used / total")]
+        | None
+    ) = Field(
+        default=None,
+        description="The gauge of how full the KV cache is, 1 = full; or two gauges, like `used / total`.",
+    )
+
+    @model_validator(mode="after")
+    def _name_one(self) -> Self:
+        if not (self.queue_depth or self.running or self.kv_cache_usage):
+            raise fields.invalid_below(
+                ("", "names no metric; write queueDepth, running or kvCacheUsage, or remove it")
+            )
+        return self
+
+
 class Stop(fields.Fields):
     """How the engine is ended once its last request is done."""
 
@@ -62,7 +99,7 @@ class Stop(fields.Fields):
 class ServingRuntimeSpec(fields.Fields):
     """How an engine is started. Commands are lists of arguments, never shell text; they may hold placeholders."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"multiNode", "unique", "bodyEdits", "metrics"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"multiNode", "unique", "bodyEdits"})
 
     engine: fields.Name = Field(description="Which engine it is, for people.")
     image: fields.Image | None = Field(
@@ -98,6 +135,9 @@ class ServingRuntimeSpec(fields.Fields):
     )
     probes: RuntimeProbes = Field(
         default_factory=RuntimeProbes, description="How the agent asks the engine on the node."
+    )
+    metrics: Metrics | None = Field(
+        default=None, description="Where the engine says how busy it is. Left out: it is not asked."
     )
     stop: Stop = Field(
         default_factory=Stop, description="How the engine is ended once its last request is done."

@@ -25,6 +25,8 @@ def decide(
     asked = [each.replicas for each in readings if each.replicas is not None]
     last = samples[-1] if samples and samples[-1].at > now - values.FRESH_S else None
     is_known = len(asked) == len(readings) and measured.is_seen(samples, now, wanted.stable_s)
+    is_known = is_known and measured.are_engines_seen(wanted, samples, now)
+    held = measured.hold(wanted, samples, desired, now)
     memory = remembered.idle(memory, samples, last, now)
     if measured.is_sudden(wanted, readings, desired):
         memory = dataclasses.replace(memory, panic_until=now + wanted.stable_s)
@@ -38,8 +40,10 @@ def decide(
         recommended = (
             max(1, recommended or 0, *measured.at_once(wanted, last)) if is_asked_for and last else 0
         )
-    memory = remembered.recommend(wanted, memory, recommended, desired, now, is_known=is_known)
-    way = moves.way(wanted, desired, recommended, memory, fleet, now, is_known=is_known, is_panic=is_panic)
+    memory = remembered.recommend(wanted, memory, recommended, desired, held, now, is_known=is_known)
+    way = moves.way(
+        wanted, desired, recommended, memory, fleet, held, now, is_known=is_known, is_panic=is_panic
+    )
     result = moves.bounded(wanted, way.desired, floor)
     reason, message = way.reason, way.message
     if result != way.desired:

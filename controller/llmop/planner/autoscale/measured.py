@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from llmop.domain import scaling
+from llmop.planner import engine_load
 from llmop.planner.autoscale import values
 
 ENOUGH = 20  # samples for the average of a long time
@@ -29,6 +30,25 @@ def is_seen(samples: Sequence[values.Load], now: float, window_s: float) -> bool
         if later <= now - window_s:
             return True
     return later - (now - window_s) < values.FRESH_S if samples else False
+
+
+def are_engines_seen(wanted: scaling.Scaling, samples: Sequence[values.Load], now: float) -> bool:
+    """Whether what waits in engines was seen in the whole stable window, where it counts."""
+    if all(each.type is not _Type.QUEUE_DEPTH for each in wanted.metrics):
+        return True
+    heard = [each for each in samples if engine_load.is_heard(each.engines)]
+    return is_seen(heard, now, wanted.stable_s)
+
+
+def hold(
+    wanted: scaling.Scaling, samples: Sequence[values.Load], desired: int, now: float
+) -> engine_load.Hold:
+    """What the caches need, by the fullest moment of the stable window. The last replica goes by its own rule."""
+    if desired <= 1:
+        return engine_load.Hold()
+    recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_at)
+    engines = [each.engines for each in samples]
+    return engine_load.hold(engines, engines[recent:], desired)
 
 
 def read(
@@ -61,15 +81,15 @@ def read(
 def _picker(
     wanted: scaling.Scaling, metric: scaling.MetricType, memory: values.Memory, now: float
 ) -> Callable[[values.Load], float | None]:
-    most = math.inf
+    most, engines_most = math.inf, math.inf
     if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
-        most = memory.waiting_most
+        most, engines_most = memory.waiting_most, memory.engines_most
     if metric is _Type.IN_FLIGHT:
         if math.isinf(most):
             return lambda load: load.in_flight + load.queued
         return lambda load: load.in_flight + min(load.queued, max(most, load.in_flight))
     if metric is _Type.QUEUE_DEPTH:
-        return lambda load: min(load.queued, most)
+        return lambda load: min(load.queued, most) + min(engine_load.waiting(load.engines), engines_most)
     return lambda load: load.tokens_per_s
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from llmop.domain import scaling, times
+from llmop.planner import engine_load
 from llmop.planner.autoscale import remembered, values
 
 # For how long the load must ask for fewer replicas, where nobody says it: for as long as the next one would take to come, within these.
@@ -41,6 +42,7 @@ def way(
     recommended: int | None,
     memory: values.Memory,
     fleet: values.Fleet,
+    held: engine_load.Hold,
     now: float,
     *,
     is_known: bool,
@@ -53,7 +55,7 @@ def way(
         words = "the load is not known in full: nothing is given up"
         return Way(desired=desired, reason="LoadUnknown", message=words)
     assert recommended is not None  # what is known in full recommends something
-    return _shrink(wanted, desired, recommended, memory, fleet, now, is_panic=is_panic)
+    return _shrink(wanted, desired, recommended, memory, fleet, held, now, is_panic=is_panic)
 
 
 def _grow(
@@ -88,6 +90,7 @@ def _shrink(
     recommended: int,
     memory: values.Memory,
     fleet: values.Fleet,
+    held: engine_load.Hold,
     now: float,
     *,
     is_panic: bool,
@@ -113,6 +116,8 @@ def _shrink(
                 f"; the last one goes after {times.human(wanted.scale_to_zero_after_s)} without a request"
             )
         return Way(desired=1, reason="LastReplica", message=words)
+    if held.replicas >= desired:
+        return Way(desired=desired, reason=held.reason, message=held.message)
     if wanted.down.select is scaling.Select.DISABLED:
         return Way(desired=desired, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
     # The last replica goes by its own rule.

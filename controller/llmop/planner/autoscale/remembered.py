@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 from llmop.domain import scaling
+from llmop.planner import engine_load
 from llmop.planner.autoscale import measured, values
 
 LONGEST_WINDOW_S = 3600.0  # of stabilization, as in Kubernetes
@@ -38,14 +39,19 @@ def wait(
     if not fleet.on_the_way:
         if memory.waiting_since is None:
             return memory
-        return dataclasses.replace(memory, waiting_since=None, waiting_most=0.0)
+        return dataclasses.replace(memory, waiting_since=None, waiting_most=0.0, engines_most=0.0)
     since = memory.waiting_since if memory.waiting_since is not None else now
-    most = memory.waiting_most
-    if now - since <= wanted.stable_s:
-        most = max(
-            most, measured.average(samples, lambda load: load.queued, now - wanted.panic_s, now) or 0.0
-        )
-    return dataclasses.replace(memory, waiting_since=since, waiting_most=most)
+    if now - since > wanted.stable_s:
+        return dataclasses.replace(memory, waiting_since=since)
+    begin = now - wanted.panic_s
+    queued = measured.average(samples, lambda load: load.queued, begin, now) or 0.0
+    in_engines = measured.average(samples, lambda load: engine_load.waiting(load.engines), begin, now) or 0.0
+    return dataclasses.replace(
+        memory,
+        waiting_since=since,
+        waiting_most=max(memory.waiting_most, queued),
+        engines_most=max(memory.engines_most, in_engines),
+    )
 
 
 def idle(
@@ -66,6 +72,7 @@ def recommend(
     memory: values.Memory,
     recommended: int | None,
     desired: int,
+    held: engine_load.Hold,
     now: float,
     *,
     is_known: bool,
@@ -73,7 +80,7 @@ def recommend(
     """A time of which nothing is known, between two decisions too, counts as if what there is had been recommended."""
     value = desired if recommended is None else recommended
     had_gap = now - memory.highest[-1][0] >= values.FRESH_S
-    most = value if is_known and not had_gap else max(value, desired)
+    most = max(value, held.replicas if is_known and not had_gap else desired)
     return dataclasses.replace(
         memory,
         highest=_kept(memory.highest, most, now, falls=True),

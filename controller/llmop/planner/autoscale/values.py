@@ -3,6 +3,7 @@
 import dataclasses
 
 from llmop.domain import scaling
+from llmop.planner import engine_load
 
 TICK_S = 2.0
 FRESH_S = 5.0  # gateways report every second
@@ -13,7 +14,8 @@ class Load:
     """What all gateways together had of one deployment at one moment.
 
     `queued` is at least 1 when somebody was refused for want of a replica. `tokens_per_s` is None where it is not known. `is_whole`: every
-    gateway that may have requests was heard just now; where not, the last word of the silent ones is in the numbers.
+    gateway that may have requests was heard just now; where not, the last word of the silent ones is in the numbers. `engines` is what
+    the replicas' engines say themselves, None where they are not asked.
     """
 
     at: float
@@ -21,6 +23,7 @@ class Load:
     queued: int
     tokens_per_s: float | None = None
     is_whole: bool = True
+    engines: engine_load.Engines | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,8 @@ class Memory:
 
     `highest` and `lowest` are the recommendations that can still be the largest or smallest of a stabilization window, with their times;
     never empty, the last one is the newest.
-    `waiting_since` and `waiting_most`: since when replicas are on their way, and how much waited for them in the first stable window.
+    `waiting_since`, `waiting_most` and `engines_most`: since when replicas are on their way, and how much waited for them in the first
+    stable window, in gateways and in engines.
     """
 
     desired: int
@@ -66,6 +70,7 @@ class Memory:
     idle_since: float | None = None  # no request was there since, as far as all gateways could be heard
     waiting_since: float | None = None
     waiting_most: float = 0.0
+    engines_most: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmop.domain import scaling
+from llmop.planner import engine_load
 from llmop.planner.autoscale import moves, values
 
 
@@ -61,6 +62,7 @@ def _inputs(decision: values.Decision) -> dict[str, Any]:
         ],
         "inFlight": None if decision.last is None else decision.last.in_flight,
         "queued": None if decision.last is None else decision.last.queued,
+        **engine_load.inputs(decision.last.engines if decision.last is not None else None),
         "readyReplicas": decision.fleet.ready,
         "comingReplicas": decision.fleet.on_the_way,
         "leadTime": None if decision.fleet.lead_s is None else f"{round(decision.fleet.lead_s)}s",
