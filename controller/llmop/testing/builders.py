@@ -24,7 +24,12 @@ def cluster_manifest(**spec: Any) -> dict[str, Any]:
 
 
 def runtime_manifest() -> dict[str, Any]:
-    spec = {"engine": "toy", "command": ["toy", "--port", "{port}"], "modelRequired": False}
+    spec = {
+        "engine": "toy",
+        "command": ["toy", "--port", "{port}"],
+        "modelRequired": False,
+        "metrics": {"queueDepth": "toy:waiting", "kvCacheUsage": "toy:cache"},
+    }
     return manifest("ServingRuntime", "toy", spec)
 
 

@@ -16,7 +16,7 @@ from tests.unit.channel.desk_rig import job_name_of, token_of, uid_of
 
 from llmop.channel import certificates, gate, listener, messages
 from llmop.domain import errors
-from llmop.domain.replica import AgentPhase, EndReason
+from llmop.domain.replica import AgentPhase, EndReason, EngineLoad
 
 LONG_S = 30.0  # never waited out
 END = {"reason": "Drained", "endedAt": 1_760_000_000, "exitCode": 0, "message": "", "logTail": ["bye"]}
@@ -105,6 +105,48 @@ async def test_a_bad_field_of_a_heartbeat_is_named_and_nothing_is_taken_in(door:
         assert reply.body["error"].startswith(field), (change, reply)
     assert door.rig.known() is None
     assert 200 == (await agent.beat()).status
+
+
+SAID = {"queueDepth": 3, "running": 2, "kvCacheUsage": 0.75, "age": 1.5}
+NO_NUMBERS = (None, "3", True, -1, float("nan"), float("inf"), HUGE, [3], {"value": 3})
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (SAID, EngineLoad(queue_depth=3, running=2, kv_cache_usage=0.75, age_s=1.5)),
+        ({"age": 0}, EngineLoad()),
+        (
+            {**SAID, "queueDepth": 3.0, "running": 2.5},
+            EngineLoad(queue_depth=3, kv_cache_usage=0.75, age_s=1.5),
+        ),
+        ({**SAID, "kvCacheUsage": 1.01}, EngineLoad(queue_depth=3, running=2, age_s=1.5)),
+        ({**SAID, "kvCacheUsage": 1}, EngineLoad(queue_depth=3, running=2, kv_cache_usage=1.0, age_s=1.5)),
+        *(
+            (
+                {"queueDepth": value, "running": value, "kvCacheUsage": value, "age": 1.5},
+                EngineLoad(age_s=1.5),
+            )
+            for value in NO_NUMBERS
+        ),
+        *(({**SAID, "age": value}, None) for value in NO_NUMBERS),
+        *((value, None) for value in (None, 5, "busy", [], [SAID])),
+    ],
+)
+async def test_what_an_engine_cannot_have_said_is_not_known_and_refuses_no_heartbeat(
+    door: Door, said: object, expected: EngineLoad | None
+) -> None:
+    agent = await claimed(door)
+    assert 200 == (await agent.beat(load=said)).status
+
+    assert expected == door.rig.known().load  # type: ignore[union-attr]
+
+
+async def test_an_agent_without_the_field_says_nothing_of_its_engine(door: Door) -> None:
+    agent = await claimed(door)
+    assert 200 == (await agent.beat()).status
+
+    assert door.rig.known().load is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.integration.cli.conftest import NOW, Transcript, World, conditions
 
 from llmop.cli import main
 from llmop.domain import artifact, resources, scaling
+from llmop.domain.replica import EngineLoad
 from llmop.domain.usage import Amount, UsageRow
 from llmop.planner import autoscale
 from llmop.store import interface
@@ -283,6 +284,11 @@ def test_autoscale_shows_the_load(transcript: Transcript) -> None:
         limit="",
         memory=autoscale.remember(3, 0.0),
     )
+    world.loads.loads[world.get(MD, "chat").uid] = {
+        "chat-bbbbb": None,
+        "chat-aaaaa": EngineLoad(queue_depth=3, running=16, kv_cache_usage=0.634, age_s=4.2),
+        "chat-ccccc": EngineLoad(queue_depth=0, age_s=75.0),
+    }
     transcript.run("autoscale", "md/chat")
     transcript.run("describe", "md/chat")
     transcript.run("rollout", "status", "md/chat", "--no-watch")

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.channel.desk_rig import Rig, uid_of
 
 from llmop.channel import desk
-from llmop.domain.replica import AgentPhase, End, EndReason, SubmissionState
+from llmop.domain.replica import AgentPhase, End, EndReason, EngineLoad, SubmissionState
 
 CLAIMED = {"state": SubmissionState.SUBMITTED, "job_id": "5", "claimed_restart": 0}
 
@@ -110,7 +110,9 @@ async def test_what_people_or_plans_see_wakes_the_reconciler(rig: Rig, change: d
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"connections": 7}, {"progress": 0.5}], ids=lambda change: ", ".join(change) or "nothing"
+    "change",
+    [{}, {"connections": 7}, {"progress": 0.5}, {"load": EngineLoad(queue_depth=5, age_s=0.5)}],
+    ids=lambda change: ", ".join(change) or "nothing",
 )
 async def test_everything_else_is_only_kept(rig: Rig, change: dict[str, Any]) -> None:
     await rig.add(**CLAIMED)

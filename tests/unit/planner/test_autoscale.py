@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from llmop.domain import scaling
-from llmop.planner import autoscale
+from llmop.planner import autoscale, engine_load
 
 IN_FLIGHT, QUEUE, TOKENS = scaling.MetricType
 MINUTE, HOUR = 60.0, 3600.0
@@ -47,6 +47,7 @@ class Play:
         *,
         heard: bool = True,
         whole: bool = True,
+        engines: engine_load.Engines | None = None,
     ) -> autoscale.Decision:
         begin = self.now
         while self.now < begin + seconds:
@@ -55,7 +56,12 @@ class Play:
             if heard:
                 self.samples.append(
                     autoscale.Load(
-                        at=self.now, in_flight=int(amount), queued=queued, tokens_per_s=tokens, is_whole=whole
+                        at=self.now,
+                        in_flight=int(amount),
+                        queued=queued,
+                        tokens_per_s=tokens,
+                        is_whole=whole,
+                        engines=engines,
                     )
                 )
             while self.samples and self.samples[0].at <= self.now - autoscale.kept_s(self.wanted):

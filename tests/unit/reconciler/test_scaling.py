@@ -1,14 +1,16 @@
 """From reports of gateways to replicas: windows, what is not known, wake-up, and what the next controller goes on with."""
 
+import dataclasses
 from typing import Any
 
 from tests.unit.reconciler.reconciler_rig import Rig
 
-from llmop.domain import resources, scaling
+from llmop.domain import replica, resources, scaling
 from llmop.store import interface
 from llmop.testing import builders
 
 NAME = f"default/{builders.DEPLOYMENT}"
+DRAIN = {"reason": "ScaledDown", "requestedAt": "2026-01-01T00:00:00Z", "deadline": "2026-01-01T00:02:00Z"}
 SCALING = {"minReplicas": 1, "maxReplicas": 5, "metrics": [{"type": "InFlight", "target": 10}]}
 
 
@@ -198,3 +200,122 @@ async def test_a_deployment_with_a_fixed_number_is_left_alone() -> None:
 
     assert before == await rig.store.revision()
     assert "scaling" not in await status(rig)
+
+
+async def heard(rig: Rig, *loads: replica.EngineLoad | None) -> None:
+    """Every replica is heard ready, with what its engine says, by age of the replica; the last one said is that of all further ones."""
+    serving = [each for each in await rig.replicas() if not each.spec.get("drain")]
+    for number, each in enumerate(sorted(serving, key=lambda each: (each.created_at, each.name))):
+        ledger = (await rig.store.ledgers([each.uid]))[0]
+        rig.desk.heartbeats[each.uid] = replica.Heartbeat(
+            replica_uid=each.uid,
+            job_id=str(ledger.submission.job_id),
+            restart_count=0,
+            phase=replica.AgentPhase.READY,
+            received_at=rig.clock.now(),
+            host="h",
+            port=8000,
+            load=loads[min(number, len(loads) - 1)] if loads else None,
+        )
+        rig.reconciler.heard(each.namespace, each.name)
+    await rig.settle()
+    await rig.reconciler.refresh()
+
+
+def engine(queue_depth: int | None = None, kv_cache_usage: float | None = None) -> replica.EngineLoad:
+    return replica.EngineLoad(queue_depth=queue_depth, kv_cache_usage=kv_cache_usage)
+
+
+async def listened(rig: Rig, seconds: int, *loads: replica.EngineLoad | None, **reported: Any) -> None:
+    """Time passes; gateways and agents are heard every second."""
+    for _ in range(seconds):
+        await heard(rig, *loads)
+        await pass_time(rig, 1, "a", **reported)
+
+
+def metric(kind: str, target: int) -> dict[str, Any]:
+    return {
+        "metrics": [{"type": kind, "target": target}],
+        "behavior": {"scaleDown": {"stabilizationWindow": "10s"}},
+    }
+
+
+async def ready(rig: Rig) -> None:
+    """Jobs run, and their agents are heard."""
+    rig.clock.advance(5)
+    await rig.poll()
+    await rig.settle()
+    await heard(rig)
+
+
+async def test_what_waits_in_the_engines_asks_for_replicas() -> None:
+    rig = await started(**metric("QueueDepth", 4))
+    await ready(rig)
+    await listened(rig, 70, engine(queue_depth=12), engine(queue_depth=0))
+
+    assert 3 == await desired(rig)
+    step = (await status(rig))["scalingHistory"][-1]
+    seen = step["inputs"]["engines"]
+    assert {"replicas": 1, "queued": 12, "running": None, "silent": 0, "kvCaches": None} == step["inputs"][
+        "engines"
+    ]
+
+
+async def test_replicas_whose_engines_are_not_heard_are_not_given_up() -> None:
+    rig = await started(**metric("QueueDepth", 4))
+    await ready(rig)
+    await listened(rig, 70, engine(queue_depth=12), engine(queue_depth=0))
+    await ready(rig)
+    assert 3 == (await status(rig))["readyReplicas"]
+    await listened(rig, 120, None)
+    assert 3 == await desired(rig)
+    assert {None} == set(rig.reconciler.scaler.engines(await stored(rig)).values())
+    await listened(rig, 120, engine(queue_depth=0))
+
+    assert 1 == await desired(rig)
+
+
+async def test_full_caches_hold_the_replicas_that_there_are() -> None:
+    rig = await started(**metric("InFlight", 10))
+    await ready(rig)
+    await listened(rig, 70, engine(kv_cache_usage=0.1), in_flight=20)
+    await ready(rig)
+    await listened(rig, 10, engine(kv_cache_usage=0.6), in_flight=20)
+    await listened(rig, 120, engine(kv_cache_usage=0.6), in_flight=5)
+    decision = rig.reconciler.scaler.decision((await stored(rig)).uid)
+    assert decision is not None
+    assert (2, "KVCacheFull") == (await desired(rig), decision.reason)
+    before = await rig.store.revision()
+    await listened(rig, 20, engine(kv_cache_usage=0.61), in_flight=5)
+    assert before == await rig.store.revision()
+    await listened(rig, 120, engine(kv_cache_usage=0.2), in_flight=5)
+
+    assert 1 == await desired(rig)
+
+
+async def test_a_load_that_was_heard_long_ago_is_not_known_any_more() -> None:
+    rig = await started()
+    await ready(rig)
+    await heard(rig, engine(queue_depth=5))
+    (known,) = rig.reconciler.scaler.engines(await stored(rig)).values()
+    assert known is not None and 5 == known.queue_depth
+    rig.clock.advance(26)
+
+    assert [None] == list(rig.reconciler.scaler.engines(await stored(rig)).values())
+
+
+async def test_a_draining_replica_and_one_that_is_not_ready_do_not_count() -> None:
+    rig = await started(minReplicas=2)
+    assert {} == rig.reconciler.scaler.engines(await stored(rig))
+    await ready(rig)
+    assert 2 == len(rig.reconciler.scaler.engines(await stored(rig)))
+    (first, second) = await rig.replicas()
+    drained = dataclasses.replace(first, spec={**first.spec, "drain": DRAIN})
+    await rig.store.commit([interface.Update(resource=drained, expected_version=first.resource_version)])
+    await rig.reconciler.refresh()
+
+    assert {second.name: None} == rig.reconciler.scaler.engines(await stored(rig))
+
+
+async def stored(rig: Rig) -> resources.Resource:
+    return await rig.store.get(resources.MODEL_DEPLOYMENT, "default", builders.DEPLOYMENT)
