@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from llmop.domain import endpoint, replica
-from llmop.planner import assess, autoscale, compute, drain, orphans, rollout, routes, values
+from llmop.planner import assess, autoscale, compute, drain, engine_load, orphans, rollout, routes, values
 from llmop.testing import leaders, simulation
 
 SEEDS = 40
@@ -121,6 +121,10 @@ def goes_beyond_the_bounds(patch: Patch) -> None:
     patch.setattr(autoscale, "bounded", lambda wanted, desired, floor=None: desired)
 
 
+def forgets_the_caches(patch: Patch) -> None:
+    patch.setattr(engine_load, "hold", lambda _engines, _recent, _desired: engine_load.Hold())
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule", "setting"),
     [
@@ -141,6 +145,7 @@ def goes_beyond_the_bounds(patch: Patch) -> None:
             CALM,
         ),
         (gives_up_at_once, "what the load asks for is not given up at once", CALM),
+        (forgets_the_caches, "replicas that full caches need are not given up", CALM),
         (goes_beyond_the_bounds, "the load asks for no more and no fewer replicas than may be", CALM),
         (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time", CALM),
     ],

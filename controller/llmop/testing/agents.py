@@ -19,6 +19,9 @@ TERM_BUDGET_S = 25.0
 ROLLOVER_MARGIN_S = 120.0
 FAIL_VARIABLE = "FAIL"  # engines with this variable end with its value as the exit code
 
+QUEUES = (0, 0, 0, 2)  # requests that wait in an engine
+CACHES = (0.1, 0.2, 0.3, 0.95)  # how full an engine is, for as long as it lives
+
 _Phase = replica.AgentPhase
 _EXIT_REASONS = {
     64: replica.EndReason.BAD_SPEC,
@@ -122,6 +125,9 @@ class Agent:
         self._token = str(config["token"])
         self._fail_code = int(engine["env"].get(FAIL_VARIABLE, 0))
         self._source = source
+        # Draws of its own: what an engine says changes nothing else that happens.
+        self._engine_source = random.Random(f"{self.uid}/{self.restart}/engine")
+        self._cache = self._engine_source.choice(CACHES)
         self._frozen = False
         self._holds_on = False
         self._waiting: list[Callable[[], Awaitable[None] | None]] = []
@@ -289,8 +295,19 @@ class Agent:
             node=self.node,
             host=engine.host if engine is not None and has_endpoint else "",
             port=engine.port if engine is not None and has_endpoint else 0,
+            load=self._said() if self.phase is _Phase.READY else None,
             ending=self._end_reason if end is None and self.phase is _Phase.DRAINING else None,
             end=end,
+        )
+
+    def _said(self) -> replica.EngineLoad | None:
+        """What the engine says of its own load, now and then nothing."""
+        if self._engine_source.random() < 0.05:
+            return None
+        return replica.EngineLoad(
+            queue_depth=self._engine_source.choice(QUEUES),
+            kv_cache_usage=self._cache,
+            age_s=self._engine_source.uniform(0, 5),
         )
 
     def _write(self, end: replica.End | None = None) -> None:

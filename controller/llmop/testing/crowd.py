@@ -20,7 +20,10 @@ def bounds(source: random.Random, most: int) -> dict[str, Any]:
     return {
         "minReplicas": source.choice((0, 0, 1)),
         "maxReplicas": most,
-        "metrics": [{"type": "InFlight", "target": TARGET}],
+        "metrics": [
+            {"type": "InFlight", "target": TARGET},
+            *source.choice(([], [{"type": "QueueDepth", "target": TARGET}])),
+        ],
         "stableWindow": "20s",
         "scaleToZeroAfter": "2m",
         # Without it the time that replicas took to come says for how long.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmop.domain import endpoint, ids, replica, resources, rollouts, site
 from llmop.domain.job import Snapshot
-from llmop.planner import assess, autoscale, drain, rollout, values
+from llmop.planner import assess, autoscale, drain, engine_load, rollout, values
 from llmop.testing import crowd
 from llmop.testing.agents import Engine
 from llmop.testing.slurm_text import Phase, VirtualJob
@@ -99,7 +99,7 @@ class Judge:
         self._scale(desired, plan)
 
     def _scale(self, desired: values.Desired, plan: values.Plan) -> None:
-        """Never fewer or more replicas than may be, and nothing is given up soon after it was asked for."""
+        """Never fewer or more replicas than may be, nothing is given up soon after it was asked for, and nothing that full caches need."""
         bounds, record = desired.deployment.spec.scaling, plan.status.record.scaling
         if bounds is None or record is None:
             return
@@ -118,6 +118,12 @@ class Judge:
             risen = [at for at, asked in steps.values() if asked]
             # What limits or a schedule asked for goes with them.
             steps[(step.at, step.before, step.after)] = (now, step.reason in ("LoadRose", "Woken"))
+            caches = (step.inputs.get("engines") or {}).get("kvCaches") or 0.0
+            if step.reason == "LoadFell" and caches > engine_load.FULL * step.after + 0.01:
+                raise Violation(
+                    "replicas that full caches need are not given up",
+                    f"{desired.deployment.name} from {step.before} to {step.after} with {caches} full caches",
+                )
             if step.reason not in ("LoadFell", "Idle") or not risen:
                 continue
             held_s = autoscale.window_s(bounds.down, autoscale.Fleet(ready=0, on_the_way=0, lead_s=0.0))

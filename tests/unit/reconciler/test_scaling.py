@@ -256,9 +256,7 @@ async def test_what_waits_in_the_engines_asks_for_replicas() -> None:
     assert 3 == await desired(rig)
     step = (await status(rig))["scalingHistory"][-1]
     seen = step["inputs"]["engines"]
-    assert {"replicas": 1, "queued": 12, "running": None, "silent": 0, "kvCaches": None} == step["inputs"][
-        "engines"
-    ]
+    assert {"replicas": 1, "queued": 12, "running": None, "silent": 0, "kvCaches": None} == seen
 
 
 async def test_replicas_whose_engines_are_not_heard_are_not_given_up() -> None:
