@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import urllib.error
 from collections.abc import Iterator
@@ -91,6 +92,32 @@ def test_replicas_follow_a_step_of_the_load_and_back(laptop: Laptop) -> None:
     shown = laptop.llmctl("autoscale", "md/step")
     assert "Bounds:        1 to 3 replicas" in shown and "LoadFell" in shown
     assert "Scaled" in laptop.llmctl("events")
+
+
+def test_what_waits_inside_the_engines_asks_for_replicas(laptop: Laptop) -> None:
+    """The gateway queues nothing: it gives an engine all it has, and the engine works on one request at a time."""
+    wanted = slow("inside", metrics=[{"type": "QueueDepth", "target": 2}], maxReplicas=2)
+    wanted["spec"]["args"].append("--max-batch-size=1")
+    laptop.apply(wanted)
+    laptop.wait_ready("inside")
+
+    with clients(laptop, "inside", 5) as problems:
+        laptop.wait("two ready", lambda: status(laptop, "inside").get("readyReplicas") == 2, timeout=90)
+        laptop.wait(
+            "a word of both engines",
+            lambda: re.findall(
+                r"^  inside-\S+ +\d+ +1 +\d+% +\d+s$", laptop.llmctl("autoscale", "md/inside"), re.MULTILINE
+            ),
+            timeout=60,
+        )
+    laptop.wait("one again", lambda: status(laptop, "inside").get("replicas") == 1, timeout=120)
+
+    assert [] == problems, laptop.report()
+    (rose, *_, fell) = status(laptop, "inside")["scalingHistory"]
+    assert ("LoadRose", "LoadFell") == (rose["reason"], fell["reason"])
+    assert 0 == rose["inputs"]["queued"]
+    assert rose["inputs"]["engines"]["queued"] >= 3
+    assert {"queued": 0, "silent": 0} == {key: fell["inputs"]["engines"][key] for key in ("queued", "silent")}
 
 
 def test_a_model_at_zero_is_woken_by_its_first_request(laptop: Laptop) -> None:

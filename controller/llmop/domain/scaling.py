@@ -6,7 +6,7 @@ import enum
 
 class MetricType(enum.StrEnum):
     IN_FLIGHT = "InFlight"  # requests at the replicas and in the gateways' queues
-    QUEUE_DEPTH = "QueueDepth"  # requests that wait in the gateways
+    QUEUE_DEPTH = "QueueDepth"  # requests that wait in the gateways and in the engines
     TOKENS_PER_SECOND = "TokensPerSecond"  # tokens that the replicas generate
 
 

@@ -27,7 +27,8 @@ Period = Annotated[fields.PositiveDuration, _duration(1, "30m")]
 
 class Metric(fields.Fields):
     type: Literal["InFlight", "QueueDepth", "TokensPerSecond"] = Field(
-        description="InFlight: requests at the replicas and in the gateways' queues. QueueDepth: requests that wait in the gateways. "
+        description="InFlight: requests at the replicas and in the gateways' queues. QueueDepth: requests that wait in the gateways and "
+        "in the engines. "
         "TokensPerSecond: tokens that are generated, as gateways count them.",
     )
     target: int = Field(ge=1, le=1_000_000, description="How much of it one replica is meant to bear.")
