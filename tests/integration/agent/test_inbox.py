@@ -97,6 +97,16 @@ def test_from_the_claim_to_the_end_without_a_connection(lonely: Rig, inbox: Inbo
     assert [] == list(inbox.directory.iterdir())
 
 
+def test_files_say_how_busy_the_engine_is(lonely: Rig, inbox: Inbox) -> None:
+    lonely.engine["metrics"] = {"path": "/metrics", "queueDepth": "q"}
+    (lonely.faults / "metrics").write_text("q 3\n")
+    lonely.start()
+    inbox.answer(verdict="run")
+
+    said = inbox.wait_for(lambda each: bool(each["body"].get("load")))
+    assert 3 == said["body"]["load"]["queueDepth"]
+
+
 def test_orders_are_read_also_when_the_signal_is_lost(lonely: Rig, inbox: Inbox) -> None:
     agent = lonely.start()
     inbox.answer(verdict="run")

@@ -15,6 +15,7 @@ from tests.engines.simulator_process import SOURCE
 from tests.integration.agent.controller import FakeController, Json
 from tests.integration.agent.rig import KEY, Rig, eventually
 from tests.integration.agent.test_llamacpp import MAKE_GGUF, STARTER
+from tests.unit.agent.test_load import SGLANG
 
 from llmop.manifest import admit, convert, load
 from llmop.runtimes import builtin, render
@@ -175,6 +176,14 @@ def test_the_simulator_as_an_engine_says_what_waits_and_how_full_it_is(
     with asked(idle["endpoint"]["port"], case.path, case.body, 5):
         busy = controller.wait_for_beat(told(queueDepth=3, running=2))
         assert 0.3 < busy["load"]["kvCacheUsage"] < 0.6  # two of 400 tokens and some, of 2000
+
+
+def test_metrics_in_the_form_of_sglang_are_read(rig: Rig, controller: FakeController) -> None:
+    rig.engine["metrics"] = names_of("sglang")
+    say(rig, SGLANG)
+    rig.start()
+
+    controller.wait_for_beat(told(queueDepth=3, running=12, kvCacheUsage=0.28))
 
 
 def test_llama_cpp_says_what_waits(

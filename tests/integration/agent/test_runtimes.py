@@ -140,6 +140,7 @@ def engine_part(case: Case, rig: Rig, image: Path) -> Json:
         "requires": list(command.requires),
         "health": {**command.health, "period": 0.1},
         "warmup": dict(command.warmup or {}),
+        "metrics": command.metrics,
         "startupTimeout": 60,
         "maxRestarts": 0,
         "stop": dict(command.stop),
@@ -195,6 +196,10 @@ def test_a_built_in_runtime_lives_and_ends_in_a_container(
 
     assert (200, 401) == (post(port, case.path, case.body, KEY), post(port, case.path, case.body, ""))
     assert [] == processes_with(KEY)
+    if case.runtime != case.personality:
+        assert "sglang" == case.runtime  # whose metrics nothing here speaks
+    else:
+        controller.wait_for_beat(lambda beat: (beat["load"] or {}).get("queueDepth") == 0)
     controller.order(id="o1", type="drain", reason="ScaledDown", deadline=10)
     assert 0 == rig.end(agent, seconds=60)
     record = rig.record()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.unit.channel.desk_rig import INSTALLATION, Rig, job_name_of, token_of, uid_of
 
 from llmop.channel import inbox, letters, messages
-from llmop.domain.replica import AgentPhase, SubmissionState
+from llmop.domain.replica import AgentPhase, EngineLoad, SubmissionState
 
 CLAIMED = {"state": SubmissionState.SUBMITTED, "job_id": "5", "claimed_restart": 0}
 END = {"reason": "Drained", "endedAt": 1_760_000_000, "exitCode": 0, "message": "", "logTail": ["bye"]}
@@ -98,6 +98,13 @@ async def test_a_heartbeat_is_taken_in_and_its_file_is_gone(post: Post) -> None:
     )
     assert ["chat-r1"] == post.rig.heard
     assert [] == post.left
+
+
+async def test_what_an_engine_says_of_its_load_comes_with_a_file_too(post: Post) -> None:
+    post.put(3, load={"queueDepth": 3, "running": None, "kvCacheUsage": 1.5, "age": 2})
+    await post.look()
+
+    assert EngineLoad(queue_depth=3, age_s=2.0) == post.rig.known().load  # type: ignore[union-attr]
 
 
 async def test_messages_of_one_agent_are_taken_in_their_order(post: Post) -> None:
