@@ -44,7 +44,7 @@ def hold(
     wanted: scaling.Scaling, samples: Sequence[values.Load], desired: int, now: float
 ) -> engine_load.Hold:
     """What the caches need, by the fullest moment of the stable window. The last replica goes by its own rule."""
-    if desired <= 1:
+    if desired <= 1 or not samples or samples[-1].engines is None:
         return engine_load.Hold()
     recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_at)
     engines = [each.engines for each in samples]
