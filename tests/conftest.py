@@ -20,3 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(TESTS).as_posix()
         group = path if path.startswith(SIDE_BY_SIDE) else "one after the other"
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured and recorded as "figures": what a test prints is not shown when it passes, and by two processes never."""
+    found = [
+        str(value)
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if found:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(found))

@@ -27,6 +27,7 @@ PACE = ("--decode-base-ms=50",)
 TOKENS = 20
 CROWD = 50
 CLOCK = SystemClock()
+Figures = Callable[[str, object], None]  # what is recorded as "figures" is shown when all tests are over
 SBATCH = """#!/bin/sh
 date +%s.%N >> {calls}
 exec {program} "$@"
@@ -36,13 +37,15 @@ _LISTENS = re.compile(r"^(\S+)Z agent: engine listens on", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """`at` is when it was complete; `problem` is "" for a text."""
+    """`asked_at` and `at`, when it was complete, are epoch seconds; `problem` is "" for a text."""
 
+    asked_at: float
     at: float
     problem: str
 
 
 def ask(site: Installation, model: str) -> Answer:
+    asked_at = CLOCK.now()
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=90)
     body = {"inputs": "Hello", "parameters": {"max_new_tokens": TOKENS}}
     headers = {
@@ -60,14 +63,14 @@ def ask(site: Installation, model: str) -> Answer:
         problem = f"{type(error).__name__}: {error}"
     finally:
         connection.close()
-    return Answer(at=CLOCK.now(), problem=problem)
+    return Answer(asked_at=asked_at, at=CLOCK.now(), problem=problem)
 
 
 class Stream:
-    """Requests that come at a rate, whatever becomes of those before them."""
+    """Requests that come at a rate, at first one per second, whatever becomes of those before them."""
 
     def __init__(self, site: Installation, model: str) -> None:
-        self.per_second = 1.0
+        self._per_second = 1.0
         self._site = site
         self._model = model
         self._is_over = threading.Event()
@@ -84,6 +87,11 @@ class Stream:
         self._thread.join()
         self._pool.shutdown()
 
+    def change(self, per_second: float) -> float:
+        """When (epoch seconds). Takes effect with the request that is due next."""
+        self._per_second = per_second
+        return CLOCK.now()
+
     @property
     def answers(self) -> list[Answer]:
         """Of all, once it is over."""
@@ -93,7 +101,7 @@ class Stream:
         due = time.monotonic()
         while not self._is_over.wait(max(0.0, due - time.monotonic())):
             self._asked.append(self._pool.submit(ask, self._site, self._model))
-            due += 1 / self.per_second
+            due += 1 / self._per_second
 
 
 def history(site: Installation, name: str) -> list[dict[str, Any]]:
@@ -101,45 +109,59 @@ def history(site: Installation, name: str) -> list[dict[str, Any]]:
 
 
 def test_replicas_follow_a_step_of_the_load_and_back_without_a_failed_request(
-    install: Callable[..., Installation],
+    install: Callable[..., Installation], record_property: Figures
 ) -> None:
+    """1, 40 and 1 request per second. Nothing moves before and after the step, for longer than the load is averaged over."""
     site = install()
     scaling = {
         "minReplicas": 1,
         "maxReplicas": 6,
         "metrics": [{"type": "InFlight", "target": 8}],
-        "stableWindow": "8s",
-        "panicWindow": "4s",
-        "behavior": {"scaleDown": {"stabilizationWindow": "12s"}},
+        "stableWindow": "6s",
+        "panicWindow": "3s",
+        "behavior": {"scaleDown": {"stabilizationWindow": "8s"}},
     }
     site.apply(simulator("step", replicas=None, args=PACE, scaling=scaling))
     site.wait_ready("step", 1)
+
+    def is_one() -> bool:
+        return site.status("ModelDeployment", "step").get("replicas") == 1
+
     with Stream(site, "step") as stream:
-        stream.per_second = 40.0
+        site.hold("one replica serves a request per second", is_one, seconds=8)
+        rose_at = stream.change(40.0)
         site.wait("five to be ready", lambda: len(site.ready("step")) >= 5, timeout=60)
-        stream.per_second = 1.0
-
-        def is_one() -> bool:
-            return site.status("ModelDeployment", "step").get("replicas") == 1
-
+        five_after = CLOCK.now() - rose_at
+        fell_at = stream.change(1.0)
         site.wait("one to be left", is_one, timeout=90)
         site.wait_settled(1)
+        one_after = CLOCK.now() - fell_at
+        site.hold("one replica serves a request per second again", is_one, seconds=8)
     answers = stream.answers
     assert [] == [each.problem for each in answers if each.problem][:10], site.report()
 
     steps = history(site, "step")
-    for each in steps:
-        print(f"       {each['from']} -> {each['to']} {each['reason']}: {each['message']}")
-    print(f"       {len(answers)} requests")
     assert (1, 1) == (steps[0]["from"], steps[-1]["to"])
     assert all(one["to"] == after["from"] for one, after in itertools.pairwise(steps))
     rises = [each["to"] > each["from"] for each in steps]
     turns = [one for one, after in itertools.pairwise(rises) if one != after]
     assert [True] == turns, steps  # it turns once, from growing to shrinking: nothing flaps
-    for each, rises_now in zip(steps, rises, strict=True):
+    times = [datetime.datetime.fromisoformat(each["time"]).timestamp() for each in steps]
+    for each, rises_now, at in zip(steps, rises, times, strict=True):
         assert ("LoadRose" if rises_now else "LoadFell") == each["reason"]
+        assert at > (rose_at if rises_now else fell_at) - 1  # written in whole seconds
         metric = each["inputs"]["metrics"][0]
         assert f"InFlight {metric['average']}, target 8" in each["message"]
+    waits = sorted(each.at - each.asked_at for each in answers)
+    record_property(
+        "figures",
+        f"1 -> 40 -> 1 requests per second: five replicas ready after {five_after:.1f} s, one left after {one_after:.1f} s; "
+        f"{len(answers)} requests, none failed, median {waits[len(waits) // 2]:.2f} s, slowest {waits[-1]:.2f} s (an answer takes 1 s)\n"
+        + "\n".join(
+            f"  {at - rose_at:5.1f} s  {each['from']} -> {each['to']} {each['reason']}: {each['message']}"
+            for at, each in zip(times, steps, strict=True)
+        ),
+    )
 
 
 @pytest.fixture
@@ -157,9 +179,9 @@ def counted(slurm_rig: Any) -> Iterator[Path]:
 
 
 def test_a_crowd_before_a_model_at_zero_is_answered_by_one_job(
-    install: Callable[..., Installation], counted: Path
+    install: Callable[..., Installation], counted: Path, record_property: Figures
 ) -> None:
-    """What lies between the first request and sbatch, and between an engine that listens and the first answer, is ours: it is printed."""
+    """What lies between the first request and sbatch, and between an engine that listens and the first answer, is ours: it is shown."""
     site = install(path_first=counted)
     scaling = {"minReplicas": 0, "maxReplicas": 4, "metrics": [{"type": "InFlight", "target": CROWD}]}
     site.apply(simulator("zero", replicas=None, scaling=scaling))
@@ -181,10 +203,11 @@ def test_a_crowd_before_a_model_at_zero_is_answered_by_one_job(
     assert found is not None
     listens = datetime.datetime.fromisoformat(found[1]).replace(tzinfo=datetime.UTC).timestamp() - began
     first, last = min(each.at for each in answers) - began, max(each.at for each in answers) - began
-    print(
-        f"       first request to sbatch {submitted:.2f} s, Slurm and the engine {listens - submitted:.2f} s, "
-        f"engine listens to first answer {first - listens:.2f} s, to the last of {CROWD} {last - listens:.2f} s; "
-        f"ours {submitted + first - listens:.2f} s"
+    record_property(
+        "figures",
+        f"{CROWD} requests to a model at zero: first request to sbatch {submitted:.2f} s, Slurm and the engine "
+        f"{listens - submitted:.2f} s, engine listens to first answer {first - listens:.2f} s, to the last {last - listens:.2f} s; "
+        f"ours {submitted + first - listens:.2f} s",
     )
 
 
