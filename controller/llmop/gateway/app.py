@@ -17,7 +17,9 @@ from llmop.gateway import errors, listing
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.forward import PATHS, Forward
 from llmop.gateway.heads import is_request_id
+from llmop.gateway.listing import Served
 from llmop.gateway.metrics import Counts, CountsCollector, Gauges
+from llmop.gateway.needs import KnownNeeds
 from llmop.gateway.page import serve as page
 from llmop.gateway.routes import find_route
 from llmop.gateway.worker import Worker
@@ -67,19 +69,26 @@ def make_app(
 ) -> ASGIApp:
     """`everybody` gives the counts of all processes of this gateway."""
     gauges = WorkerGauges(worker, presence)
+    needs = KnownNeeds(forward.read, worker.loop.time)
 
-    def describe(*models: RoutedModel) -> list[dict[str, Any]]:
+    async def describe(*models: RoutedModel) -> list[dict[str, Any]]:
+        is_any_virtual = any(each.virtual for each in models)
+        asked = await needs.get(gauges.table()[0]) if is_any_virtual else None
         states = worker.fleet.states(worker.loop.time())
         now = worker.clock.now()
-        return [
-            listing.describe(
-                each,
-                ready=1
-                if each.virtual and worker.fleet.has_workloads
-                else sum(states.get((each.deployment, word), 0) for word in _SERVING),
+        # A virtual model asks also what the client's key may not.
+        served = {
+            each.name: Served(
+                model=each,
+                ready=sum(states.get((each.deployment, word), 0) for word in _SERVING),
                 draining=states.get((each.deployment, EndpointState.DRAINING.value), 0),
-                now=now,
             )
+            for each in (worker.fleet.models.values() if is_any_virtual else models)
+        }
+        return [
+            listing.describe_virtual(each, asked, served, now)
+            if each.virtual
+            else listing.describe(served[each.name], now)
             for each in models
         ]
 
@@ -87,7 +96,7 @@ def make_app(
         if worker.fleet.received is None:
             return _refuse(errors.NO_TABLE)
         known = worker.fleet.models_for(request.state.key)
-        return _json({"object": "list", "data": describe(*known.values())})
+        return _json({"object": "list", "data": await describe(*known.values())})
 
     async def model(request: Request) -> Response:
         if worker.fleet.received is None:
@@ -97,8 +106,8 @@ def make_app(
         if found is None:
             return _refuse(errors.unknown_model(name))
         if request.url.path.startswith("/models/"):
-            return _json({"object": "list", "data": describe(found)})
-        return _json(describe(found)[0])
+            return _json({"object": "list", "data": await describe(found)})
+        return _json((await describe(found))[0])
 
     async def healthz(_: Request) -> Response:
         version, age = gauges.table()

@@ -201,11 +201,6 @@ class Fleet:
         self._views: dict[tuple[str, ...], dict[str, RoutedModel]] = {}
         self._known_lengths: dict[str, Lengths] = {}
 
-    @property
-    def has_workloads(self) -> bool:
-        """Whether virtual models have something that answers for them, as far as this process is told."""
-        return self._workloads is not None
-
     def models_for(self, key: ClientKey) -> dict[str, RoutedModel]:
         """Those that exist for a client: a key that names models knows no others."""
         if not key.models:

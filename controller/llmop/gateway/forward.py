@@ -40,6 +40,7 @@ _AWAY = Refusal(
     retry_after=5,
     dropped="workloads_away",
 )
+_READ_S = 2.0  # for what people wait for while they look at a list
 _SLOW = Refusal(status=408, code="request_timeout", message="the request did not arrive in time")
 
 
@@ -55,6 +56,45 @@ class Forward:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def read(self, path: str) -> bytes | None:
+        """What it says itself to a GET; None where it does not."""
+        if self._socket is None:
+            return None
+        import aiohttp
+
+        try:
+            timeout = aiohttp.ClientTimeout(total=_READ_S)
+            async with self._open(self._socket).get(f"http://workloads{path}", timeout=timeout) as answer:
+                text = await answer.read()
+                if answer.status != 200:
+                    LOG.error("llmop workloads answers GET %s with %d", path, answer.status)
+                    return None
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError among them
+            self._missed(error)
+            return None
+        self._is_away = False
+        return text
+
+    def _open(self, path: Path) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        if self._session is None:
+            # A connection each: one that was kept open would be stale after a restart of the other side.
+            connector = aiohttp.UnixConnector(str(path), force_close=True, limit=0)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
+                skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
+            )
+        return self._session
+
+    def _missed(self, error: Exception) -> None:
+        if not self._is_away:
+            LOG.warning("llmop workloads does not answer: %s", str(error) or type(error).__name__)
+        self._is_away = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body: asyncio.Queue[bytes] = asyncio.Queue(1)
@@ -94,23 +134,14 @@ class Forward:
         import aiohttp
         from yarl import URL
 
-        if self._session is None:
-            # A connection each: one that was kept open would be stale after a restart of the other side.
-            connector = aiohttp.UnixConnector(str(self._socket), force_close=True, limit=0)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
-                skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
-            )
+        session = self._open(self._socket)
         target = (scope["raw_path"] or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"].decode("latin-1")
         url = URL(f"http://workloads{target}" + (f"?{query}" if query else ""), encoded=True)
         headers = _headers(scope["headers"], is_keyless=scope["state"]["key"] is KEYLESS)
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         try:
-            async with self._session.request(
+            async with session.request(
                 scope["method"],
                 url,
                 headers=headers,
@@ -130,9 +161,7 @@ class Forward:
                     await answering.more(piece)
                 await answering.end()
         except (aiohttp.ClientError, OSError) as error:
-            if not self._is_away:
-                LOG.warning("llmop workloads does not answer: %s", error)
-            self._is_away = True
+            self._missed(error)
             if answering.has_begun:
                 raise  # and the framing shows the client that something is missing
             await answering.refuse(_AWAY)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llmop.workloads import batch_routes, bulk, chat_routes, files, refusals
+from llmop.workloads import batch_routes, bulk, chat_routes, files, needs, refusals
 from llmop.workloads.refusals import Refused
 from llmop.workloads.retrieval import store_routes
 from llmop.workloads.service import Service
@@ -24,6 +24,7 @@ def make_app(service: Service) -> Starlette:
             *bulk.routes(service),
             *store_routes.routes(service),
             *chat_routes.routes(service),
+            *needs.routes(service),
             Route("/healthz", _healthz),
         ],
         exception_handlers={

@@ -71,6 +71,9 @@ class Virtual:
     def has(self, name: str) -> bool:
         return name in self._by_name
 
+    def all(self) -> Sequence[Tribunal | Assistant]:
+        return tuple(self._by_name.values())
+
     async def find(self, name: str) -> Tribunal | Assistant:
         """Raises Refused."""
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.gateway.rig import Rig, gateway_rig
-from tests.integration.gateway.upstreams import model, polite
+from tests.integration.gateway.upstreams import Workloads, asks, model, polite
 
 from llmop.api.v1 import gateway_pb2
 from llmop.gateway import page
@@ -84,6 +84,9 @@ def test_nothing_of_the_page_is_loaded_from_elsewhere_or_stands_inline() -> None
 
 
 async def test_models_say_whether_somebody_answers_and_openai_s_fields_stay(folder: Path) -> None:
+    workloads = Workloads()
+    await workloads.start(folder / "workloads.sock")
+    workloads.needs = {"panel": asks("m"), "handbook": asks("m", "soon")}
     async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
         one, two = await rig.engine(), await rig.engine()
         draining = gateway_pb2.Endpoint.STATE_DRAINING
@@ -100,11 +103,19 @@ async def test_models_say_whether_somebody_answers_and_openai_s_fields_stay(fold
                 model("zero", deployment="default/zero", wakes=True),
                 model("soon", deployment="default/soon", next_replica=coming),
                 model("panel", "openai", deployment="tribunal:default/panel", virtual=True),
+                model("handbook", "openai", deployment="assistant:default/handbook", virtual=True),
             ],
         )
         await rig.control.acknowledged(version)
         listed = (await rig.ask("/v1/models", b"", method="GET")).json()["data"]
         alone = (await rig.ask("/v1/models/zero", b"", method="GET")).json()
+        await workloads.stop()
+        version = rig.control.publish(
+            [], [model("panel", "openai", deployment="tribunal:default/panel", virtual=True)]
+        )
+        await rig.control.acknowledged(version)
+        gone = (await rig.ask("/v1/models/panel", b"", method="GET")).json()
+        assert ("none", "llmop workloads does not answer") == (gone["llmop"]["state"], gone["llmop"]["why"])
 
     def facts(name: str) -> dict[str, Any]:
         (found,) = [each for each in listed if each["id"] == name]
@@ -115,9 +126,17 @@ async def test_models_say_whether_somebody_answers_and_openai_s_fields_stay(fold
     assert ("ready", 2, "deployment") == tuple(
         facts("m")[name] for name in ("state", "replicas_ready", "kind")
     )
-    assert {"old": "draining", "zero": "asleep", "soon": "loading", "panel": "ready"} == {
-        name: facts(name)["state"] for name in ("old", "zero", "soon", "panel")
-    }
+    assert {
+        "old": "draining",
+        "zero": "asleep",
+        "soon": "loading",
+        "panel": "ready",
+        "handbook": "loading",
+    } == {name: facts(name)["state"] for name in ("old", "zero", "soon", "panel", "handbook")}
+    assert ("waits for soon to load", facts("soon")["ready_in_seconds"]) == (
+        facts("handbook")["why"],
+        facts("handbook")["ready_in_seconds"],
+    )
     assert facts("soon")["ready_in_seconds"] > 1_000_000
     assert ("tribunal", None) == (facts("panel")["kind"], facts("panel")["replicas_ready"])
     assert ("zero", "asleep") == (alone["id"], alone["llmop"]["state"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from llmop.api.v1 import gateway_pb2
@@ -180,7 +181,7 @@ class Engine:
                 call = await self._read(reader, writer, number)
                 self.calls.append(call)
                 self._change()
-                await self.behaviour(call)
+                await self._respond(call)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -189,6 +190,9 @@ class Engine:
             self._tasks.discard(task)
             writer.close()
 
+    async def _respond(self, call: Call) -> None:
+        await self.behaviour(call)
+
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> Call:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
@@ -196,6 +200,25 @@ class Engine:
         call = Call(line=line, headers=headers, body=b"", reader=reader, writer=writer, number=number)
         call.body = await reader.readexactly(int(call.header("content-length") or 0))
         return call
+
+
+class Workloads(Engine):
+    """Stands for `llmop workloads`. `needs` says what each virtual model asks that it knows."""
+
+    def __init__(self) -> None:
+        super().__init__("workloads")
+        self.needs: dict[str, dict[str, list[str]]] = {}
+
+    async def _respond(self, call: Call) -> None:
+        if call.line == "GET /virtual-models HTTP/1.1":
+            await call.answer(json.dumps(self.needs).encode())
+        else:
+            await super()._respond(call)
+
+
+def asks(*models: str, missing: Sequence[str] = ()) -> dict[str, list[str]]:
+    """What `llmop workloads` says of a virtual model."""
+    return {"models": list(models), "missing_stores": list(missing)}
 
 
 def model(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import uvloop
 from tests.integration.gateway.rig import Rig, gateway_rig
-from tests.integration.gateway.upstreams import Behaviour, Call, Engine, model
+from tests.integration.gateway.upstreams import Behaviour, Call, Engine, Workloads, asks, model
 
 from llmop.api.v1 import gateway_pb2
 
@@ -23,7 +23,9 @@ T = TypeVar("T")
 class Site:
     """`engine` answers for the model "m", `workloads` for all virtual models. What they do is set by `engine.behaviour`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rig: Rig, engine: Engine, workloads: Engine) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, rig: Rig, engine: Engine, workloads: Workloads
+    ) -> None:
         self._loop = loop
         self.rig = rig
         self.engine = engine
@@ -45,8 +47,12 @@ class Site:
         *models: gateway_pb2.Model,
         endpoints: Sequence[gateway_pb2.Endpoint] | None = None,
         keys: list[gateway_pb2.ClientKey] | None = None,
+        needs: dict[str, dict[str, list[str]]] | None = None,
     ) -> None:
-        """Without `models` there is "m"; without `endpoints` it has its engine. Returns when the gateway acts on it."""
+        """Without `models` there is "m"; without `endpoints` it has its engine; without `needs` virtual models ask nobody. Returns when the
+        gateway acts on it.
+        """
+        self.workloads.needs = needs or {each.name: asks() for each in models if each.virtual}
 
         async def publish() -> None:
             ends = [self.engine.endpoint()] if endpoints is None else list(endpoints)
@@ -68,7 +74,7 @@ def running_site() -> Iterator[Site]:
     stack = contextlib.AsyncExitStack()
 
     async def begin(folder: Path) -> Site:
-        workloads = Engine("workloads")
+        workloads = Workloads()
         await workloads.start(folder / "workloads.sock")
         stack.push_async_callback(workloads.stop)
         rig = await stack.enter_async_context(gateway_rig(folder, workloads=folder / "workloads.sock"))

@@ -54,9 +54,10 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
             simulator("writer", args=(f"--answers={script}", "--decode-base-ms=15")),
             simulator("sleeper", replicas=None, args=("--load-seconds=1",), scaling=scaling),
             document("Tribunal", "panel", PANEL),
+            document("Tribunal", "sleepers", PANEL | {"judge": {"model": "sleeper"}}),
         )
         made.wait_ready("writer")
-        made.llmctl("wait", "tb/panel", "--for=condition=Ready", "--timeout=30s")
+        made.llmctl("wait", "tb/panel", "tb/sleepers", "--for=condition=Ready", "--timeout=30s")
         yield made
     finally:
         made.clean()
@@ -104,6 +105,8 @@ def test_a_model_at_zero_is_woken_from_the_page(visit: Visit, laptop: Laptop) ->
     visit.sign_in()
     row = visit.page.locator(".model", has=visit.model("sleeper"))
     expect(row).to_contain_text("at zero, wakes on demand")
+    judged = visit.page.locator(".model", has=visit.model("sleepers"))
+    expect(judged).to_have_text("sleeperstribunalsleeper at zero, wakes on demand")
     visit.choose("sleeper")
     visit.page.evaluate(LISTEN)
     answer = visit.ask("Are you there?")
@@ -111,3 +114,4 @@ def test_a_model_at_zero_is_woken_from_the_page(visit: Visit, laptop: Laptop) ->
     told = visit.page.evaluate("window.told.join()")
     assert "The model is loading" in told
     expect(row).to_contain_text("ready")
+    expect(judged).to_have_text("sleeperstribunalready")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Page, expect
-from tests.integration.gateway.upstreams import Call, model
+from tests.integration.gateway.upstreams import Call, asks, model
 from tests.integration.page.conftest import Visit
 from tests.integration.page.site import Site, event, piece, says
+
+from llmop.api.v1 import gateway_pb2
+from llmop.clock import SystemClock
 
 CITATIONS: list[dict[str, Any]] = [
     {
@@ -68,6 +72,53 @@ def test_an_assistants_citations_lead_to_their_sources(
     expect(visit.ask("Sure?").get_by_role("listitem")).to_have_text("[3]<script>x</script>.md<b>Always.</b>")
     site.workloads.behaviour = says("I do not know.", llmop={"assistant": {"found": False, "citations": []}})
     expect(visit.ask("And for 9?")).to_contain_text("Nothing that fits was found in the documents.")
+
+
+def test_the_state_of_a_virtual_model_is_that_of_what_it_asks(visit: Visit, site: Site) -> None:
+    visit.page.clock.install()
+    panel = model("panel", "openai", deployment="tribunal:default/panel", virtual=True)
+    judge = "judge-70b"
+    row = visit.page.locator(".model", has=visit.model("panel"))
+    pending = gateway_pb2.NextReplica(stage=gateway_pb2.NextReplica.STAGE_PENDING)
+    needs = {"panel": asks("m", judge)}
+
+    site.publish(model("m"), model(judge, deployment="default/j", wakes=True), panel, needs=needs)
+    visit.sign_in()
+    expect(row).to_have_text("paneltribunaljudge-70b at zero, wakes on demand")
+    expect(row).to_have_attribute("data-state", "asleep")
+
+    pending.starts_at = int(SystemClock().now()) + 3000
+    coming = model(judge, deployment="default/j", wakes=True, next_replica=pending)
+    site.publish(model("m"), coming, panel, needs=needs)
+    visit.page.clock.fast_forward(16_000)
+    expect(row).to_have_text(
+        re.compile(r"^paneltribunalwaits for the job of judge-70b, starts in ~(49|50) min$")
+    )
+
+    site.publish(model("m"), panel, needs=needs)
+    visit.page.clock.fast_forward(16_000)
+    expect(row).to_have_text("paneltribunalno deployment serves judge-70b")
+
+    site.publish(model("m"), model(judge), panel, needs=needs)
+    visit.page.clock.fast_forward(16_000)
+    expect(row).to_have_text("paneltribunalready")
+
+
+def test_a_virtual_model_is_not_ready_while_nothing_answers_for_it(visit: Visit, site: Site) -> None:
+    visit.page.clock.install()
+    published = (model("m"), model("panel", "openai", deployment="tribunal:default/panel", virtual=True))
+    site.publish(*published)
+    visit.sign_in()
+    row = visit.page.locator(".model", has=visit.model("panel"))
+    expect(row).to_have_text("paneltribunalready")
+    site.run(site.workloads.stop())
+    site.publish(*published)
+    visit.page.clock.fast_forward(16_000)
+    expect(row).to_have_text("paneltribunalllmop workloads does not answer")
+    site.run(site.workloads.start(site.rig.settings.workloads))
+    site.publish(*published)
+    visit.page.clock.fast_forward(16_000)
+    expect(row).to_have_text("paneltribunalready")
 
 
 def test_an_engine_cannot_pretend_to_be_a_tribunal(visit: Visit, site: Site) -> None:

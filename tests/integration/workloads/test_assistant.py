@@ -38,6 +38,48 @@ class Bench:
     workloads: Workloads
     sdk: openai.AsyncOpenAI
     writer: SimulatorProcess
+    embedder: int
+
+    async def publish(self, *, writer: bool = True, **embeddings: Any) -> None:
+        """Returns when the gateway acts on it. Without `writer` nobody serves that one; with `embeddings`, fields of its model, the one
+        that embeds has no replica.
+        """
+        replicas = {"minilm": self.embedder, "writer": self.writer.port}
+        endpoints = [
+            gateway_pb2.Endpoint(
+                replica=f"{name}-0",
+                uid=name,
+                host="127.0.0.1",
+                port=port,
+                api_key=KEY if name == "minilm" else "",
+                state=gateway_pb2.Endpoint.STATE_READY,
+                deployment=f"default/{name}",
+            )
+            for name, port in replicas.items()
+            if not (name == "minilm" and embeddings)
+        ]
+        models = [
+            model("minilm", "embeddings", deployment="default/minilm", **embeddings),
+            *(
+                [model("writer", "openai", deployment="default/writer", usage_in_stream=True)]
+                if writer
+                else []
+            ),
+            model(
+                "librarian",
+                "openai",
+                deployment="assistant:default/librarian",
+                usage_in_stream=True,
+                virtual=True,
+            ),
+        ]
+        control = self.workloads.rig.control
+        await control.acknowledged(control.publish(endpoints, models))
+
+    async def told(self) -> tuple[str, str | None]:
+        """The state of the assistant and why it is not ready, as /v1/models has it."""
+        facts = (await self.workloads.call("GET", "/v1/models/librarian")).json()["llmop"]
+        return facts["state"], facts["why"]
 
     async def store(self, **more: Any) -> Any:
         return await self.sdk.vector_stores.create(name="t", extra_body={"embedding_model": "minilm"}, **more)
@@ -119,35 +161,13 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProces
 async def bench(folder: Path, embedder: int, writer: SimulatorProcess) -> AsyncIterator[Bench]:
     async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
         await listening(embedder)
-        endpoints = [
-            gateway_pb2.Endpoint(
-                replica=f"{name}-0",
-                uid=name,
-                host="127.0.0.1",
-                port=port,
-                api_key=KEY if name == "minilm" else "",
-                state=gateway_pb2.Endpoint.STATE_READY,
-                deployment=f"default/{name}",
-            )
-            for name, port in (("minilm", embedder), ("writer", writer.port))
-        ]
-        models = [
-            model("minilm", "embeddings", deployment="default/minilm"),
-            model("writer", "openai", deployment="default/writer", usage_in_stream=True),
-            model(
-                "librarian",
-                "openai",
-                deployment="assistant:default/librarian",
-                usage_in_stream=True,
-                virtual=True,
-            ),
-        ]
-        await rig.control.acknowledged(rig.control.publish(endpoints, models))
         made = Workloads(folder, rig)
         await made.start()
         async with openai.AsyncOpenAI(base_url=f"{made.url}/v1", api_key=rig.key, max_retries=0) as sdk:
+            bench = Bench(workloads=made, sdk=sdk, writer=writer, embedder=embedder)
             try:
-                yield Bench(workloads=made, sdk=sdk, writer=writer)
+                await bench.publish()
+                yield bench
             finally:
                 await made.kill()
 
@@ -336,6 +356,25 @@ async def test_an_embedding_model_that_is_away_is_waited_for_and_one_that_does_n
         answer = await bench.workloads.call("POST", "/v1/vector_stores", json=body)
         assert answer.status_code in (400, 404)
         assert words in answer.json()["error"]["message"]
+
+
+async def test_an_assistant_is_as_ready_as_its_model_its_stores_and_what_embeds_them(bench: Bench) -> None:
+    store = await bench.store()
+    assert ("none", "llmop workloads does not know it yet") == await bench.told()
+    await bench.introduce(store)
+    await bench.publish()
+    assert ("ready", None) == await bench.told()
+    loading = gateway_pb2.NextReplica(stage=gateway_pb2.NextReplica.STAGE_LOADING)
+    await bench.publish(next_replica=loading)
+    assert ("loading", "waits for minilm to load") == await bench.told()
+    await bench.publish(writer=False, next_replica=loading)
+    assert ("none", "no deployment serves writer") == await bench.told()
+    await bench.sdk.vector_stores.delete(store.id)
+    await bench.publish()
+    assert ("none", f"there is no vector store {store.id}") == await bench.told()
+    await bench.workloads.kill()
+    await bench.publish()
+    assert ("none", "llmop workloads does not answer") == await bench.told()
 
 
 async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:

@@ -11,6 +11,11 @@ export const about = (seconds) => `~${duration(seconds)}`;
 
 // What /v1/models says below "llmop".
 export function stateOf(facts) {
+  if (facts.why) {
+    if (facts.ready_in_seconds) return `${facts.why}, ready in ${about(facts.ready_in_seconds)}`;
+    if (facts.starts_in_seconds) return `${facts.why}, starts in ${about(facts.starts_in_seconds)}`;
+    return facts.state === "asleep" ? `${facts.why}, wakes on demand` : facts.why;
+  }
   switch (facts.state) {
     case "ready":
       return facts.replicas_ready > 1 ? `ready, ${facts.replicas_ready} replicas` : "ready";
