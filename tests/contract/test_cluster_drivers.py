@@ -38,8 +38,10 @@ from llmop.domain.job import (
     SubmitUnknown,
 )
 from llmop.testing.clock import FakeClock
-from llmop.testing.slurm_text import VirtualJob
-from llmop.testing.virtual_slurm import Shape, Signal, VirtualSlurm, constant
+from llmop.testing.virtual_slurm.driver import VirtualSlurm
+from llmop.testing.virtual_slurm.jobs import VirtualJob
+from llmop.testing.virtual_slurm.shape import Shape, constant
+from llmop.testing.virtual_slurm.state import Signal
 
 __all__ = ["slurm_rig"]
 

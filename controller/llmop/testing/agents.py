@@ -11,8 +11,8 @@ from typing import Protocol
 from llmop.channel import desk
 from llmop.clock import Clock
 from llmop.domain import errors, replica
-from llmop.testing.slurm_text import VirtualJob
-from llmop.testing.virtual_slurm import Signal
+from llmop.testing.virtual_slurm.jobs import VirtualJob
+from llmop.testing.virtual_slurm.state import Signal
 
 CONTROLLER_WAIT_S = 30.0
 TERM_BUDGET_S = 25.0

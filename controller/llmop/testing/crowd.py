@@ -57,7 +57,7 @@ class Crowd:
             return
         deployments = (await self.world.store.list(resources.MODEL_DEPLOYMENT)).items
         scaler = leader.reconciler.scaler
-        for number, gateway in enumerate(self.world.gateways):
+        for number, gateway in enumerate(self.world.tables.gateways):
             if gateway.is_cut:
                 continue
             loads = {}

@@ -9,8 +9,8 @@ from llmop.cluster.slurm import states
 from llmop.domain import errors, ids, job, resources, times
 from llmop.rpc import rollout, writing
 from llmop.testing import agents, builders, crowd, leaders
-from llmop.testing.slurm_text import Phase, VirtualJob
-from llmop.testing.virtual_slurm import SnapshotFault, SubmitFault
+from llmop.testing.virtual_slurm.faults import SnapshotFault, SubmitFault
+from llmop.testing.virtual_slurm.jobs import Phase, VirtualJob
 from llmop.testing.world import World
 
 Fault = Callable[[World, random.Random], None]
@@ -281,7 +281,7 @@ def _lossy_messages(world: World, source: random.Random) -> None:
 
 
 def _gateway_cut(world: World, source: random.Random) -> None:
-    gateway = source.choice(world.gateways)
+    gateway = source.choice(world.tables.gateways)
     gateway.is_cut = True
 
     def back() -> None:
@@ -414,7 +414,7 @@ class Chaos:
         world.files.is_writable = True
         if world.leader is not None:
             world.leader.aims.clear()
-        for gateway in world.gateways:
+        for gateway in world.tables.gateways:
             gateway.is_cut = False
         for name in sorted(world.slurm.shape.nodes):
             world.slurm.drain_node(name, drained=False)

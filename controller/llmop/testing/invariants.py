@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from llmop.domain import endpoint, ids, replica, resources, rollouts, site
 from llmop.domain.job import Snapshot
 from llmop.planner import assess, autoscale, drain, engine_load, rollout, values
-from llmop.testing import crowd
+from llmop.testing import crowd, places
 from llmop.testing.agents import Engine
-from llmop.testing.slurm_text import Phase, VirtualJob
+from llmop.testing.virtual_slurm.jobs import Phase, VirtualJob
 
 if TYPE_CHECKING:
+    from llmop.testing.gateways import Gateway
     from llmop.testing.leaders import Leader
-    from llmop.testing.world import Gateway, World
+    from llmop.testing.world import World
 
 SLACK_S = 15.0
 CATCH_UP_S = (
@@ -144,7 +145,7 @@ class Judge:
 
     def _is_left_alone(self, engine: Engine | None) -> bool:
         """It serves on the cluster on which nothing goes wrong, and nobody wants it otherwise."""
-        return engine is not None and engine.proven_at is not None and engine.node == self._world.calm_node
+        return engine is not None and engine.proven_at is not None and engine.node == places.CALM_NODE
 
     def _given_up(self, plan: values.Plan) -> None:
         """A fleet that is gone in one snapshot is believed gone only when a second one says so too."""
@@ -288,7 +289,7 @@ class Judge:
         requested_at = self._drained_at.get(uid, world.clock.now())
         if world.clock.now() >= requested_at + 5.0 - 0.001:
             return
-        for gateway in world.gateways:
+        for gateway in world.tables.gateways:
             if not gateway.is_cut and uid in gateway.routed():
                 raise Violation(
                     "an agent is told to drain when no gateway chooses it any more",
@@ -361,7 +362,7 @@ class Judge:
 
     async def sweep(self) -> None:
         world = self._world
-        for gateway in world.gateways:
+        for gateway in world.tables.gateways:
             if gateway.is_cut:
                 self._behind.pop(gateway.name, None)
                 continue
@@ -388,8 +389,8 @@ class Judge:
         proven = [each for each in world.engines if self._is_left_alone(each)]
         if gone := [each for each in proven if each.gone_at is not None]:
             raise Violation(ELSEWHERE, f"the engine of job {gone[0].job_id} ({gone[0].job_name}) is gone")
-        if world.clock.now() - world.start > QUIET_START_S and len(proven) != world.quiet_replicas:
-            raise Violation(ELSEWHERE, f"{len(proven)} of {world.quiet_replicas} replicas serve there")
+        if world.clock.now() - world.start > QUIET_START_S and len(proven) != places.QUIET_REPLICAS:
+            raise Violation(ELSEWHERE, f"{len(proven)} of {places.QUIET_REPLICAS} replicas serve there")
 
     def _one_engine(self) -> None:
         world = self._world
@@ -490,7 +491,7 @@ class Judge:
         jobs = [job for job in self._live_jobs() if self._is_ours(job)]
         if len(jobs) != wanted:
             return f"{len(jobs)} jobs for {wanted} replicas: {[(job.id, job.name) for job in jobs]}"
-        for gateway in world.gateways:
+        for gateway in world.tables.gateways:
             if len(gateway.routed()) != wanted:
                 return f"{gateway.name} routes to {len(gateway.routed())} of {wanted} replicas"
         return ""

@@ -14,7 +14,7 @@ from llmop.testing import crowd, film, invariants
 from llmop.testing.clock import FakeClock
 from llmop.testing.faults import Chaos, Users
 from llmop.testing.memory_store import MemoryStore
-from llmop.testing.virtual_slurm import Shape, constant, lognormal, unchanged, uniform
+from llmop.testing.virtual_slurm.shape import Shape, constant, lognormal, unchanged, uniform
 from llmop.testing.world import World
 
 PATIENCE_S = (
@@ -105,16 +105,16 @@ async def _play(seed: int, setting: Setting, store: interface.Store) -> Result:
         result.violations.append((seed, str(violation), film.show(world.film, world.start)))
     finally:
         await world.end()
-    result.passes, result.looks = world.acting, world.passes
+    result.passes, result.looks = world.plans.acting, world.passes
     result.faults = sum(chaos.counts.values()) + sum(world.blows.values())
-    result.actions.update(world.actions)
+    result.actions.update(world.plans.actions)
     result.blows.update(world.blows)
     result.kinds.update(chaos.counts)
     result.letters.update(world.letters)
     result.rows.update(world.slurm.fired)
-    result.reasons.update(world.reasons)
+    result.reasons.update(world.plans.reasons)
     result.steps.update(world.steps)
-    result.transitions.update(world.transitions)
+    result.transitions.update(world.plans.transitions)
     return result
 
 

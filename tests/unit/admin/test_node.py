@@ -14,8 +14,11 @@ from llmop.domain.checks import Check, Result
 from llmop.planner import orphans
 from llmop.reconciler import render
 from llmop.testing.clock import FakeClock
-from llmop.testing.slurm_text import VirtualJob
-from llmop.testing.virtual_slurm import Shape, Signal, SubmitFault, VirtualSlurm, constant
+from llmop.testing.virtual_slurm.driver import VirtualSlurm
+from llmop.testing.virtual_slurm.faults import SubmitFault
+from llmop.testing.virtual_slurm.jobs import VirtualJob
+from llmop.testing.virtual_slurm.shape import Shape, constant
+from llmop.testing.virtual_slurm.state import Signal
 
 REPORT: dict[str, Any] = {
     "python": "3.9.1",

@@ -13,7 +13,8 @@ from llmop.store import interface
 from llmop.testing import builders
 from llmop.testing.clock import FakeClock
 from llmop.testing.memory_store import MemoryStore
-from llmop.testing.virtual_slurm import Shape, VirtualSlurm, constant
+from llmop.testing.virtual_slurm.driver import VirtualSlurm
+from llmop.testing.virtual_slurm.shape import Shape, constant
 
 CHAT = queue.Key(kind=resources.MODEL_DEPLOYMENT, namespace="default", name=builders.DEPLOYMENT)
 

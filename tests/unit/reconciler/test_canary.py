@@ -10,8 +10,8 @@ from llmop.domain import ids, resources
 from llmop.domain.job import JobRequest
 from llmop.planner import canary
 from llmop.testing import builders
-from llmop.testing.slurm_text import Phase
-from llmop.testing.virtual_slurm import SubmitFault
+from llmop.testing.virtual_slurm.faults import SubmitFault
+from llmop.testing.virtual_slurm.jobs import Phase
 
 
 def renames(request: JobRequest) -> JobRequest:

@@ -8,7 +8,7 @@ from tests.unit.reconciler.reconciler_rig import CHAT, Rig
 from llmop.domain import replica, resources
 from llmop.reconciler import lookout, observe
 from llmop.testing import builders as make
-from llmop.testing.virtual_slurm import SnapshotFault
+from llmop.testing.virtual_slurm.faults import SnapshotFault
 
 
 async def test_a_directory_that_hangs_is_said_and_the_cluster_is_looked_at_all_the_same() -> None:

@@ -17,8 +17,10 @@ from llmop.planner import staging_jobs as decisions
 from llmop.reconciler import observe, shared, staging_jobs
 from llmop.testing import builders as make
 from llmop.testing.clock import FakeClock
-from llmop.testing.slurm_text import Phase, VirtualJob
-from llmop.testing.virtual_slurm import Shape, SubmitFault, VirtualSlurm, constant
+from llmop.testing.virtual_slurm.driver import VirtualSlurm
+from llmop.testing.virtual_slurm.faults import SubmitFault
+from llmop.testing.virtual_slurm.jobs import Phase, VirtualJob
+from llmop.testing.virtual_slurm.shape import Shape, constant
 
 COMMIT = "b" * 40
 REFERENCE = artifact.parse_model("hf://team/model", "main")

@@ -6,15 +6,11 @@ import pytest
 
 from llmop.domain.job import JobRequest, JobState, Refused, Rejected, Submitted, SubmitUnknown
 from llmop.testing.clock import FakeClock
-from llmop.testing.slurm_text import Phase, VirtualJob
-from llmop.testing.virtual_slurm import (
-    Shape,
-    Signal,
-    SnapshotFault,
-    SubmitFault,
-    VirtualSlurm,
-    constant,
-)
+from llmop.testing.virtual_slurm.driver import VirtualSlurm
+from llmop.testing.virtual_slurm.faults import SnapshotFault, SubmitFault
+from llmop.testing.virtual_slurm.jobs import Phase, VirtualJob
+from llmop.testing.virtual_slurm.shape import Shape, constant
+from llmop.testing.virtual_slurm.state import Signal
 
 
 class Recorder:
