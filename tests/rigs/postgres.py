@@ -88,16 +88,18 @@ class PostgresRig:
         """Makes an empty database (dropping one of that name) and returns SQLAlchemy's address of it."""
         if not name.isidentifier():
             raise RigError(f"database {name!r}: letters, digits and underscores only")
-        self.query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        self.query(f'CREATE DATABASE "{name}"')
+        self._psql("postgres", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"')
         return self._url(name)
 
     def query(self, sql: str, database: str = "postgres") -> str:
         """What psql prints for a statement, without headers."""
+        return self._psql(database, sql)
+
+    def _psql(self, database: str, *statements: str) -> str:
         options = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]
-        socket = f"--host={self._folder}"
+        socket, commands = f"--host={self._folder}", [f"--command={each}" for each in statements]
         return self._as_owner(
-            [str(_programs() / "psql"), *options, socket, f"--dbname={database}", f"--command={sql}"]
+            [str(_programs() / "psql"), *options, socket, f"--dbname={database}", *commands]
         )
 
     def kill_server(self) -> None:
