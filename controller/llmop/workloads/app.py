@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmop.domain.errors import Unavailable
 from llmop.workloads import batch_routes, bulk, chat_routes, files, needs, refusals
 from llmop.workloads.refusals import Refused
 from llmop.workloads.retrieval import store_routes
@@ -30,6 +31,7 @@ def make_app(service: Service) -> Starlette:
         exception_handlers={
             Refused: refusals.answer,
             sqlite3.Error: _store_failed,
+            Unavailable: _vectors_away,
             404: _no_route,
             405: _no_route,
         },
@@ -45,6 +47,12 @@ async def _store_failed(request: Request, error: Exception) -> Response:
     return await refusals.answer(
         request, Refused(507, "store_failed", f"the store does not take it: {error}")
     )
+
+
+async def _vectors_away(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unavailable)
+    LOG.error("%s %s: %s", request.method, request.url.path, error)
+    return await refusals.answer(request, refusals.vectors_away())
 
 
 async def _no_route(request: Request, _: Exception) -> Response:

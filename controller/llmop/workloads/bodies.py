@@ -6,8 +6,10 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
+from llmop.workloads.lines import can_be_written
 from llmop.workloads.refusals import Refused, invalid
 
+TOO_DEEP = "the body is nested too deeply: at most 250 levels are passed on"
 _MOST, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512  # of metadata and attributes, as OpenAI has it
 
 
@@ -32,6 +34,8 @@ def object_of(body: bytes | bytearray) -> dict[str, Any]:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise Refused(400, "invalid_request", "the body must be a JSON object")
+    if not can_be_written(value):
+        raise Refused(400, "invalid_request", TOO_DEEP)
     return value
 
 

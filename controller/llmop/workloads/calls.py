@@ -15,7 +15,7 @@ import orjson
 from llmop.workloads.answers import Answer
 from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
 
-_ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
+ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
 _LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
 _CONNECT_S = 10.0
 _TIMEOUT = "x-llmop-timeout"
@@ -137,8 +137,8 @@ async def _whole(answer: aiohttp.ClientResponse) -> Answer | Broken:
     pieces, size = [], 0
     async for piece in answer.content.iter_any():
         size += len(piece)
-        if size > _ANSWER_LIMIT:
-            return Broken(f"the answer is larger than {_ANSWER_LIMIT} bytes")
+        if size > ANSWER_LIMIT:
+            return Broken(f"the answer is larger than {ANSWER_LIMIT} bytes")
         pieces.append(piece)
     return Answer(
         answer.status,
@@ -156,8 +156,8 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             for line in lines:
                 if line.startswith(b"data:"):
                     yield line[5:].strip()
-            if len(rest) > _ANSWER_LIMIT:
-                raise BrokenOff(f"an event is larger than {_ANSWER_LIMIT} bytes")
+            if len(rest) > ANSWER_LIMIT:
+                raise BrokenOff(f"an event is larger than {ANSWER_LIMIT} bytes")
     except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError) as error:
         raise BrokenOff(str(error) or type(error).__name__) from error
 

@@ -1,6 +1,5 @@
 """/v1/chat/completions of models without replicas, and /v1/tribunal: who answers is found by the name."""
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -8,6 +7,7 @@ from starlette.routing import Route
 from llmop.domain.tribunal import Tribunal
 from llmop.workloads import calls
 from llmop.workloads.assistant import routes as assistants
+from llmop.workloads.bodies import object_of
 from llmop.workloads.refusals import Refused, invalid
 from llmop.workloads.service import Service
 from llmop.workloads.tribunal import routes as tribunals
@@ -52,11 +52,7 @@ async def _body(request: Request) -> bytes:
 
 def _model(body: bytes) -> str:
     """Raises Refused."""
-    try:
-        wanted = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from error
-    model = wanted.get("model") if isinstance(wanted, dict) else None
+    model = object_of(body).get("model")
     if not isinstance(model, str):
         raise invalid("model", "must name a tribunal or an assistant")
     return model

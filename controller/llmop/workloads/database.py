@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmop.workloads.batch import ENDED, Batch, Problem, Status
+from llmop.workloads.quota import Quota, Usage
 from llmop.workloads.sqlite import SqliteFile
 
 _VERSION = 1
@@ -34,6 +35,7 @@ CREATE TABLE results (
 """
 _UNFINISHED = tuple(status.value for status in Status if status not in ENDED)
 _MARKS = ",".join("?" * len(_UNFINISHED))
+OUTPUT = "batch_output"  # the purpose of what batches write
 _SWEPT_AT_ONCE = 2_000
 _FORGOTTEN_AT_ONCE = 100
 _PAGE = 500
@@ -80,6 +82,19 @@ class Database(SqliteFile):
     async def add_files(self, files: Sequence[File]) -> None:
         """Those that are there already stay as they are."""
         await self._write(lambda connection: _add_files(connection, files))
+
+    async def add_upload(self, file: File, quota: Quota, more: int) -> None:
+        """Where its owner may have it, with the `more` bytes that he has elsewhere. Raises Refused."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            used = _usage(connection, file.owner)
+            quota.check(used._replace(bytes=used.bytes + more), file.bytes, 1)
+            _add_files(connection, [file])
+
+        await self._write(work)
+
+    async def usage(self, owner: str) -> Usage:
+        return await self._run(lambda connection: _usage(connection, owner))
 
     async def file(self, owner: str, name: str) -> File | None:
         query = f"SELECT {_FILE} FROM files WHERE id = ? AND owner = ? AND deleted = 0"
@@ -354,6 +369,11 @@ def _add_files(connection: sqlite3.Connection, files: Iterable[File]) -> None:
     connection.executemany(
         f"INSERT INTO files ({_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", files
     )
+
+
+def _usage(connection: sqlite3.Connection, owner: str) -> Usage:
+    query = f"SELECT count(*) FILTER (WHERE purpose != '{OUTPUT}'), ifnull(sum(bytes), 0) FROM files WHERE owner = ? AND deleted = 0"
+    return Usage(*connection.execute(query, (owner,)).fetchone())
 
 
 def _file(row: Sequence[Any] | None) -> File | None:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from llmop.domain.errors import Unavailable
 from llmop.workloads.database import File
 from llmop.workloads.engine import file_name
 from llmop.workloads.refusals import Refused, invalid, json, no_such
@@ -55,7 +56,10 @@ def routes(service: Service) -> list[Route]:
         name = request.path_params["id"]
         if not await service.database.delete_file(owner_of(request), name):
             raise no_such("file", name)
-        await service.stores.remove_file(owner_of(request), name)
+        try:
+            await service.stores.remove_file(owner_of(request), name)
+        except Unavailable as error:  # it finds nothing now, and when it is back the file is taken out of it
+            LOG.error("a deleted file is not out of its vector stores yet: %s", error)
         service.engine.tidy_soon()
         return json({"id": name, "object": "file", "deleted": True})
 
@@ -82,7 +86,13 @@ def routes(service: Service) -> list[Route]:
 
 async def _store(request: Request, service: Service) -> File:
     """Its content is on the disk before its name is known. Nothing of one that fails stays. Raises Refused, OSError, sqlite3.Error."""
-    name = file_name(service.clock)
+    owner, name = owner_of(request), file_name(service.clock)
+    try:
+        passages = await service.stores.owned_bytes(owner)
+    except Unavailable:  # batches need no vector store
+        passages = 0
+    used = await service.database.usage(owner)
+    service.quota.check(used._replace(bytes=used.bytes + passages), 0, 1)
     draft = service.shelf.draft(name)
     upload = Upload(draft)
     try:
@@ -92,13 +102,13 @@ async def _store(request: Request, service: Service) -> File:
             raise invalid("purpose", f"must be one of {', '.join(PURPOSES)}")
         now = service.clock.now()
         expires_at = _expiry(upload.fields, now)
-        file = File(name, owner_of(request), purpose, upload.filename or name, draft.size, now, expires_at)
+        file = File(name, owner, purpose, upload.filename or name, draft.size, now, expires_at)
         await run_in_threadpool(draft.keep)
     finally:
         draft.drop()
     try:
-        await service.database.add_files([file])
-    except sqlite3.Error:
+        await service.database.add_upload(file, service.quota, passages)
+    except (sqlite3.Error, Refused):
         service.shelf.remove([name])
         raise
     return file

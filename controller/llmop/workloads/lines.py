@@ -120,7 +120,7 @@ def _body(value: dict[str, Any], number: int) -> list[Problem]:
             )
         ]
     problems = []
-    if not _can_be_written(body):
+    if not can_be_written(body):
         problems.append(
             Problem(
                 code="invalid_body",
@@ -150,7 +150,7 @@ def _body(value: dict[str, Any], number: int) -> list[Problem]:
     return problems
 
 
-def _can_be_written(body: dict[str, Any]) -> bool:
+def can_be_written(body: dict[str, Any]) -> bool:
     """orjson reads 1024 levels, and writes 254: such a row would stop all others, again and again."""
     try:
         orjson.dumps(body)

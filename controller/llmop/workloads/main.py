@@ -2,30 +2,37 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 import uvloop
 
 from llmop import statedir
 from llmop.clock import SystemClock
-from llmop.domain.errors import NeedsUser
+from llmop.domain.errors import NeedsUser, Unavailable
+from llmop.files import whole
 from llmop.workloads import control, unusable
 from llmop.workloads.app import make_app
 from llmop.workloads.calls import Gateway
 from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
+from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.ingest import Ingest
+from llmop.workloads.retrieval.pgvector import PgvectorStores
 from llmop.workloads.retrieval.search import Search
 from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.service import Service
 from llmop.workloads.settings import WorkloadsSettings
 from llmop.workloads.shelf import Shelf
+
+LOG = logging.getLogger(__name__)
 
 DATABASE = "workloads.db"
 _GRACE_S = 5  # for open answers: a batch is gone on with, and a bulk request can be made again
@@ -55,11 +62,39 @@ async def run(settings: WorkloadsSettings, stop: asyncio.Event) -> None:
         async with contextlib.AsyncExitStack() as stack:
             database = Database(settings.directory / DATABASE)
             stack.push_async_callback(database.close)
-            stores = Stores(settings.directory / "vectors.db")
+            stores = await _stores(settings)
             stack.push_async_callback(stores.close)
             rows = await stack.enter_async_context(Gateway(settings.gateway, settings.key, "bulk"))
             people = await stack.enter_async_context(Gateway(settings.gateway, settings.key, "default"))
             await _run(settings, database, stores, rows, people, stop)
+
+
+async def _stores(settings: WorkloadsSettings) -> Stores:
+    """A Postgres server that is away keeps no batch waiting: it is looked for again when a vector store is used. Raises NeedsUser."""
+    if not settings.vectors:
+        return await asyncio.to_thread(
+            EmbeddedStores, settings.directory / "vectors.db", settings.vector_memory
+        )
+    stores = PgvectorStores(settings.vectors, await asyncio.to_thread(_installation, settings.directory))
+    try:
+        await stores.prepare()
+    except Unavailable as error:
+        LOG.error("%s", error)
+    except BaseException:
+        await stores.close()
+        raise
+    return stores
+
+
+def _installation(directory: Path) -> str:
+    """A name that nobody else has: the documents in Postgres belong to the files in this directory. Raises OSError."""
+    path = directory / "installation"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        name = SystemClock().suffix(24)
+        whole.write(path, f"{name}\n".encode(), 0o600)
+        return name
 
 
 async def _run(
@@ -76,7 +111,7 @@ async def _run(
         await engine.clear_up()
     except sqlite3.Error as error:
         raise unusable.sentence(settings.directory / DATABASE, error) from error
-    ingest = Ingest(stores, database, shelf, rows)
+    ingest = Ingest(stores, database, shelf, rows, settings.quota)
     virtual = Virtual(settings.directory)
     virtual.load()
     service = Service(
@@ -89,6 +124,7 @@ async def _run(
         stores=stores,
         ingest=ingest,
         search=Search(people, Index(stores)),
+        quota=settings.quota,
         clock=clock,
     )
     config = uvicorn.Config(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from llmop.workloads.answers import unanswered
 from llmop.workloads.batch import Batch, Status
-from llmop.workloads.database import Database, File
+from llmop.workloads.database import OUTPUT, Database, File
 from llmop.workloads.shelf import Shelf
 
 _AT_ONCE = 200
@@ -41,7 +41,7 @@ async def write(
             size = shelf.path(name).stat().st_size
             expires_at = now + min(longest_s, longest_s if batch.keep_s is None else batch.keep_s)
             filename = f"{batch.id}_{kind}.jsonl"
-            files.append(File(name, batch.owner, "batch_output", filename, size, now, expires_at))
+            files.append(File(name, batch.owner, OUTPUT, filename, size, now, expires_at))
         else:
             shelf.remove([name])
     return files, completed, failed

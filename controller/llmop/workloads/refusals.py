@@ -31,6 +31,12 @@ def invalid(param: str, message: str) -> Refused:
     return Refused(400, "invalid_value", f"the field '{param}' {message}", param)
 
 
+def vectors_away() -> Refused:
+    """What is said of the server stands in the log: it names machines."""
+    message = "the database of the vector stores does not answer: try again later"
+    return Refused(503, "vectors_away", message, retry_after=5.0)
+
+
 def payload(refused: Refused) -> dict[str, Any]:
     kind = _TYPES.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
     return {"error": {"message": str(refused), "type": kind, "param": refused.param, "code": refused.code}}

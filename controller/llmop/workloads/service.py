@@ -11,6 +11,7 @@ from llmop.workloads.calls import Caller, Talker
 from llmop.workloads.database import Database, File
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
+from llmop.workloads.quota import Quota
 from llmop.workloads.refusals import invalid, no_such
 from llmop.workloads.retrieval.ingest import Ingest
 from llmop.workloads.retrieval.search import Search
@@ -33,6 +34,7 @@ class Service:
     stores: Stores
     ingest: Ingest
     search: Search
+    quota: Quota
     clock: Clock
 
     async def file(self, owner: str, name: str) -> File:

@@ -3,13 +3,17 @@
 import dataclasses
 from pathlib import Path
 
+from llmop.workloads.quota import Quota
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WorkloadsSettings:
     """`directory` is private and holds the database and the files; `socket` is where the gateway reaches us. `gateway` is the gateway's
     own address (`http://host:port`, or `unix:/path`), and `key` what rows of batches are asked under there, `concurrency` of them at once per
     owner and model. `keep_s` is how long batches that have ended are kept, with their files, in seconds.
-    `controller` is the gRPC target of the control API, which tells which tribunals and assistants there are.
+    `controller` is the gRPC target of the control API, which tells which tribunals and assistants there are. `vectors` is the address of
+    the Postgres database that vector stores lie in, "" = `directory`; there their vectors may take `vector_memory` bytes of memory.
+    `quota` holds for each key.
     """
 
     directory: Path
@@ -19,3 +23,6 @@ class WorkloadsSettings:
     key: str
     concurrency: int
     keep_s: float
+    quota: Quota
+    vectors: str
+    vector_memory: int

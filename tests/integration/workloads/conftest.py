@@ -24,10 +24,12 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from llmop.workloads.main import serve
+from llmop.workloads.quota import Quota
 from llmop.workloads.settings import WorkloadsSettings
-folder, gateway, key = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, gateway, key, vectors = Path(sys.argv[1]), *sys.argv[2:5]
 serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway,
-    controller=f"unix://{folder}/control.sock", key=key, concurrency=32, keep_s=3e6))
+    controller=f"unix://{folder}/control.sock", key=key, concurrency=32, keep_s=3e6,
+    quota=Quota(files=1000, bytes=2**32), vectors=vectors, vector_memory=2**30))
 """
 
 
@@ -46,8 +48,10 @@ def folder() -> Iterator[Path]:
 class Workloads:
     """`rig` is the gateway; its key is that of a client."""
 
-    def __init__(self, folder: Path, rig: Rig) -> None:
+    def __init__(self, folder: Path, rig: Rig, vectors: str = "") -> None:
+        """`vectors` is the address of a Postgres database for vector stores."""
         self.folder = folder
+        self.vectors = vectors
         self.rig = rig
         self.own_key = keys.create(folder / "keys", "workloads")
         self.prefix: tuple[str, ...] = ()  # of its command line
@@ -67,7 +71,10 @@ class Workloads:
         with (self.folder / "workloads.log").open("ab") as log:
             # Not asyncio's: that forks in full, and gRPC's threads in this process do not survive it.
             self._process = subprocess.Popen(  # noqa: ASYNC220
-                [*self.prefix, sys.executable, "-c", PROGRAM, str(self.folder), self.url, self.own_key],
+                [
+                    *(*self.prefix, sys.executable, "-c", PROGRAM),
+                    *(str(self.folder), self.url, self.own_key, self.vectors),
+                ],
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE)},
                 stdout=log,
                 stderr=log,

@@ -14,8 +14,9 @@ import pytest
 from llmop.workloads.answers import Answer
 from llmop.workloads.database import Database, File
 from llmop.workloads.judgement import Outcome
+from llmop.workloads.quota import Quota
+from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.ingest import Ingest
-from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.retrieval.values import Document, Status, Store
 from llmop.workloads.shelf import Shelf
 
@@ -39,10 +40,14 @@ class Models:
 class House:
     def __init__(self, folder: Path) -> None:
         self.models = Models()
-        self.stores = Stores(folder / "vectors.db")
+        self.stores = EmbeddedStores(folder / "vectors.db", 2**30)
         self.database = Database(folder / "workloads.db")
         self.shelf = Shelf(folder / "files")
-        self.ingest = Ingest(self.stores, self.database, self.shelf, self.models)
+        self.quota = Quota(files=100, bytes=2**30)
+        self.ingest = self.new_ingest()
+
+    def new_ingest(self) -> Ingest:
+        return Ingest(self.stores, self.database, self.shelf, self.models, self.quota)
 
     async def put(self, owner: str, model: str, number: int, text: str = "words") -> Store:
         """A store with so many documents."""
@@ -123,7 +128,7 @@ async def test_owners_that_wait_for_one_model_hold_up_no_other_model(house: Hous
 async def test_a_document_that_waits_for_its_model_outlives_any_number_of_starts(house: House) -> None:
     store = await house.put("o", "away", 1)
     for _ in range(8):
-        house.ingest = Ingest(house.stores, house.database, house.shelf, house.models)
+        house.ingest = house.new_ingest()
         before = house.models.asked["away"]
         async with asyncio.TaskGroup() as group:
             work = group.create_task(house.ingest.run())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,8 @@ from llmop.workloads.answers import Answer
 from llmop.workloads.assistant import prompts
 from llmop.workloads.retrieval import document, embedding, ranking, reader
 from llmop.workloads.retrieval.chunks import Cut, Passage, passages
-from llmop.workloads.retrieval.index import Index, Question
 from llmop.workloads.retrieval.reader import Block
-from llmop.workloads.retrieval.stores import Row, Stores
-from llmop.workloads.retrieval.values import Document, Found, Problem, Status, Store
+from llmop.workloads.retrieval.values import Found
 
 
 def read(kind: str, content: str | bytes) -> list[Block]:
@@ -109,7 +105,8 @@ async def test_a_document_without_text_says_what_may_be_the_reason(
     else:
         path.write_text("<script>no()</script>")
     with pytest.raises(document.Refused, match=words):
-        await document.read(path, name, Cut())
+        async with document.read(path, name, Cut()):
+            pass
 
 
 def test_passages_stand_under_their_headings_and_pages() -> None:
@@ -194,10 +191,27 @@ async def test_a_document_that_eats_memory_or_is_too_large_is_refused(
     path.write_bytes(b"word " * 100_000)
     monkeypatch.setattr(document, "MOST_PASSAGES", 10)
     with pytest.raises(document.Refused, match="more than 10 passages"):
-        await document.read(path, "x.txt", Cut())
+        async with document.read(path, "x.txt", Cut()):
+            pass
     monkeypatch.setattr(document, "FILE_LIMIT", 1000)
     with pytest.raises(document.Refused, match="at most 1000 are read"):
-        await document.read(path, "x.txt", Cut())
+        async with document.read(path, "x.txt", Cut()):
+            pass
+
+
+async def test_passages_are_read_from_any_place_and_none_of_them_is_a_file_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("# A\n\none\n\n## B\n\ntwo\n\n## C\n\nthree\n")
+    wanted = [Passage("one", ("A",)), Passage("two", ("A", "B")), Passage("three", ("A", "C"))]
+    async with document.read(path, "x.md", Cut()) as read:
+        assert read.number == 3
+        assert await read.begin_with(["one", "two"])
+        assert not await read.begin_with(["one", "three"])
+        assert not await read.begin_with(["one", "two", "three", "four"])
+        assert await read.part(1, 5) == wanted[1:]
+        assert await read.part(0, 2) == wanted[:2]
+        assert await read.part(2, 2) == wanted[2:]
+        assert [each.name for each in tmp_path.iterdir()] == ["x"]
 
 
 def test_orders_become_one() -> None:
@@ -231,98 +245,6 @@ def test_vectors_have_length_one_in_the_order_of_the_texts() -> None:
     assert isinstance(found, embedding.Embedded)
     assert found.vectors.tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 1]]
     assert found.tokens == 7
-
-
-@pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    made = Stores(tmp_path / "vectors.db")
-    yield made
-    await made.close()
-
-
-async def made_store(stores: Stores, name: str = "vs_a", owner: str = "o") -> Store:
-    wanted = Store(number=0, id=name, owner=owner, name="", model="m", created_at=1.0, active_at=1.0)
-    return await stores.add(wanted)
-
-
-async def put(
-    stores: Stores, store: Store, file: str, texts: dict[str, list[float]], *, ends: bool = True
-) -> Document:
-    wanted = Document(
-        number=0,
-        store=store.number,
-        store_id=store.id,
-        owner=store.owner,
-        model="m",
-        file=file,
-        filename=file,
-        created_at=1.0,
-    )
-    await stores.put(store, [wanted])
-    found = await stores.document(store, file)
-    assert found is not None
-    rows = [
-        Row(Passage(text), text, np.array(vector, dtype=np.float32).tobytes())
-        for text, vector in texts.items()
-    ]
-    assert await stores.keep(found, 0, rows)
-    if ends:
-        await stores.end(found)
-    return found
-
-
-async def test_vectors_and_words_find_together_and_what_goes_is_not_found(stores: Stores) -> None:
-    store, other = await made_store(stores), await made_store(stores, "vs_b")
-    await put(stores, store, "one", {"the red fox": [1, 0], "a blue whale": [0, 1]})
-    await put(stores, other, "two", {"the red fox of others": [1, 0]})
-    unfinished = await put(stores, store, "three", {"red red red": [1, 0]}, ends=False)
-    index = Index(stores)
-    question = [Question("red", np.array([0.8, 0.6], dtype=np.float32))]
-    assert [(each.text, round(each.score, 2)) for each in await index.search([store], question, 5, 0.0)] == [
-        ("the red fox", 0.8),
-        ("a blue whale", 0.6),
-    ]
-    assert [each.text for each in await index.search([store], question, 5, 0.7)] == ["the red fox"]
-    assert len(await index.search([store, other], question, 5, 0.0)) == 3
-    await stores.end(unfinished)
-    assert len(await index.search([store], question, 5, 0.0)) == 3
-    await stores.remove_file("somebody", "one")
-    assert len(await index.search([store], question, 5, 0.0)) == 3
-    await stores.remove_file("o", "one")
-    assert [each.text for each in await index.search([store], question, 5, 0.0)] == ["red red red"]
-    await stores.remove(store)
-    assert await index.search([store], question, 5, 0.0) == []
-
-
-async def test_what_is_kept_twice_is_there_once_and_what_was_cancelled_takes_nothing(stores: Stores) -> None:
-    store = await made_store(stores)
-    kept = await put(stores, store, "one", {"a": [1, 0], "b": [0, 1]}, ends=False)
-    rows = [Row(Passage(text), text, b"\0" * 8) for text in ("a", "b", "c")]
-    assert await stores.keep(kept, 0, rows)
-    assert await stores.kept(kept) == ["a", "b", "c"]
-    assert await stores.settle(store.number, 2) == 2
-    assert await stores.settle(store.number, 3) == 2
-    await stores.end(kept, Problem("invalid_file", "no"))
-    found = await stores.document(store, "one")
-    assert found is not None
-    assert (found.status, found.problem, found.size) == (Status.FAILED, Problem("invalid_file", "no"), 0)
-    assert await stores.kept(kept) == []
-    assert not await stores.keep(kept, 0, rows)
-
-
-async def test_what_goes_down_over_it_again_and_again_ends(stores: Stores) -> None:
-    store = await made_store(stores)
-    begun = await put(stores, store, "one", {}, ends=False)
-    counts = [await stores.begin(begun.number, counts=each) for each in (True, True, False, True)]
-    assert [each and each[1] for each in counts] == [1, 2, 2, 3]
-    assert await stores.keep(begun, 0, [Row(Passage("a"), "a", b"\0" * 8)])
-    again = await stores.begin(begun.number, counts=True)
-    assert again is not None
-    assert again[1] == 1
-    assert await stores.due(4) == [(begun.number, "o", "m")]
-    await stores.end(begun)
-    assert await stores.begin(begun.number, counts=True) is None
-    assert await stores.due(4) == []
 
 
 def found(text: str, filename: str = "a.md", **more: Any) -> Found:
@@ -387,42 +309,3 @@ def test_a_document_says_no_word_of_a_chat_template(mark: str) -> None:
         [{"role": "user", "content": "what?"}], [found(f"a {mark} b", mark, headings=(mark,))], ""
     )
     assert mark not in message["content"]
-
-
-async def test_the_size_of_a_document_is_that_of_what_is_there(stores: Stores) -> None:
-    store = await made_store(stores)
-    kept = await put(stores, store, "one", {"a": [1, 0], "b": [0, 1]}, ends=False)
-    rows = [Row(Passage(text), text, b"\0" * 8) for text in ("a", "b", "c")]
-    assert await stores.keep(kept, 0, rows)  # two of which are there
-    assert (await stores.counts(store))[1] == 3 * 9
-    await stores.clear(kept)
-    assert (await stores.counts(store))[1] == 0
-    assert await stores.keep(kept, 0, rows)
-    assert (await stores.counts(store))[1] == 3 * 9
-
-
-async def test_a_store_that_is_being_read_keeps_no_other_one_waiting(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large, small = await made_store(stores), await made_store(stores, "vs_b", "somebody")
-    slow = await put(stores, large, "one", {"a": [1, 0]})
-    await put(stores, small, "two", {"b": [1, 0]})
-    read, reads, begun, go_on = stores.vectors, [], asyncio.Event(), asyncio.Event()
-
-    async def vectors(number: int) -> tuple[list[int], bytes]:
-        reads.append(number)
-        if number == slow.number:
-            begun.set()
-            await go_on.wait()
-        return await read(number)
-
-    monkeypatch.setattr(stores, "vectors", vectors)
-    index = Index(stores)
-    question = [Question("a", np.array([1, 0], dtype=np.float32))]
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        first, second = (group.create_task(index.search([large], question, 5, 0.0)) for _ in range(2))
-        await begun.wait()
-        assert [each.text for each in await index.search([small], question, 5, 0.0)] == ["b"]
-        go_on.set()
-    assert [[each.text for each in one.result()] for one in (first, second)] == [["a"], ["a"]]
-    assert reads.count(slow.number) == 1

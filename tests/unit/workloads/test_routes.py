@@ -13,10 +13,11 @@ from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, r
 
 from llmop.workloads.app import make_app
 from llmop.workloads.known import Virtual
+from llmop.workloads.quota import Quota
+from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.ingest import Ingest
 from llmop.workloads.retrieval.search import Search
-from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.service import Service
 
 
@@ -35,7 +36,8 @@ class Door:
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     life = Life(tmp_path, FakeGateway())
     await life.begin()
-    stores = Stores(tmp_path / "vectors.db")
+    stores = EmbeddedStores(tmp_path / "vectors.db", 2**30)
+    quota = Quota(files=3, bytes=2000)
     app = make_app(
         Service(
             database=life.database,
@@ -45,8 +47,9 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             people=life.gateway,
             virtual=Virtual(tmp_path),
             stores=stores,
-            ingest=Ingest(stores, life.database, life.shelf, life.gateway),
+            ingest=Ingest(stores, life.database, life.shelf, life.gateway, quota),
             search=Search(life.gateway, Index(stores)),
+            quota=quota,
             clock=life.clock,
         )
     )
@@ -77,7 +80,7 @@ async def test_a_store_that_takes_nothing_refuses_and_nothing_stays(
         raise sqlite3.OperationalError("database or disk is full")
 
     file = (await door.upload()).json()["id"]
-    monkeypatch.setattr(door.life.database, "add_files", full)
+    monkeypatch.setattr(door.life.database, "add_upload", full)
     assert 507 == (await door.upload()).status_code
     assert [file] == door.life.shelf.names()
     monkeypatch.setattr(door.life.database, "add_batch", full)

@@ -11,9 +11,9 @@ import pytest
 from llmop.workloads.answers import Answer
 from llmop.workloads.judgement import Outcome
 from llmop.workloads.refusals import Refused
+from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.search import Search
-from llmop.workloads.retrieval.stores import Stores
 from llmop.workloads.retrieval.values import Store
 
 STORE = Store(number=1, id="vs_a", owner="o", name="", model="m", created_at=1.0, active_at=1.0)
@@ -38,7 +38,7 @@ class Model:
 
 
 async def find(folder: Path, model: Model, texts: list[str]) -> int:
-    stores = Stores(folder / "vectors.db")
+    stores = EmbeddedStores(folder / "vectors.db", 2**20)
     try:
         return (await Search(model, Index(stores)).find([STORE], texts, 5, 0.0)).tokens
     finally:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from llmop.workloads.bodies import object_of
 from llmop.workloads.refusals import Refused, invalid
 from llmop.workloads.retrieval.values import Found
 
@@ -41,7 +42,7 @@ class Head(NamedTuple):
 
 def read(body: bytes) -> Asked:
     """Everything but messages, streams and tools is the model's engine's to check. Raises Refused."""
-    wanted = orjson.loads(body)
+    wanted = object_of(body)
     for name in _NOT_TAKEN:
         if wanted.get(name) is not None:
             raise invalid(name, "is nothing that an assistant takes: it answers from its documents")

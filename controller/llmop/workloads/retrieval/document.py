@@ -1,10 +1,12 @@
 """From a file to passages: what kind it is, a process that reads it, and what follows from how that ends."""
 
 import asyncio
+import contextlib
+import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -49,28 +51,67 @@ def kind_of(filename: str) -> str:
     return kind
 
 
-async def read(path: Path, filename: str, cut: Cut) -> list[Passage]:
-    """Raises Refused, and OSError where the content is not there or the process cannot be started."""
+class Passages:
+    """Of a document, in a file without a name: who waits for a model keeps none of them in memory. `number` is how many there are."""
+
+    def __init__(self, file: IO[bytes], number: int) -> None:
+        self._file = file
+        self._at = number  # the passage that is read next
+        self.number = number
+
+    async def begin_with(self, texts: Sequence[str]) -> bool:
+        """Whether the first ones have these texts."""
+        return await asyncio.to_thread(self._begin_with, texts)
+
+    async def part(self, start: int, most: int) -> list[Passage]:
+        """From the one at `start` on."""
+        return await asyncio.to_thread(self._part, start, most)
+
+    def _begin_with(self, texts: Sequence[str]) -> bool:
+        return len(texts) <= self.number and all(
+            text == self._part(place, 1)[0].text for place, text in enumerate(texts)
+        )
+
+    def _part(self, start: int, most: int) -> list[Passage]:
+        if start < self._at:
+            self._file.seek(0)
+            self._at = 0
+        lines = itertools.islice(self._file, start - self._at, start - self._at + most)
+        found = [Passage(text, tuple(headings), page) for text, headings, page in map(orjson.loads, lines)]
+        self._at = start + len(found)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def read(path: Path, filename: str, cut: Cut) -> AsyncIterator[Passages]:
+    """Raises Refused, and OSError where the content is not there, the disk does not take the passages, or the process cannot be started.
+    What is written lies beside the content: other places for temporary files are memory on some machines.
+    """
     kind = kind_of(filename)
     size = path.stat().st_size
     if size > FILE_LIMIT:
         message = f"the document has {size} bytes; at most {FILE_LIMIT} are read: split it"
         raise Refused(Problem("invalid_file", message))
-    with path.open("rb") as content, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as why:
-        process = await asyncio.to_thread(_start, kind, content, said, why)
-        try:
-            code = await asyncio.to_thread(process.wait, _DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            process.kill()
-        if code != 0:
-            raise Refused(Problem("invalid_file", f"the document {_reason(code, why)}"))
-        found = await asyncio.to_thread(_cut, said, cut)
-    if not found:
-        hint = "; is it scanned pages without a text layer?" if kind == "pdf" else ""
-        raise Refused(Problem("invalid_file", f"the document has no text{hint}"))
-    return found
+    with tempfile.TemporaryFile(dir=path.parent) as passages:
+        with (
+            path.open("rb") as content,
+            tempfile.TemporaryFile(dir=path.parent) as said,
+            tempfile.TemporaryFile(dir=path.parent) as why,
+        ):
+            process = await asyncio.to_thread(_start, kind, content, said, why)
+            try:
+                code = await asyncio.to_thread(process.wait, _DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                process.kill()
+            if code != 0:
+                raise Refused(Problem("invalid_file", f"the document {_reason(code, why)}"))
+            number = await asyncio.to_thread(_cut, said, cut, passages)
+        if not number:
+            hint = "; is it scanned pages without a text layer?" if kind == "pdf" else ""
+            raise Refused(Problem("invalid_file", f"the document has no text{hint}"))
+        yield Passages(passages, number)
 
 
 def _start(kind: str, content: IO[bytes], said: IO[bytes], why: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -97,15 +138,16 @@ def _reason(code: int | None, why: IO[bytes]) -> str:
     return "cannot be read: its reader has crashed over it"
 
 
-def _cut(said: IO[bytes], cut: Cut) -> list[Passage]:
+def _cut(said: IO[bytes], cut: Cut, into: IO[bytes]) -> int:
+    """Writes the passages, a line each, and says how many."""
     said.seek(0)
-    found: list[Passage] = []
-    for passage in passages(_blocks(said), cut):
-        found.append(passage)
-        if len(found) > MOST_PASSAGES:
+    number = 0
+    for number, passage in enumerate(passages(_blocks(said), cut), 1):
+        if number > MOST_PASSAGES:
             message = f"the document has more than {MOST_PASSAGES} passages: split it"
             raise Refused(Problem("invalid_file", message))
-    return found
+        into.write(orjson.dumps(tuple(passage)) + b"\n")
+    return number
 
 
 def _blocks(said: IO[bytes]) -> Iterator[Block]:

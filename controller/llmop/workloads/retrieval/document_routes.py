@@ -164,6 +164,9 @@ async def read_documents(
     rows = files or [{"file_id": name, **common} for name in names]
     if len(rows) > _MOST_FILES:
         raise invalid("file_ids", f"must name at most {_MOST_FILES} files")
+    if rows:
+        used = await service.database.usage(store.owner)
+        service.quota.check(used, await service.stores.owned_bytes(store.owner))
     found: dict[str, Document] = {}
     for row in rows:
         if not isinstance(row, dict):

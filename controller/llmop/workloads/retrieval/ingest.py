@@ -3,20 +3,20 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Sequence
 
 import numpy as np
 
 from llmop.domain import os_errors
+from llmop.domain.errors import Unavailable
 from llmop.workloads.answers import Answer
-from llmop.workloads.calls import Caller
+from llmop.workloads.calls import ANSWER_LIMIT, Caller
 from llmop.workloads.database import Database
 from llmop.workloads.judgement import Again, GiveUp, Keep, Outcome, judge, owner_is_gone, refused_us
+from llmop.workloads.quota import Quota
 from llmop.workloads.retrieval import document as documents
 from llmop.workloads.retrieval import embedding
-from llmop.workloads.retrieval.chunks import Cut, Passage
+from llmop.workloads.retrieval.chunks import Cut
 from llmop.workloads.retrieval.embedding import Vectors
-from llmop.workloads.retrieval.index import MEMORY_LIMIT
 from llmop.workloads.retrieval.stores import Row, Stores
 from llmop.workloads.retrieval.values import Document, Problem
 from llmop.workloads.shelf import Shelf
@@ -25,11 +25,13 @@ LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 2  # documents that are worked on; more of them get nothing done sooner
 # With those that wait for a model: in all, for one model, and of one owner for one model. A model that is away keeps no other one out,
-# and who waits keeps its passages in memory, tens of megabytes for the largest.
+# and who waits keeps its passages on the disk, tens of megabytes for the largest.
 _MOST, _MOST_OF_MODEL, _MOST_OF_ONE = 16, 12, 4
 _BATCH = 32  # passages that a model embeds at once
+_NUMBER_BYTES = 32  # of an answer, for each number of a vector: more than 17 digits, sign, point, exponent, comma and space take
 _AGAIN_S = 5.0
 _TIDY_S = 60.0
+_TIDY_PAUSE_S = 0.05  # between two steps: others use the same file
 _MOST_TRIES = 5  # without that anything more of it was kept: one that kills this process must end some time
 _KEY_AGAIN_S = 10.0  # the gateway reads its keys once a second
 _OWNER_TRIES = 6  # a gateway that has just begun, or hears of a new key last, ends nothing
@@ -48,8 +50,11 @@ class Unwanted(Exception):
 
 
 class Ingest:
-    def __init__(self, stores: Stores, database: Database, shelf: Shelf, caller: Caller) -> None:
+    def __init__(
+        self, stores: Stores, database: Database, shelf: Shelf, caller: Caller, quota: Quota
+    ) -> None:
         self._stores = stores
+        self._quota = quota
         self._database = database
         self._shelf = shelf
         self._caller = caller
@@ -97,7 +102,7 @@ class Ingest:
         while True:
             try:
                 return await self._stores.due(_MOST_OF_ONE)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, Unavailable) as error:
                 LOG.error("vector stores cannot be read: %s", error)
                 await asyncio.sleep(_AGAIN_S)
 
@@ -108,7 +113,9 @@ class Ingest:
                 gone = await self._stores.files() - await self._database.contents()
                 if gone:
                     await self._stores.forget_files(sorted(gone))
-            except sqlite3.Error as error:
+                while await self._stores.tidy():  # noqa: ASYNC110  # a pause, for others
+                    await asyncio.sleep(_TIDY_PAUSE_S)
+            except (sqlite3.Error, Unavailable) as error:
                 LOG.error("vector stores cannot be tidied up: %s", error)
             await asyncio.sleep(_TIDY_S)
 
@@ -120,7 +127,7 @@ class Ingest:
                 try:
                     await self._take(number, is_first)
                     return
-                except (OSError, sqlite3.Error) as error:
+                except (OSError, sqlite3.Error, Unavailable) as error:
                     words = os_errors.sentence(error) if isinstance(error, OSError) else str(error)
                     LOG.error("document %d does not go on: %s", number, words)
                     self._wait_for(number, words)
@@ -144,10 +151,13 @@ class Ingest:
                 return
             try:
                 cut = document.cut or Cut()
-                passages = await documents.read(self._shelf.path(document.file), document.filename, cut)
+                async with documents.read(
+                    self._shelf.path(document.file), document.filename, cut
+                ) as passages:
+                    is_done = await self._embed(document, passages)
             except FileNotFoundError:
                 raise Failed("the content of the file is not there any more") from None
-            if await self._embed(document, passages):
+            if is_done:
                 await self._stores.end(document)
         except Unwanted:
             return
@@ -155,7 +165,7 @@ class Ingest:
             await self._stores.end(document, refused.problem)
         except Failed as failed:
             await self._stores.end(document, Problem("server_error", str(failed)))
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, Unavailable):
             raise
         except Exception:  # a fault of ours is no other document's trouble
             LOG.exception("document %d cannot be taken in", number)
@@ -163,31 +173,52 @@ class Ingest:
                 document, Problem("server_error", "llmop has failed over it; its log says how")
             )
 
-    async def _embed(self, document: Document, passages: Sequence[Passage]) -> bool:
+    async def _embed(self, document: Document, passages: documents.Passages) -> bool:
         """Whether all of it is kept; False where nothing is to be done for it any more. Raises Failed, Unwanted."""
         kept = await self._stores.kept(document)
-        if kept != [each.text for each in passages[: len(kept)]]:
+        begun = len(kept)
+        if not await passages.begin_with(kept):
             await self._stores.clear(document)
-            kept = []
+            begun = 0
+        del kept
         title = document.filename.rpartition(".")[0].replace("-", " ").replace("_", " ")
-        for position in range(len(kept), len(passages), _BATCH):
-            part = passages[position : position + _BATCH]
+        dimension = await self._stores.dimension(document.store)
+        position = begun
+        while position < passages.number:
+            part = await passages.part(position, _at_once(dimension))
             texts = [each.embedded(title) for each in part]
             vectors = await self._vectors(document, texts)
-            dimension = await self._stores.settle(document.store, vectors.shape[1])
-            if dimension != vectors.shape[1]:
-                message = f"the model '{document.model}' gives vectors of {vectors.shape[1]} numbers, and the store has such of {dimension}"
-                raise Failed(message)
-            if position == len(kept):
-                await self._have_room(document, (len(passages) - position) * vectors[0].nbytes)
+            dimension = await self._settled(document, vectors.shape[1])
+            if position == begun:
+                await self._have_room(document, (passages.number - position) * vectors[0].nbytes)
             rows = [Row(*each) for each in zip(part, texts, (one.tobytes() for one in vectors), strict=True)]
             if not await self._stores.keep(document, position, rows):
                 return False
+            position += len(part)
         return True
 
+    async def _settled(self, document: Document, number: int) -> int:
+        """The dimension of the store. Raises Failed where vectors of `number` numbers do not fit into it."""
+        if number > self._stores.most_numbers:
+            raise Failed(
+                f"the model '{document.model}' gives vectors of {number} numbers; at most {self._stores.most_numbers} are kept"
+            )
+        dimension = await self._stores.settle(document.store, number)
+        if dimension != number:
+            raise Failed(
+                f"the model '{document.model}' gives vectors of {number} numbers, and the store has such of {dimension}"
+            )
+        return dimension
+
     async def _have_room(self, document: Document, more: int) -> None:
-        if await self._stores.size(document.store) + more > MEMORY_LIMIT:
-            raise Failed(f"the vector store is full: its vectors would take more than {MEMORY_LIMIT} bytes")
+        """For `more` bytes of vectors. Raises Failed."""
+        most = self._stores.most_bytes
+        if most is not None and await self._stores.vector_bytes(document.store) + more > most:
+            raise Failed(f"the vector store is full: its vectors would take more than {most} bytes")
+        taken = (await self._database.usage(document.owner)).bytes
+        taken += await self._stores.owned_bytes(document.owner)
+        if taken + more > self._quota.bytes:
+            raise Failed(self._quota.too_much)
 
     async def _vectors(self, document: Document, texts: list[str]) -> Vectors:
         outcome = await self._ask(document, texts)
@@ -239,3 +270,8 @@ class Ingest:
             if not await self._stores.is_wanted(document):
                 raise Unwanted
             await asyncio.sleep(verdict.after_s)
+
+
+def _at_once(dimension: int) -> int:
+    """Passages whose vectors fit into one answer. The first of a store, alone, tells how long they are."""
+    return min(_BATCH, max(1, ANSWER_LIMIT // (dimension * _NUMBER_BYTES))) if dimension else 1

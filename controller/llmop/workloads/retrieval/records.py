@@ -1,39 +1,20 @@
-"""What is remembered of vector stores and their documents: a SQLite file of their own, so that a long search keeps no batch waiting.
+"""What is remembered of vector stores and their documents, in SQL that SQLite and Postgres both take: a question mark is a value.
 
 A method is one transaction, durable once it returns, and can be done again after a crash that left open whether it was.
 """
 
-import sqlite3
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
 from llmop.workloads.retrieval.chunks import Cut
+from llmop.workloads.retrieval.statements import Connection
 from llmop.workloads.retrieval.values import Batch, Counts, Document, Problem, Status, Store
-from llmop.workloads.sqlite import SqliteFile
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE stores (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL,
-  created_at REAL NOT NULL, active_at REAL NOT NULL, metadata BLOB NOT NULL, dimension INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX stores_owner ON stores (owner, number);
-CREATE TABLE batches (
-  id TEXT PRIMARY KEY, store INTEGER NOT NULL REFERENCES stores ON DELETE CASCADE, created_at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE documents (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, store INTEGER NOT NULL, file TEXT NOT NULL, filename TEXT NOT NULL,
-  created_at REAL NOT NULL, status TEXT NOT NULL, code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
-  attributes BLOB NOT NULL, cut BLOB NOT NULL, size INTEGER NOT NULL DEFAULT 0, batch TEXT NOT NULL DEFAULT '',
-  tries INTEGER NOT NULL DEFAULT 0, UNIQUE (store, file));
-CREATE INDEX documents_status ON documents (status);
-CREATE INDEX documents_file ON documents (file);
-CREATE TABLE passages (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, position INTEGER NOT NULL, page INTEGER, headings BLOB NOT NULL,
-  text TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (document, position));
-CREATE VIRTUAL TABLE words USING fts5 (text, store, tokenize='porter unicode61');
-"""
+T = TypeVar("T")
+
 _STORE = "number, id, owner, name, model, created_at, active_at, metadata, dimension"
 DOCUMENT = (
     "d.number, d.store, s.id, s.owner, s.model, d.file, d.filename, d.created_at, d.status, d.code, d.message, d.attributes, d.cut, d.size,"
@@ -42,17 +23,34 @@ DOCUMENT = (
 FROM = "documents d JOIN stores s ON s.number = d.store"
 
 
-class Records(SqliteFile):
-    def __init__(self, path: Path) -> None:
-        """Opens or makes it. Raises NeedsUser for a file that cannot be used, also for one of a newer llmop."""
-        super().__init__(path, _SCHEMA, _VERSION)
+class Records(abc.ABC):
+    """Methods raise sqlite3.Error or Unavailable, by what the rows lie in."""
+
+    @abc.abstractmethod
+    async def close(self) -> None: ...
+
+    @abc.abstractmethod
+    async def _run(self, work: Callable[[Connection], T]) -> T:
+        """Reads; nobody writes in between."""
+
+    @abc.abstractmethod
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """In one transaction, which is durable once this returns; one at a time."""
+
+    @abc.abstractmethod
+    def _forget_passages(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
+        """Those of the documents that `where` chooses."""
+
+    def _forget(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
+        self._forget_passages(connection, where, values)
+        connection.execute(f"DELETE FROM documents WHERE {where}", values)
 
     # Stores
 
     async def add(self, store: Store) -> Store:
         """With the number that it got."""
 
-        def work(connection: sqlite3.Connection) -> Store:
+        def work(connection: Connection) -> Store:
             values = (store.id, store.owner, store.name, store.model, store.created_at, store.active_at)
             connection.execute(
                 "INSERT INTO stores (id, owner, name, model, created_at, active_at, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -68,7 +66,7 @@ class Records(SqliteFile):
         """`owner` None = whoever's."""
         query = f"SELECT {_STORE} FROM stores WHERE id = ? AND (? IS NULL OR owner = ?)"
 
-        def work(connection: sqlite3.Connection) -> Store | None:
+        def work(connection: Connection) -> Store | None:
             row = connection.execute(query, (name, owner, owner)).fetchone()
             return None if row is None else store_of(row)
 
@@ -102,8 +100,8 @@ class Records(SqliteFile):
     async def remove(self, store: Store) -> None:
         """With all that was read of its documents; the files stay."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            _forget(connection, "store = ?", (store.number,))
+        def work(connection: Connection) -> None:
+            self._forget(connection, "store = ?", (store.number,))
             connection.execute("DELETE FROM batches WHERE store = ?", (store.number,))
             connection.execute("DELETE FROM stores WHERE number = ?", (store.number,))
 
@@ -111,7 +109,7 @@ class Records(SqliteFile):
 
     async def counts(self, store: Store, batch: str = "") -> tuple[Counts, int]:
         """Documents by status, and the bytes of their passages; of a batch only where one is named."""
-        query = "SELECT status, count(*), sum(size) FROM documents WHERE store = ? AND (? = '' OR batch = ?) GROUP BY status"
+        query = "SELECT status, count(*), CAST(sum(size) AS BIGINT) FROM documents WHERE store = ? AND (? = '' OR batch = ?) GROUP BY status"
         rows = await self._run(
             lambda connection: connection.execute(query, (store.number, batch, batch)).fetchall()
         )
@@ -122,13 +120,13 @@ class Records(SqliteFile):
     async def put(self, store: Store, documents: Sequence[Document], batch: Batch | None = None) -> None:
         """Into the store; one whose file is there already begins anew."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             if batch is not None:
                 connection.execute(
                     "INSERT INTO batches VALUES (?, ?, ?)", (batch.id, store.number, batch.created_at)
                 )
             for each in documents:
-                _forget(connection, "store = ? AND file = ?", (store.number, each.file))
+                self._forget(connection, "store = ? AND file = ?", (store.number, each.file))
                 connection.execute(
                     "INSERT INTO documents (store, file, filename, created_at, status, attributes, cut, batch)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -149,7 +147,7 @@ class Records(SqliteFile):
     async def document(self, store: Store, file: str) -> Document | None:
         query = f"SELECT {DOCUMENT} FROM {FROM} WHERE d.store = ? AND d.file = ?"
 
-        def work(connection: sqlite3.Connection) -> Document | None:
+        def work(connection: Connection) -> Document | None:
             row = connection.execute(query, (store.number, file)).fetchone()
             return None if row is None else document_of(row)
 
@@ -179,12 +177,12 @@ class Records(SqliteFile):
         )
 
     async def remove_document(self, document: Document) -> None:
-        await self._write(lambda connection: _forget(connection, "number = ?", (document.number,)))
+        await self._write(lambda connection: self._forget(connection, "number = ?", (document.number,)))
 
     async def remove_file(self, owner: str, file: str) -> None:
         """From every store of its owner: what is deleted cannot be found any more."""
         where = "file = ? AND store IN (SELECT number FROM stores WHERE owner = ?)"
-        await self._write(lambda connection: _forget(connection, where, (file, owner)))
+        await self._write(lambda connection: self._forget(connection, where, (file, owner)))
 
     async def files(self) -> set[str]:
         """Of all documents."""
@@ -195,16 +193,16 @@ class Records(SqliteFile):
     async def forget_files(self, files: Sequence[str]) -> None:
         """They are not there any more, whoever's they were."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             for name in files:
-                _forget(connection, "file = ?", (name,))
+                self._forget(connection, "file = ?", (name,))
 
         await self._write(work)
 
     async def batch(self, store: Store, name: str) -> Batch | None:
         query = "SELECT id, created_at FROM batches WHERE store = ? AND id = ?"
 
-        def work(connection: sqlite3.Connection) -> Batch | None:
+        def work(connection: Connection) -> Batch | None:
             row = connection.execute(query, (store.number, name)).fetchone()
             return None if row is None else Batch(*row)
 
@@ -213,28 +211,15 @@ class Records(SqliteFile):
     async def cancel(self, batch: Batch) -> None:
         """What of it is not done yet is not done any more."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             where = "batch = ? AND status = ?"
             values = (batch.id, Status.IN_PROGRESS.value)
-            forget_passages(connection, where, values)
+            self._forget_passages(connection, where, values)
             connection.execute(
                 f"UPDATE documents SET status = ?, size = 0 WHERE {where}", (Status.CANCELLED.value, *values)
             )
 
         await self._write(work)
-
-
-def _forget(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
-    forget_passages(connection, where, values)
-    connection.execute(f"DELETE FROM documents WHERE {where}", values)
-
-
-def forget_passages(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> None:
-    chosen = f"document IN (SELECT number FROM documents WHERE {where})"
-    connection.execute(
-        f"DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE {chosen})", values
-    )
-    connection.execute(f"DELETE FROM passages WHERE {chosen}", values)
 
 
 def store_of(row: Sequence[Any]) -> Store:

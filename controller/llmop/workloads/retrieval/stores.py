@@ -1,16 +1,20 @@
 """Passages of documents: how they come into vector stores, and how they are found there."""
 
-import sqlite3
-from collections.abc import Mapping, Sequence
+import abc
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import orjson
 
 from llmop.workloads.retrieval.chunks import Passage
-from llmop.workloads.retrieval.records import DOCUMENT, FROM, Records, document_of, forget_passages
+from llmop.workloads.retrieval.embedding import Vectors
+from llmop.workloads.retrieval.records import DOCUMENT, FROM, Records, document_of
+from llmop.workloads.retrieval.statements import Connection
 from llmop.workloads.retrieval.values import Document, Found, Problem, Status, Store
 
-_MOST_WITH_A_WORD = 5_000
+MOST_WITH_A_WORD = 5_000
+_FLOAT = np.dtype(np.float32)
 
 
 class Row(NamedTuple):
@@ -21,7 +25,41 @@ class Row(NamedTuple):
     vector: bytes
 
 
+class Compared(NamedTuple):
+    """`orders` has the passages most similar to each question, the best first; `scores` the similarity of each of these, and of those
+    that were asked for besides, to the question that it fits best.
+    """
+
+    orders: Sequence[Sequence[int]]
+    scores: Mapping[int, float]
+
+
 class Stores(Records):
+    """`most_numbers` is how many a vector may have; `most_bytes` what the vectors of one store may take, None = whatever there is room for."""
+
+    most_numbers: int
+    most_bytes: int | None
+
+    @abc.abstractmethod
+    async def compare(
+        self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
+    ) -> Compared:
+        """Every passage of completed documents with every question, a row each. Raises Refused."""
+
+    @abc.abstractmethod
+    async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
+        """Numbers of the passages that share most with `words`, the best first, by BM25. Words that very many passages have say little
+        and would cost much: they are passed over.
+        """
+
+    @abc.abstractmethod
+    async def tidy(self) -> bool:
+        """Gives back a little of the room that deleted passages took; whether there may be more."""
+
+    @abc.abstractmethod
+    def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
+        """Whether it was not there."""
+
     # What is being read
 
     async def due(self, most_of_one: int) -> list[tuple[int, str, str]]:
@@ -29,7 +67,7 @@ class Stores(Records):
         query = (
             "SELECT number, owner, model FROM (SELECT d.number, s.owner, s.model,"
             " ROW_NUMBER() OVER (PARTITION BY s.owner, s.model ORDER BY d.number) AS turn"
-            f" FROM {FROM} WHERE d.status = ?) WHERE turn <= ? ORDER BY turn, number"
+            f" FROM {FROM} WHERE d.status = ?) AS turns WHERE turn <= ? ORDER BY turn, number"
         )
         values = (Status.IN_PROGRESS.value, most_of_one)
         return await self._run(lambda connection: connection.execute(query, values).fetchall())
@@ -39,8 +77,10 @@ class Stores(Records):
         to be done.
         """
 
-        def work(connection: sqlite3.Connection) -> tuple[Document, int] | None:
-            connection.execute("UPDATE documents SET tries = tries + ? WHERE number = ?", (counts, number))
+        def work(connection: Connection) -> tuple[Document, int] | None:
+            connection.execute(
+                "UPDATE documents SET tries = tries + ? WHERE number = ?", (int(counts), number)
+            )
             query = f"SELECT {DOCUMENT}, d.tries FROM {FROM} WHERE d.number = ? AND d.status = ?"
             row = connection.execute(query, (number, Status.IN_PROGRESS.value)).fetchone()
             return None if row is None else (document_of(row[:-1]), row[-1])
@@ -62,8 +102,8 @@ class Stores(Records):
     async def clear(self, document: Document) -> None:
         """What an older llmop has cut in another way."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            forget_passages(connection, "number = ?", (document.number,))
+        def work(connection: Connection) -> None:
+            self._forget_passages(connection, "number = ?", (document.number,))
             connection.execute("UPDATE documents SET size = 0 WHERE number = ?", (document.number,))
 
         await self._write(work)
@@ -71,31 +111,13 @@ class Stores(Records):
     async def keep(self, document: Document, position: int, rows: Sequence[Row]) -> bool:
         """Passages from `position` on; those that are there stay. False where nothing is to be done for it any more."""
 
-        def work(connection: sqlite3.Connection) -> bool:
+        def work(connection: Connection) -> bool:
             if not _is_in_progress(connection, document):
                 return False
             size = 0
             for place, row in enumerate(rows, position):
-                passage = row.passage
-                values = (
-                    document.number,
-                    place,
-                    passage.page,
-                    orjson.dumps(passage.headings),
-                    passage.text,
-                    row.vector,
-                )
-                added = connection.execute(
-                    "INSERT INTO passages (document, position, page, headings, text, vector) VALUES (?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT DO NOTHING",
-                    values,
-                )
-                if added.rowcount:
-                    size += len(passage.text.encode()) + len(row.vector)
-                    connection.execute(
-                        "INSERT INTO words (rowid, text, store) VALUES (?, ?, ?)",
-                        (added.lastrowid, row.embedded, _mark(document.store)),
-                    )
+                if self._add(connection, document, place, row):
+                    size += len(row.passage.text.encode()) + len(row.vector)
             connection.execute(
                 "UPDATE documents SET size = size + ?, tries = 0 WHERE number = ?", (size, document.number)
             )
@@ -106,7 +128,7 @@ class Stores(Records):
     async def settle(self, store: int, dimension: int) -> int:
         """How many numbers the vectors of a store have; said once, by the first."""
 
-        def work(connection: sqlite3.Connection) -> int:
+        def work(connection: Connection) -> int:
             connection.execute(
                 "UPDATE stores SET dimension = ? WHERE number = ? AND dimension = 0", (dimension, store)
             )
@@ -119,18 +141,38 @@ class Stores(Records):
         """Whether it is there still, and in progress."""
         return await self._run(lambda connection: _is_in_progress(connection, document))
 
-    async def size(self, store: int) -> int:
-        """What all vectors of a store take together, in bytes."""
+    async def dimension(self, store: int) -> int:
+        """How many numbers its vectors have; 0 before the first."""
+        query = "SELECT dimension FROM stores WHERE number = ?"
+
+        def work(connection: Connection) -> int:
+            row = connection.execute(query, (store,)).fetchone()
+            return 0 if row is None else int(row[0])
+
+        return await self._run(work)
+
+    async def vector_bytes(self, store: int) -> int:
+        """What all vectors of a store take together."""
         query = (
-            "SELECT count(*) * s.dimension * 4 FROM passages p JOIN documents d ON d.number = p.document"
-            " JOIN stores s ON s.number = d.store WHERE d.store = ?"
+            "SELECT dimension, (SELECT count(*) FROM passages p JOIN documents d ON d.number = p.document WHERE d.store = stores.number)"
+            " FROM stores WHERE number = ?"
         )
-        return await self._run(lambda connection: connection.execute(query, (store,)).fetchone()[0] or 0)
+
+        def work(connection: Connection) -> int:
+            row = connection.execute(query, (store,)).fetchone()
+            return 0 if row is None else int(row[0] * row[1] * _FLOAT.itemsize)
+
+        return await self._run(work)
+
+    async def owned_bytes(self, owner: str) -> int:
+        """What the passages of all stores of an owner take, in bytes."""
+        query = f"SELECT CAST(sum(d.size) AS BIGINT) FROM {FROM} WHERE s.owner = ?"
+        return await self._run(lambda connection: connection.execute(query, (owner,)).fetchone()[0] or 0)
 
     async def end(self, document: Document, problem: Problem | None = None) -> None:
         """It is completed, or has failed and keeps nothing."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             if not _is_in_progress(connection, document):
                 return
             if problem is None:
@@ -139,7 +181,7 @@ class Stores(Records):
                     (Status.COMPLETED.value, document.number),
                 )
                 return
-            forget_passages(connection, "number = ?", (document.number,))
+            self._forget_passages(connection, "number = ?", (document.number,))
             connection.execute(
                 "UPDATE documents SET status = ?, code = ?, message = ?, size = 0 WHERE number = ?",
                 (Status.FAILED.value, *problem, document.number),
@@ -155,37 +197,6 @@ class Stores(Records):
         values = (store.number, Status.COMPLETED.value)
         return await self._run(lambda connection: [number for (number,) in connection.execute(query, values)])
 
-    async def vectors(self, document: int) -> tuple[list[int], bytes]:
-        """Numbers of its passages, and their vectors one after the other."""
-        query = "SELECT number, vector FROM passages WHERE document = ? ORDER BY number"
-
-        def work(connection: sqlite3.Connection) -> tuple[list[int], bytes]:
-            rows = connection.execute(query, (document,)).fetchall()
-            return [number for number, _ in rows], b"".join(vector for _, vector in rows)
-
-        return await self._run(work)
-
-    async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
-        """Numbers of the passages that share most with `words`, the best first, by BM25. Words that very many passages have say little
-        and would cost much: they are passed over.
-        """
-        within = " OR ".join(_mark(store.number) for store in stores)
-        count = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 1.0, 0.0) LIMIT ?"
-
-        def is_rare(connection: sqlite3.Connection, word: str) -> bool:
-            (number,) = connection.execute(count, (f'text : "{word}"', _MOST_WITH_A_WORD + 1)).fetchone()
-            return bool(0 < number <= _MOST_WITH_A_WORD)
-
-        def work(connection: sqlite3.Connection) -> list[int]:
-            rare = [f'"{word}"' for word in words if is_rare(connection, word)]
-            if not rare:
-                return []
-            sought = f"store : ({within}) AND text : ({' OR '.join(rare)})"
-            return [number for (number,) in connection.execute(query, (sought, limit))]
-
-        return await self._run(work)
-
     async def passages(self, scores: Mapping[int, float]) -> list[Found]:
         """Those that are still there, in the order given."""
         query = (
@@ -193,7 +204,7 @@ class Stores(Records):
             " ON d.number = p.document WHERE p.number = ?"
         )
 
-        def work(connection: sqlite3.Connection) -> list[Found]:
+        def work(connection: Connection) -> list[Found]:
             found = []
             for number, score in scores.items():
                 row = connection.execute(query, (number,)).fetchone()
@@ -206,11 +217,6 @@ class Stores(Records):
         return await self._run(work)
 
 
-def _mark(store: int) -> str:
-    """What stands for a store among the words: one word."""
-    return f"store{store}"
-
-
-def _is_in_progress(connection: sqlite3.Connection, document: Document) -> bool:
+def _is_in_progress(connection: Connection, document: Document) -> bool:
     query = "SELECT 1 FROM documents WHERE number = ? AND status = ?"
     return connection.execute(query, (document.number, Status.IN_PROGRESS.value)).fetchone() is not None
