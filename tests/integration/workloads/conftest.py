@@ -16,8 +16,11 @@ import httpx
 import pytest
 import uvloop
 from tests.integration.gateway.rig import Rig, gateway_rig
+from tests.rigs.fixtures import pgvector_rig
 
 from llmop.gateway import keys
+
+__all__ = ["pgvector_rig"]
 
 SOURCE = Path(__file__).resolve().parents[3] / "controller"
 PROGRAM = """
@@ -43,6 +46,12 @@ def folder() -> Iterator[Path]:
     """Short, for the paths of Unix sockets are limited to 107 bytes; private, as an installation's folder is."""
     with tempfile.TemporaryDirectory(prefix="llmop-workloads-") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def vectors() -> str:
+    """The address of a Postgres database for vector stores; "" = a file."""
+    return ""
 
 
 class Workloads:

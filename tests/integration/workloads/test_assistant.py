@@ -158,10 +158,10 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProces
 
 
 @pytest.fixture
-async def bench(folder: Path, embedder: int, writer: SimulatorProcess) -> AsyncIterator[Bench]:
+async def bench(folder: Path, embedder: int, writer: SimulatorProcess, vectors: str) -> AsyncIterator[Bench]:
     async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
         await listening(embedder)
-        made = Workloads(folder, rig)
+        made = Workloads(folder, rig, vectors)
         await made.start()
         async with openai.AsyncOpenAI(base_url=f"{made.url}/v1", api_key=rig.key, max_retries=0) as sdk:
             bench = Bench(workloads=made, sdk=sdk, writer=writer, embedder=embedder)
@@ -434,6 +434,13 @@ async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:
         body = {"model": "librarian", "messages": [{"role": "user", "content": "x"}]} | more
         answer = await bench.workloads.call("POST", "/v1/chat/completions", json=body)
         assert (answer.status_code, words in answer.json()["error"]["message"]) == (400, True)
+
+    for depth, words in ((300, "nested too deeply"), (20_000, "not valid JSON")):
+        deep = b'{"model": "librarian", "messages": ' + b"[" * depth + b"]" * depth + b"}"
+        for path in ("/v1/chat/completions", "/v1/tribunal"):
+            answer = await bench.workloads.call("POST", path, content=deep)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+            assert words in answer.json()["error"]["message"]
 
     await bench.sdk.vector_stores.delete(store.id)
     with pytest.raises(openai.InternalServerError, match="which is not there"):

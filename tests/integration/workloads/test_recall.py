@@ -38,11 +38,13 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
     made.clean()
 
 
+@pytest.mark.parametrize("place", ["embedded", "pgvector"])
 @pytest.mark.timeout(900)  # half a minute of computing, on a busy machine several
-def test_recall_at_five(laptop: Laptop) -> None:
+def test_recall_at_five(laptop: Laptop, place: str, request: pytest.FixtureRequest) -> None:
     questions: list[dict[str, Any]] = yaml.safe_load(QUESTIONS.read_text())
     assert len(questions) >= 40
-    laptop.up("--ephemeral", "--quiet")
+    vectors = request.getfixturevalue("pgvector_rig").database("recall") if place == "pgvector" else ""
+    laptop.up("--ephemeral", "--quiet", "--vectors", vectors)
     model = {"uri": f"file://{embedding_model()}"}
     embedder = simulator("minilm", model=model, runtime="llamacpp-embeddings", replicas=1)
     embedder["spec"]["args"] = ["--threads=1"]  # two that wait for each other on a busy machine take longer
@@ -50,11 +52,11 @@ def test_recall_at_five(laptop: Laptop) -> None:
     laptop.wait_ready("minilm")
     port, key = laptop.gateway
     with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, timeout=60) as sdk:
-        measure(sdk, questions)
+        measure(sdk, questions, place)
     assert laptop.end() == 0
 
 
-def measure(sdk: openai.OpenAI, questions: list[dict[str, Any]]) -> None:
+def measure(sdk: openai.OpenAI, questions: list[dict[str, Any]], place: str) -> None:
     store = sdk.vector_stores.create(extra_body={"embedding_model": "minilm"})
     pages = [
         path.relative_to(DOCS).as_posix()
@@ -95,7 +97,7 @@ def measure(sdk: openai.OpenAI, questions: list[dict[str, Any]]) -> None:
             missed.append(each["question"])
     total = sum(hits.values())
     print(
-        f"       recall@5 {total / len(questions):.3f}, recall@1 {first / len(questions):.3f}, {len(questions)} questions"
+        f"       {place}: recall@5 {total / len(questions):.3f}, recall@1 {first / len(questions):.3f}, {len(questions)} questions"
     )
     print(f"       hits by form: {dict(hits)}; missed: {missed}")
     assert total / len(questions) >= FLOOR

@@ -49,6 +49,12 @@ CREATE INDEX vectors_store ON vectors (store);
 _K1, _B = 1.2, 0.75  # of BM25, as SQLite has them
 _RANKED = 500  # passages that are ranked by BM25 in full; before, they are chosen by which words they have
 
+_ADD = """
+WITH added AS (
+  INSERT INTO passages (document, position, page, headings, text, words) VALUES (?, ?, ?, ?, ?, to_tsvector('stems', ?))
+  ON CONFLICT DO NOTHING RETURNING number)
+INSERT INTO vectors (passage, document, store, vector) SELECT number, ?, ?, CAST(? AS vector) FROM added
+"""
 # How often each word is there, up to a bound, with its stems.
 _WORDS = """
 SELECT tsvector_to_array(to_tsvector('stems', word)),
@@ -133,21 +139,12 @@ class PgvectorStores(Stores):
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage
-        words = " ".join(ranking.plain_words(row.embedded))
-        headings = orjson.dumps(passage.headings)
-        added = connection.execute(
-            "INSERT INTO passages (document, position, page, headings, text, words) VALUES (?, ?, ?, ?, ?, to_tsvector('stems', ?))"
-            " ON CONFLICT DO NOTHING RETURNING number",
-            (document.number, position, passage.page, headings, passage.text, words),
-        ).fetchone()
-        if added is None:
-            return False
-        vector = _literal(np.frombuffer(row.vector, dtype=np.float32))
-        connection.execute(
-            "INSERT INTO vectors (passage, document, store, vector) VALUES (?, ?, ?, ?)",
-            (added[0], document.number, document.store, vector),
+        values = (
+            *(document.number, position, passage.page, orjson.dumps(passage.headings), passage.text),
+            " ".join(ranking.plain_words(row.embedded)),
+            *(document.number, document.store, _literal(np.frombuffer(row.vector, dtype=np.float32))),
         )
-        return True
+        return connection.execute(_ADD, values).rowcount > 0
 
     def _forget_passages(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
         chosen = f"document IN (SELECT number FROM documents WHERE {where})"

@@ -1,0 +1,223 @@
+"""What only vector stores in Postgres do: servers that cannot hold them, and servers that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from tests.contract.test_vector_stores import made_store, put, wanted
+from tests.rigs.postgres import PostgresRig
+
+from llmop.domain.errors import NeedsUser, Unavailable
+from llmop.workloads.retrieval import postgres
+from llmop.workloads.retrieval.chunks import Passage
+from llmop.workloads.retrieval.pgvector import PgvectorStores
+from llmop.workloads.retrieval.stores import Row
+from llmop.workloads.retrieval.values import Status
+
+VECTOR = np.array([1, 0], dtype=np.float32)
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, installation: str = "here") -> AsyncIterator[PgvectorStores]:
+    made = PgvectorStores(url, installation)
+    try:
+        await made.prepare()
+        yield made
+    finally:
+        await made.close()
+
+
+async def refused(url: str, installation: str = "here") -> str:
+    with pytest.raises(NeedsUser) as raised:
+        async with opened(url, installation):
+            pass
+    return f"{raised.value.reason} {raised.value}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///x", "hunter2", "mysql://u:hunter2@h/d", "postgresql://u:hunter2@h:port/d?x=y", "://hunter2"],
+)
+def test_an_address_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(NeedsUser, match="postgresql://user@host/database") as raised:
+        PgvectorStores(url, "here")
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    with pytest.raises(Unavailable, match=r"postgresql://127.0.0.1:1/none: .*does not answer") as raised:
+        async with opened("postgresql://user:hunter2@127.0.0.1:1/none"):
+            pass
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("server", "words"), [(120022, "version 12: .* 13 or newer"), (130000, ""), (180001, "")]
+)
+def test_servers_by_their_versions(server: int, words: str) -> None:
+    found = postgres.too_old_server(server)
+    assert bool(found) == bool(words)
+    assert re.search(words, found)
+
+
+@pytest.mark.parametrize(
+    ("extension", "fits"), [("0.4.4", False), ("0.5.0", True), ("0.10.1", True), ("1.0", True)]
+)
+def test_extensions_by_their_versions(extension: str, fits: bool) -> None:
+    assert (postgres.too_old_extension(extension) == "") == fits
+
+
+async def test_who_may_not_make_what_is_needed_is_told_what_to_run(pgvector_rig: PostgresRig) -> None:
+    url = pgvector_rig.database("rights")
+    pgvector_rig.query("DROP ROLE IF EXISTS plain; CREATE ROLE plain LOGIN")
+    plain = url.replace("llmoptest@", "plain@", 1)
+    assert plain != url
+    assert "NoRight" in (words := await refused(plain))
+    assert "role plain may not make the extension `vector`" in words
+    assert "CREATE EXTENSION vector; in the database rights" in words
+    pgvector_rig.query("CREATE SCHEMA elsewhere; CREATE EXTENSION vector SCHEMA elsewhere", "rights")
+    assert "GRANT CREATE ON DATABASE rights TO plain;" in await refused(plain)
+    pgvector_rig.query(
+        "GRANT CREATE ON DATABASE rights TO plain; GRANT USAGE ON SCHEMA elsewhere TO plain", "rights"
+    )
+    async with opened(plain) as stores:
+        store = await made_store(stores)
+        await put(stores, store, "one", {"a": [1, 0]})
+        assert (await stores.compare([store], VECTOR[None], 5, ())).scores == {1: 1.0}
+    assert (
+        pgvector_rig.query("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", "rights").strip()
+        == "0"
+    )
+
+
+async def test_a_server_without_the_extension_is_refused_with_the_package_that_brings_it() -> None:
+    with PostgresRig(pgvector=True) as rig:
+        url = rig.database("bare")
+        major = rig.query("SHOW server_version").partition(".")[0]
+        rig.take_pgvector_away()
+        assert f"the package postgresql-{major}-pgvector" in await refused(url)
+
+
+async def test_a_newer_schema_another_installation_and_a_second_process_are_refused(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = pgvector_rig.database("owned")
+    async with opened(url) as stores:
+        await made_store(stores)
+        monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 1)
+        assert "InUse" in await refused(url)
+    async with opened(url) as stores:
+        assert await stores.find("vs_a") is not None
+    assert "DROP SCHEMA llmop_vectors CASCADE" in await refused(url, "there")
+    pgvector_rig.query("UPDATE llmop_vectors.about SET format = 2", "owned")
+    assert "made by a newer llmop" in await refused(url)
+
+
+async def test_a_server_that_goes_away_loses_nothing_and_doubles_nothing(pgvector_rig: PostgresRig) -> None:
+    async with opened(pgvector_rig.database("away")) as stores:
+        store = await made_store(stores)
+        await stores.put(store, [wanted(store, "one")])
+        document = await stores.document(store, "one")
+        assert document is not None
+        rows = [Row(Passage(f"p{place}"), f"p{place}", VECTOR.tobytes()) for place in range(4)]
+        assert await stores.keep(document, 0, rows[:2])
+        pgvector_rig.kill_server()
+        try:
+            for attempt in (
+                stores.keep(document, 2, rows[2:]),
+                stores.kept(document),
+                stores.compare([store], VECTOR[None], 5, ()),
+                stores.with_words([store], ["p1"], 5),
+            ):
+                with pytest.raises(Unavailable, match="does not answer"):
+                    await attempt
+        finally:
+            pgvector_rig.start_server()
+        assert await stores.kept(document) == ["p0", "p1"]
+        assert await stores.keep(document, 0, rows)
+        await stores.end(document)
+        assert await stores.kept(document) == ["p0", "p1", "p2", "p3"]
+        assert (await stores.counts(store)) == ({Status.COMPLETED: 1}, 4 * (2 + 8))
+        assert len((await stores.compare([store], VECTOR[None], 9, ())).scores) == 4
+
+
+async def test_one_that_starts_while_the_server_is_away_begins_when_it_is_back(
+    pgvector_rig: PostgresRig,
+) -> None:
+    stores = PgvectorStores(pgvector_rig.database("late"), "here")
+    pgvector_rig.kill_server()
+    try:
+        with pytest.raises(Unavailable):
+            await stores.prepare()
+        with pytest.raises(Unavailable):
+            await stores.find("vs_a")
+    finally:
+        pgvector_rig.start_server()
+    assert await stores.find("vs_a") is None
+    await made_store(stores)
+    pgvector_rig.query("DROP SCHEMA llmop_vectors CASCADE", "late")
+    with pytest.raises(Unavailable, match="are gone"):
+        await stores.find("vs_a")
+    await stores.close()
+
+
+_KEEPER = """
+    import asyncio, sys
+    import numpy as np
+    from llmop.workloads.retrieval.chunks import Passage
+    from llmop.workloads.retrieval.pgvector import PgvectorStores
+    from llmop.workloads.retrieval.stores import Row
+
+    async def main(url):
+        stores = PgvectorStores(url, "here")
+        await stores.prepare()
+        ((number, _, _),) = await stores.due(1)
+        document, _ = await stores.begin(number, counts=True)
+        begun = len(await stores.kept(document))
+        vector = np.array([1, 0], dtype=np.float32).tobytes()
+        for place in range(begun, 1_000_000):
+            await stores.keep(document, place, [Row(Passage(f"p{place}"), f"p{place}", vector)])
+            print(place, flush=True)
+
+    asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_process_that_is_killed_while_it_writes_is_followed_by_one_that_goes_on(
+    pgvector_rig: PostgresRig,
+) -> None:
+    url = pgvector_rig.database("killed")
+    async with opened(url) as stores:
+        store = await made_store(stores)
+        await stores.put(store, [wanted(store, "one")])
+    told = 0
+    for _ in range(3):
+        with subprocess.Popen(  # noqa: ASYNC220  # asyncio's forks in full
+            [sys.executable, "-c", textwrap.dedent(_KEEPER), url], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            first = await asyncio.to_thread(process.stdout.readline)
+            assert int(first) in (told, told + 1)  # the last one may have been kept and not told
+            for _ in range(30):
+                told = int(await asyncio.to_thread(process.stdout.readline)) + 1
+            process.kill()
+            told = max([told, *(int(line) + 1 for line in process.stdout if line.endswith("\n"))])
+    async with opened(url) as stores:
+        document = await stores.document(store, "one")
+        assert document is not None
+        kept = await stores.kept(document)
+        assert kept == [f"p{place}" for place in range(len(kept))]
+        assert len(kept) in (told, told + 1)
+        number = sum(len(text) + 8 for text in kept)
+        assert document.size == number
+        await stores.end(document)
+        found = await stores.compare([store], VECTOR[None], 10_000, ())
+        assert len(found.scores) == len(kept)
