@@ -336,18 +336,17 @@ class Database(SqliteFile):
     async def sweep(self, number: int) -> bool:
         """Removes some rows and results of a batch that has ended, and gives back some of the disk; whether there may be more."""
 
-        def work(connection: sqlite3.Connection) -> bool:
+        def work(connection: sqlite3.Connection) -> int:
             swept = 0
             for table in ("rows", "results"):
                 swept += connection.execute(
                     f"DELETE FROM {table} WHERE batch = ? AND line IN (SELECT line FROM {table} WHERE batch = ? LIMIT ?)",
                     (number, number, _SWEPT_AT_ONCE),
                 ).rowcount
-            connection.execute(f"PRAGMA incremental_vacuum({_SWEPT_AT_ONCE})").fetchall()
-            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-            return swept > 0 or free_pages > 0
+            return swept
 
-        return await self._write(work)
+        swept = await self._write(work)
+        return await self._give_back(_SWEPT_AT_ONCE) or swept > 0
 
     async def unswept(self) -> list[int]:
         """Batches that have ended and have rows or results still."""

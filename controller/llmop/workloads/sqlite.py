@@ -47,6 +47,17 @@ class SqliteFile:
 
         return await self._run(transact)
 
+    async def _give_back(self, pages: int) -> bool:
+        """Up to so many free pages to the disk; whether there are more."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            # A script is run to its end; `execute` stops after the first page, of which this statement makes a row without columns.
+            connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+            return bool(free_pages)
+
+        return await self._run(work)
+
 
 def _open(path: Path, schema: str, newest: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, cached_statements=64)

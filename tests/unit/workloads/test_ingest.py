@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import sqlite3
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +16,9 @@ import orjson
 import pytest
 
 from llmop.workloads.answers import Answer
+from llmop.workloads.calls import ANSWER_LIMIT
 from llmop.workloads.database import Database, File
-from llmop.workloads.judgement import Outcome
+from llmop.workloads.judgement import Broken, Outcome
 from llmop.workloads.quota import Quota
 from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.ingest import Ingest
@@ -22,23 +27,30 @@ from llmop.workloads.shelf import Shelf
 
 
 class Models:
-    """`good` embeds, `away` does not answer; `asked` counts what came."""
+    """`good` embeds, `long` gives vectors of 6,000 numbers, `away` does not answer until it is `back`; `asked` counts what came."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.batches: list[int] = []
+        self.back = False
 
     async def ask(
         self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
     ) -> Outcome:
         self.asked[body["model"]] += 1
-        if body["model"] == "away":
+        if body["model"] == "away" and not self.back:
             return Answer(503, b"{}", retry_after=0.05)
-        data = [{"index": index, "embedding": [1.0, 0.0]} for index in range(len(body["input"]))]
-        return Answer(200, orjson.dumps({"data": data}))
+        self.batches.append(len(body["input"]))
+        vector = [-1.2345678901234567e-300] * 6000 if body["model"] == "long" else [1.0, 0.0]
+        answer = orjson.dumps(
+            {"data": [{"index": index, "embedding": vector} for index in range(self.batches[-1])]}
+        )
+        return Answer(200, answer) if len(answer) <= ANSWER_LIMIT else Broken("the answer is too large")
 
 
 class House:
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.models = Models()
         self.stores = EmbeddedStores(folder / "vectors.db", 2**30)
         self.database = Database(folder / "workloads.db")
@@ -49,7 +61,9 @@ class House:
     def new_ingest(self) -> Ingest:
         return Ingest(self.stores, self.database, self.shelf, self.models, self.quota)
 
-    async def put(self, owner: str, model: str, number: int, text: str = "words") -> Store:
+    async def put(
+        self, owner: str, model: str, number: int, text: str = "words", filename: str = "a.txt"
+    ) -> Store:
         """A store with so many documents."""
         store = await self.stores.add(
             Store(
@@ -65,7 +79,7 @@ class House:
         names = [f"file-{owner}{model}{each}" for each in range(number)]
         for name in names:
             self.shelf.path(name).write_text(text)
-        await self.database.add_files([File(name, owner, "assistants", "a.txt", 5, 1.0) for name in names])
+        await self.database.add_files([File(name, owner, "assistants", filename, 5, 1.0) for name in names])
         documents = [
             Document(
                 number=0,
@@ -74,7 +88,7 @@ class House:
                 owner=owner,
                 model=model,
                 file=name,
-                filename="a.txt",
+                filename=filename,
                 created_at=1.0,
             )
             for name in names
@@ -137,3 +151,102 @@ async def test_a_document_that_waits_for_its_model_outlives_any_number_of_starts
                     assert (await house.stores.counts(store))[0] == {Status.IN_PROGRESS: 1}
                     await asyncio.sleep(0.01)
             work.cancel()
+
+
+def chapters(number: int) -> str:
+    return "".join(f"# Chapter {each}\n\nwords of chapter {each}\n\n" for each in range(number))
+
+
+async def test_as_many_passages_are_embedded_at_once_as_fit_into_an_answer(house: House) -> None:
+    store = await house.put("o", "long", 1, chapters(50), "a.md")
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        await house.until_completed(store, 1)
+        work.cancel()
+    assert house.models.batches == [1, 21, 21, 7]  # the first tells how long the vectors are
+    more = await house.put("p", "good", 1, chapters(50), "a.md")
+    async with asyncio.TaskGroup() as group:
+        work = group.create_task(house.new_ingest().run())
+        await house.until_completed(more, 1)
+        work.cancel()
+    assert house.models.batches[4:] == [1, 32, 17]
+
+
+async def test_documents_that_wait_keep_no_passages_in_memory(house: House) -> None:
+    text = "long words of a document that waits. " * 100_000
+    store = await house.put("o", "away", 4, text)
+    tracemalloc.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(house.ingest.run())
+            async with asyncio.timeout(60):
+                while len(house.ingest._waiting) < 4:  # noqa: ASYNC110  # polled: nobody tells of it
+                    await asyncio.sleep(0.02)
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+            assert taken < len(text)  # of four documents
+            house.models.back = True
+            await house.until_completed(store, 4)
+            work.cancel()
+    finally:
+        tracemalloc.stop()
+    first = await house.stores.document(store, "file-oaway0")
+    assert first is not None
+    assert len("".join(await house.stores.kept(first))) >= len(text)
+
+
+@pytest.mark.parametrize(("most", "words"), [(100, "files and vector stores of this key"), (2**30, "")])
+async def test_a_document_that_its_owner_has_no_room_for_fails_and_says_so(
+    house: House, most: int, words: str
+) -> None:
+    house.quota = Quota(files=10, bytes=most)
+    store = await house.put("o", "good", 1, chapters(50), "a.md")
+    ingest = house.new_ingest()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        work = group.create_task(ingest.run())
+        while not (found := await house.stores.document(store, "file-ogood0")) or not found.problem:
+            if found and found.status is Status.COMPLETED:
+                break
+            await asyncio.sleep(0.02)
+        work.cancel()
+    assert found is not None
+    assert words in (found.problem.message if found.problem else "")
+    assert bool(found.problem) == bool(words)
+
+
+async def test_a_store_that_would_take_more_memory_than_there_is_refuses_what_does_not_fit(
+    house: House,
+) -> None:
+    house.stores.most_bytes = 100
+    full = await house.put("o", "good", 2, chapters(10), "a.md")  # 10 vectors of 8 bytes each
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        while (counts := (await house.stores.counts(full))[0]).get(Status.IN_PROGRESS):  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0.02)
+        work.cancel()
+    assert counts == {Status.COMPLETED: 1, Status.FAILED: 1}
+
+
+async def test_room_of_what_was_deleted_is_given_back_while_it_runs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmop.workloads.retrieval.ingest._TIDY_S", 0.05)
+    path = house.folder / "vectors.db"
+    store = await house.put("o", "long", 3, chapters(60), "a.md")
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        await house.until_completed(store, 3)
+        full, words = look(path, "PRAGMA page_count"), look(path, _WORDS)
+        await house.stores.remove(store)
+        while look(path, "PRAGMA page_count") > full // 20 or look(path, _WORDS):  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0.05)
+        work.cancel()
+    assert words
+
+
+_WORDS = "SELECT count(*) FROM words_data WHERE id > 10"  # parts of the full-text index; below are its sums
+
+
+def look(path: Path, query: str) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute(query).fetchone()[0])

@@ -1,8 +1,10 @@
-"""What clients hear when the disk does not take it."""
+"""What clients hear when the disk does not take it, or their quota."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,15 +16,18 @@ from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, r
 from llmop.workloads.app import make_app
 from llmop.workloads.known import Virtual
 from llmop.workloads.quota import Quota
+from llmop.workloads.retrieval.chunks import Passage
 from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.ingest import Ingest
 from llmop.workloads.retrieval.search import Search
+from llmop.workloads.retrieval.stores import Row
 from llmop.workloads.service import Service
 
 
 class Door:
-    def __init__(self, life: Life, client: httpx.AsyncClient) -> None:
+    def __init__(self, life: Life, client: httpx.AsyncClient, stores: EmbeddedStores) -> None:
+        self.stores = stores
         self.life = life
         self.client = client
 
@@ -54,7 +59,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         )
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:
-        yield Door(life, client)
+        yield Door(life, client, stores)
     await stores.close()
     await life.finish()
 
@@ -157,3 +162,73 @@ async def test_a_field_that_is_null_was_left_out(door: Door) -> None:
         "/v1/vector_stores", json=STORE | {"expires_after": None, "description": None}
     )
     assert 200 == answer.status_code, answer.text
+
+
+async def test_a_key_has_so_many_files_and_so_many_bytes_and_no_more(door: Door) -> None:
+    async def upload(size: int, owner: str = "a") -> httpx.Response:
+        return await door.client.post(
+            "/v1/files",
+            data={"purpose": "assistants"},
+            files={"file": ("a.txt", b"x" * size)},
+            headers={"authorization": f"Bearer {owner}"},
+        )
+
+    def refused(answer: httpx.Response, words: str) -> None:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["type"]) == (
+            403,
+            "quota_exceeded",
+            "invalid_request_error",
+        )
+        assert words in error["message"]
+
+    refused(await upload(2001), "more than 2000 bytes: delete some")
+    assert (await upload(1990)).status_code == 200
+    refused(await upload(11), "more than 2000 bytes")
+    assert (await upload(10)).status_code == 200
+    assert (await upload(0)).status_code == 200
+    refused(await upload(0), "this key has 3 files, and may have 3: delete some")
+    assert (await upload(1, "b")).status_code == 200
+    names = {
+        each.id
+        for each in await door.life.database.files(
+            _hash("a"), purpose=None, after="", limit=9, oldest_first=True
+        )
+    }
+    assert len(names) == 3
+    assert len(door.life.shelf.names()) == 4
+    for name in names:
+        await door.client.delete(f"/v1/files/{name}", headers={"authorization": "Bearer a"})
+    assert (await upload(2000)).status_code == 200
+
+
+async def test_uploads_at_once_do_not_get_past_the_bound(door: Door) -> None:
+    answers = await asyncio.gather(*(door.upload() for _ in range(8)))
+    assert sorted(each.status_code for each in answers) == [200] * 3 + [403] * 5
+    assert len(door.life.shelf.names()) == 3
+
+
+async def test_what_passages_take_counts_too(door: Door) -> None:
+    headers = {"authorization": "Bearer a"}
+    answer = await door.client.post(
+        "/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"x")}, headers=headers
+    )
+    file = answer.json()["id"]
+    made = await door.client.post("/v1/vector_stores", json={"embedding_model": "m"}, headers=headers)
+    store = await door.stores.find(made.json()["id"])
+    assert store is not None
+    path = f"/v1/vector_stores/{store.id}/files"
+    assert (await door.client.post(path, json={"file_id": file}, headers=headers)).status_code == 200
+    document = await door.stores.document(store, file)
+    assert document is not None
+    assert await door.stores.keep(document, 0, [Row(Passage("a"), "a", b"\0" * 2000)])
+    again = await door.client.post(path, json={"file_id": file}, headers=headers)
+    assert (again.status_code, again.json()["error"]["code"]) == (403, "quota_exceeded")
+    answer = await door.client.post(
+        "/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"x")}, headers=headers
+    )
+    assert answer.status_code == 403
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -96,19 +96,16 @@ class EmbeddedStores(SqliteFile, Stores):
     async def tidy(self) -> bool:
         """Words of deleted passages leave the full-text index only when its parts are merged, and pages the file only when it is told."""
 
-        def work(connection: sqlite3.Connection) -> bool:
-            merges = self._merges is not None
-            if merges:
-                before = connection.total_changes
-                # Negative once: all parts are to become one; then on, a few pages at a time.
-                pages = _PAGES_AT_ONCE if self._merges else -_PAGES_AT_ONCE
-                connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (pages,))
-                self._merges = True if connection.total_changes - before >= _IS_MERGED else None
-            connection.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
-            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-            return merges or free_pages > 0
+        def merge(connection: sqlite3.Connection) -> None:
+            before = connection.total_changes
+            # Negative once: all parts are to become one; then on, a few pages at a time.
+            pages = _PAGES_AT_ONCE if self._merges else -_PAGES_AT_ONCE
+            connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (pages,))
+            self._merges = True if connection.total_changes - before >= _IS_MERGED else None
 
-        return await self._write(work)
+        if merges := self._merges is not None:
+            await self._write(merge)
+        return await self._give_back(_PAGES_AT_ONCE) or merges
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,6 +50,14 @@ class Unwanted(Exception):
     """The document was taken away, or cancelled."""
 
 
+class _Planned(NamedTuple):
+    """What is still to be kept of a document, in bytes of vectors."""
+
+    store: int
+    owner: str
+    bytes: int
+
+
 class Ingest:
     def __init__(
         self, stores: Stores, database: Database, shelf: Shelf, caller: Caller, quota: Quota
@@ -61,6 +70,7 @@ class Ingest:
         self._news = asyncio.Event()
         self._under_way: dict[int, tuple[str, str]] = {}  # with their owners and models
         self._waiting: dict[int, str] = {}
+        self._planned: dict[int, _Planned] = {}
 
     def wake(self) -> None:
         """There is a new document."""
@@ -135,6 +145,7 @@ class Ingest:
                 await asyncio.sleep(_AGAIN_S)
         finally:
             self._waiting.pop(number, None)
+            self._planned.pop(number, None)
             del self._under_way[number]
             self._news.set()
 
@@ -189,8 +200,9 @@ class Ingest:
             texts = [each.embedded(title) for each in part]
             vectors = await self._vectors(document, texts)
             dimension = await self._settled(document, vectors.shape[1])
-            if position == begun:
-                await self._have_room(document, (passages.number - position) * vectors[0].nbytes)
+            await self._have_room(
+                document, (passages.number - position) * vectors[0].nbytes, position == begun
+            )
             rows = [Row(*each) for each in zip(part, texts, (one.tobytes() for one in vectors), strict=True)]
             if not await self._stores.keep(document, position, rows):
                 return False
@@ -210,15 +222,22 @@ class Ingest:
             )
         return dimension
 
-    async def _have_room(self, document: Document, more: int) -> None:
-        """For `more` bytes of vectors. Raises Failed."""
-        most = self._stores.most_bytes
-        if most is not None and await self._stores.vector_bytes(document.store) + more > most:
-            raise Failed(f"the vector store is full: its vectors would take more than {most} bytes")
-        taken = (await self._database.usage(document.owner)).bytes
-        taken += await self._stores.owned_bytes(document.owner)
-        if taken + more > self._quota.bytes:
-            raise Failed(self._quota.too_much)
+    async def _have_room(self, document: Document, more: int, is_first: bool) -> None:
+        """For `more` bytes of vectors that are to be kept, beside those of the others that are being kept. Raises Failed."""
+        if is_first:
+            in_store = await self._stores.vector_bytes(document.store)
+            owned = (await self._database.usage(document.owner)).bytes
+            owned += await self._stores.owned_bytes(document.owner)
+            # From here on nothing is awaited: of two that come at once, one sees the other.
+            others = [each for number, each in self._planned.items() if number != document.number]
+            in_store += sum(each.bytes for each in others if each.store == document.store)
+            owned += sum(each.bytes for each in others if each.owner == document.owner)
+            most = self._stores.most_bytes
+            if most is not None and in_store + more > most:
+                raise Failed(f"the vector store is full: its vectors would take more than {most} bytes")
+            if owned + more > self._quota.bytes:
+                raise Failed(self._quota.too_much)
+        self._planned[document.number] = _Planned(document.store, document.owner, more)
 
     async def _vectors(self, document: Document, texts: list[str]) -> Vectors:
         outcome = await self._ask(document, texts)
