@@ -1,6 +1,5 @@
 """Vector stores in Postgres with pgvector: the server compares and ranks, nothing of it is kept in memory here."""
 
-import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -16,8 +15,13 @@ from llmop.workloads.retrieval.values import Document, Status, Store
 
 T = TypeVar("T")
 
+_K1, _B = 1.2, 0.75  # of BM25, as SQLite has them
+_LEAST = 1e-6  # what a word counts that most have, also as there
+_RANKED = 500  # passages that are ranked by BM25 in full; before, they are chosen by which words they have
+
 # Words are cut up here as SQLite's full-text index does it and become stems there, with no word left out as too common; so both know the
-# same words. Vectors lie in their rows as long as a page takes them (MAIN): by itself pgvector puts those over 2 KB elsewhere.
+# same words. They lie beside their rows (the least target, EXTERNAL), so that counting who has a word reads few pages. Vectors lie in their
+# rows as long as a page takes them (MAIN): by itself pgvector puts those over 2 KB elsewhere.
 _TABLES = """
 CREATE TABLE about (format INTEGER NOT NULL, installation TEXT NOT NULL);
 CREATE TABLE stores (
@@ -39,39 +43,41 @@ CREATE TEXT SEARCH CONFIGURATION stems (COPY = pg_catalog.english);
 ALTER TEXT SEARCH CONFIGURATION stems ALTER MAPPING REPLACE pg_catalog.english_stem WITH stems;
 CREATE TABLE passages (
   number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, document BIGINT NOT NULL, position INTEGER NOT NULL, page INTEGER,
-  headings BYTEA NOT NULL, text TEXT NOT NULL, words TSVECTOR NOT NULL, UNIQUE (document, position));
-CREATE INDEX passages_words ON passages USING gin (words);
+  headings BYTEA NOT NULL, text TEXT NOT NULL, UNIQUE (document, position));
+CREATE TABLE words (passage BIGINT PRIMARY KEY, document BIGINT NOT NULL, words TSVECTOR NOT NULL) WITH (toast_tuple_target = 128);
+ALTER TABLE words ALTER COLUMN words SET STORAGE EXTERNAL;
+CREATE INDEX words_words ON words USING gin (words);
+CREATE INDEX words_document ON words (document);
 CREATE TABLE vectors (passage BIGINT PRIMARY KEY, document BIGINT NOT NULL, store BIGINT NOT NULL, vector vector NOT NULL);
 ALTER TABLE vectors ALTER COLUMN vector SET STORAGE MAIN;
 CREATE INDEX vectors_document ON vectors (document);
 CREATE INDEX vectors_store ON vectors (store);
 """
-_K1, _B = 1.2, 0.75  # of BM25, as SQLite has them
-_RANKED = 500  # passages that are ranked by BM25 in full; before, they are chosen by which words they have
-
 _ADD = """
 WITH added AS (
-  INSERT INTO passages (document, position, page, headings, text, words) VALUES (?, ?, ?, ?, ?, to_tsvector('stems', ?))
-  ON CONFLICT DO NOTHING RETURNING number)
-INSERT INTO vectors (passage, document, store, vector) SELECT number, ?, ?, CAST(? AS vector) FROM added
+  INSERT INTO passages (document, position, page, headings, text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING number, document),
+compared AS (INSERT INTO vectors (passage, document, store, vector) SELECT number, document, ?, CAST(? AS vector) FROM added)
+INSERT INTO words (passage, document, words) SELECT number, document, to_tsvector('stems', ?) FROM added
 """
-# How often each word is there, up to a bound, with its stems.
-_WORDS = """
-SELECT tsvector_to_array(to_tsvector('stems', word)),
-  (SELECT count(*) FROM (SELECT 1 FROM passages WHERE words @@ plainto_tsquery('stems', word) LIMIT ?) AS those)
-FROM unnest(CAST(? AS text[])) AS word
-"""
-_ALL = "SELECT count(*) FROM passages"
-_BEST = """
-WITH chosen AS (
-  SELECT p.number, p.words FROM passages p JOIN documents d ON d.number = p.document
-  WHERE p.words @@ CAST(? AS tsquery) AND d.store = ANY(?) AND d.status = ? ORDER BY {rough} DESC, p.number LIMIT ?),
-stems AS (SELECT * FROM unnest(CAST(? AS text[]), CAST(? AS double precision[])) AS stem (word, weight)),
-counted AS (SELECT number, words, length(words) / avg(length(words)) OVER () AS length FROM chosen)
-SELECT number FROM counted, LATERAL (
-  SELECT sum(weight * cardinality(positions) * (? + 1) / (cardinality(positions) + ? * (1 - ? + ? * length))) AS score
-  FROM unnest(words) JOIN stems ON lexeme = word) AS ranked
-ORDER BY score DESC, number LIMIT ?
+# Who has which word, up to a bound; what words that few have weigh; passages by the sum of that; the first of them by BM25.
+_WITH_WORDS = f"""
+WITH asked AS (SELECT word, plainto_tsquery('stems', word) AS query FROM unnest(CAST(? AS text[])) AS word),
+hits AS MATERIALIZED (
+  SELECT word, passage, document FROM asked, LATERAL (
+    SELECT passage, document FROM words WHERE words @@ query LIMIT ?) AS those),
+weights AS MATERIALIZED (
+  SELECT word, greatest(ln((total - count(*) + 0.5) / (count(*) + 0.5)), {_LEAST}) AS weight
+  FROM hits, (SELECT count(*) AS total FROM words) AS every GROUP BY word, total HAVING count(*) <= ?),
+chosen AS (
+  SELECT passage FROM hits JOIN weights USING (word) JOIN documents d ON d.number = document
+  WHERE d.store = ANY(?) AND d.status = ? GROUP BY passage ORDER BY sum(weight) DESC, passage LIMIT ?),
+stems AS MATERIALIZED (
+  SELECT stem, max(weight) AS weight FROM weights, LATERAL unnest(tsvector_to_array(to_tsvector('stems', word))) AS stem GROUP BY stem),
+counted AS (SELECT passage, words, length(words) / avg(length(words)) OVER () AS length FROM chosen JOIN words USING (passage))
+SELECT passage FROM counted, LATERAL (
+  SELECT sum(weight * cardinality(positions) * ({_K1} + 1) / (cardinality(positions) + {_K1} * (1 - {_B} + {_B} * length))) AS score
+  FROM unnest(words) JOIN stems ON lexeme = stem) AS ranked
+ORDER BY score DESC, passage LIMIT ?
 """
 _NEAREST = """
 SELECT v.passage FROM vectors v JOIN documents d ON d.number = v.document
@@ -132,55 +138,32 @@ class PgvectorStores(Stores):
         return await self._run(work)
 
     async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
-        asked = list(dict.fromkeys(each for word in words for each in ranking.plain_words(word)))
+        values = (
+            list(dict.fromkeys(each for word in words for each in ranking.plain_words(word))),
+            MOST_WITH_A_WORD + 1,
+            MOST_WITH_A_WORD,
+            [store.number for store in stores],
+            Status.COMPLETED.value,
+            max(limit, _RANKED),
+            limit,
+        )
         return await self._run(
-            functools.partial(_with_words, [store.number for store in stores], asked, limit)
+            lambda connection: [number for (number,) in connection.execute(_WITH_WORDS, values)]
         )
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage
         values = (
             *(document.number, position, passage.page, orjson.dumps(passage.headings), passage.text),
+            *(document.store, _literal(np.frombuffer(row.vector, dtype=np.float32))),
             " ".join(ranking.plain_words(row.embedded)),
-            *(document.number, document.store, _literal(np.frombuffer(row.vector, dtype=np.float32))),
         )
         return connection.execute(_ADD, values).rowcount > 0
 
     def _forget_passages(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
         chosen = f"document IN (SELECT number FROM documents WHERE {where})"
-        connection.execute(f"DELETE FROM vectors WHERE {chosen}", values)
-        connection.execute(f"DELETE FROM passages WHERE {chosen}", values)
-
-
-def _with_words(stores: Sequence[int], words: Sequence[str], limit: int, connection: Connection) -> list[int]:
-    (number,) = connection.execute(_ALL).fetchone()
-    weights: dict[str, float] = {}
-    for stems, count in connection.execute(_WORDS, (MOST_WITH_A_WORD + 1, words)):
-        if 0 < count <= MOST_WITH_A_WORD:
-            weights |= dict.fromkeys(stems, ranking.rarity(count, number))
-    if not weights:
-        return []
-    rough = " + ".join("CASE WHEN p.words @@ CAST(? AS tsquery) THEN ? ELSE 0 END" for _ in weights)
-    values = (
-        " | ".join(_quoted(stem) for stem in weights),
-        stores,
-        Status.COMPLETED.value,
-        *(value for stem, weight in weights.items() for value in (_quoted(stem), weight)),
-        max(limit, _RANKED),
-        list(weights),
-        list(weights.values()),
-        _K1,
-        _K1,
-        _B,
-        _B,
-        limit,
-    )
-    return [found for (found,) in connection.execute(_BEST.format(rough=rough), values)]
-
-
-def _quoted(stem: str) -> str:
-    """Letters and digits: `plain_words` has left nothing else in."""
-    return f"'{stem}'"
+        for table in ("words", "vectors", "passages"):
+            connection.execute(f"DELETE FROM {table} WHERE {chosen}", values)
 
 
 def _literal(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

@@ -1,6 +1,5 @@
 """How several orders of passages become one: reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009). Pure."""
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ _FLATTEN = 60.0  # of the paper: how little the first places stand out
 
 _WORD = re.compile(r"\w+")
 _PLAIN = re.compile(r"[^\W_]+")
-_LEAST = 1e-6
 
 
 def words(text: str, most: int) -> list[str]:
@@ -25,11 +23,6 @@ def plain_words(text: str) -> list[str]:
     """
     bare = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
     return _PLAIN.findall(bare.lower())
-
-
-def rarity(count: int, number: int) -> float:
-    """What a word counts in BM25 that `count` of `number` passages have; as SQLite has it, a little also where most have it."""
-    return max(math.log((number - count + 0.5) / (count + 0.5)), _LEAST)
 
 
 def fuse(orders: Sequence[tuple[float, Sequence[int]]]) -> list[int]:
