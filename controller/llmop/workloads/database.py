@@ -346,7 +346,7 @@ class Database(SqliteFile):
             return swept
 
         swept = await self._write(work)
-        return await self._give_back(_SWEPT_AT_ONCE) or swept > 0
+        return await self._give_back() or swept > 0
 
     async def unswept(self) -> list[int]:
         """Batches that have ended and have rows or results still."""

@@ -13,6 +13,8 @@ from llmop.workloads import unusable
 
 T = TypeVar("T")
 
+_PAGES_AT_ONCE = 200  # given back: others wait so long, and each of them passes through the write-ahead log, on a disk that may be nearly full
+
 
 class SqliteFile:
     def __init__(self, path: Path, schema: str, version: int) -> None:
@@ -47,16 +49,26 @@ class SqliteFile:
 
         return await self._run(transact)
 
-    async def _give_back(self, pages: int) -> bool:
-        """Up to so many free pages to the disk; whether there are more."""
+    async def _give_back(self) -> bool:
+        """Some free pages to the disk; whether there are more."""
 
         def work(connection: sqlite3.Connection) -> bool:
+            if _free_pages(connection) == 0:
+                return False
             # A script is run to its end; `execute` stops after the first page, of which this statement makes a row without columns.
-            connection.executescript(f"PRAGMA incremental_vacuum({pages})")
-            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-            return bool(free_pages)
+            connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+            if _free_pages(connection) > 0:
+                return True
+            # The file becomes shorter when the log has been written into it, and the log when it is told.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return False
 
         return await self._run(work)
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    (number,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(number)
 
 
 def _open(path: Path, schema: str, newest: int) -> sqlite3.Connection:

@@ -34,7 +34,7 @@ CREATE TABLE passages (
   text TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (document, position));
 CREATE VIRTUAL TABLE words USING fts5 (text, store, tokenize='porter unicode61');
 """
-_PAGES_AT_ONCE = 500  # given back or merged in one go: others who use the file wait for it
+_PAGES_AT_ONCE = 500  # merged: others who use the file wait for it
 _IS_MERGED = 2  # rows changed: fewer say that nothing was left to merge (https://www.sqlite.org/fts5.html#the_merge_command)
 
 
@@ -105,7 +105,7 @@ class EmbeddedStores(SqliteFile, Stores):
 
         if merges := self._merges is not None:
             await self._write(merge)
-        return await self._give_back(_PAGES_AT_ONCE) or merges
+        return await self._give_back() or merges
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage
