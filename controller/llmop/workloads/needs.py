@@ -1,10 +1,13 @@
 """/virtual-models: what each model without replicas asks, for gateways, which say by it whether that one answers."""
 
+import contextlib
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from llmop.domain.assistant import Assistant
+from llmop.domain.errors import Unavailable
 from llmop.workloads import refusals
 from llmop.workloads.service import Service
 
@@ -13,11 +16,12 @@ def routes(service: Service) -> list[Route]:
     """By name: the models, each once, and the ids of vector stores that are not there."""
 
     async def stores(assistant: Assistant) -> dict[str, str | None]:
-        """The embedding model of each vector store, None for one that is not there."""
+        """The embedding model of each vector store, None for one that is not there; without those of which that cannot be said now."""
         found = {}
         for name in assistant.vector_stores:
-            store = await service.stores.find(name)
-            found[name] = None if store is None else store.model
+            with contextlib.suppress(Unavailable):
+                store = await service.stores.find(name)
+                found[name] = None if store is None else store.model
         return found
 
     async def answer(_: Request) -> Response:
