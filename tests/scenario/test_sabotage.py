@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from llmop.domain import endpoint, replica
-from llmop.planner import assess, autoscale, compute, drain, engine_load, orphans, rollout, routes, values
+from llmop.planner import assess, compute, drain, engine_load, orphans, rollout, routes, values
+from llmop.planner.autoscale import moves, remembered
 from llmop.testing import leaders, simulation
 
 SEEDS = 40
@@ -114,11 +115,11 @@ def gives_up_at_once(patch: Patch) -> None:
     def spoiled(history: Sequence[tuple[float, int]], window_s: float) -> int:
         return history[-1][1]
 
-    patch.setattr(autoscale, "_within", spoiled)
+    patch.setattr(remembered, "within", spoiled)
 
 
 def goes_beyond_the_bounds(patch: Patch) -> None:
-    patch.setattr(autoscale, "bounded", lambda wanted, desired, floor=None: desired)
+    patch.setattr(moves, "bounded", lambda wanted, desired, floor=None: desired)
 
 
 def forgets_the_caches(patch: Patch) -> None:
