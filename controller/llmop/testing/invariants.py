@@ -127,7 +127,8 @@ class Judge:
                 )
             if step.reason not in ("LoadFell", "Idle") or not risen:
                 continue
-            held_s = autoscale.window_s(bounds.down, autoscale.Fleet(ready=0, on_the_way=0, lead_s=0.0))
+            soonest = autoscale.Fleet(ready=0, on_the_way=0, lead_s=0.0)
+            held_s = autoscale.window_s(bounds.down, soonest, autoscale.remember(0, now), now)
             least_s = held_s if step.reason == "LoadFell" else bounds.scale_to_zero_after_s
             if now - risen[-1] < least_s - crowd.TICK_S * 5:
                 raise Violation(

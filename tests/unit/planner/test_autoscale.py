@@ -116,7 +116,7 @@ def test_a_step_below_the_panic_threshold_takes_the_stable_window() -> None:
 
 
 def test_what_was_asked_for_is_given_up_once_nobody_needed_it_for_the_window() -> None:
-    play = Play(spec())
+    play = Play(spec(down=scaling.Direction(stabilization_s=1800)))
     play.run(5 * MINUTE, 60)
     assert 6 == play.desired
     made = play.run(29 * MINUTE, 10)
@@ -148,18 +148,56 @@ def test_the_window_is_as_long_as_replicas_took_to_come_where_nobody_says_it(
     assert [3, 2, 1] == said.steps
 
 
-def test_what_waits_at_full_replicas_counts_as_much_as_they_serve_and_no_more() -> None:
+def test_what_waits_at_full_replicas_counts_twice_what_they_serve_and_no_more() -> None:
     """There are clients behind it, but it grows for as long as the next replica takes to come."""
     play = Play(spec(max_replicas=100), desired=2, lead_s=15 * MINUTE)
     play.run(5 * MINUTE, 20)
     play.run(90, 20, queued=6)
     assert 3 == play.desired
     play.run(10 * MINUTE, 20, queued=400)
-    assert [2, 3, 4] == play.steps
+    assert [2, 3, 6] == play.steps
+
+
+def test_who_had_to_wait_lately_keeps_replicas_for_as_long_as_the_next_would_take() -> None:
+    """Longer than that after somebody had to wait, or nobody could tell, five minutes are enough."""
+    play = Play(spec(), desired=3, lead_s=15 * MINUTE)
+    play.run(20 * MINUTE, 30)
+    made = play.run(4 * MINUTE, 20)
+    assert "Stabilizing" == made.reason and made.message.endswith("for 5m")
+    play.run(2 * MINUTE, 20)
+    assert [3, 2] == play.steps
+
+    crowded = Play(spec(), desired=3, lead_s=15 * MINUTE)
+    crowded.run(20 * MINUTE, 30)
+    crowded.run(10, 29, queued=1)
+    made = crowded.run(14 * MINUTE, 20)
+    assert "Stabilizing" == made.reason and made.message.endswith("for 15m")
+    crowded.run(2 * MINUTE, 20)
+    assert [3, 2] == crowded.steps
+
+
+def test_requests_that_wait_at_replicas_that_serve_are_answered_within_the_panic_window() -> None:
+    """Far below the panic threshold: they are full, whatever they are meant for."""
+    play = Play(spec(), desired=3)
+    play.run(5 * MINUTE, 25)
+    play.run(6, 30, queued=9)
+    assert 4 == play.desired and not play.decisions[-1].is_panic
+    calm = Play(spec(), desired=3)
+    calm.run(5 * MINUTE, 25)
+    calm.run(6, 39)
+    assert 3 == calm.desired
+
+
+def test_a_queue_is_no_reason_to_grow_where_its_target_says_how_much_may_wait() -> None:
+    metrics = (scaling.Metric(type=IN_FLIGHT, target=10), scaling.Metric(type=QUEUE, target=50))
+    play = Play(spec(metrics=metrics), desired=3)
+    play.run(5 * MINUTE, 25)
+    play.run(10, 30, queued=9)
+    assert [3] == play.steps
 
 
 def test_a_short_peak_in_the_window_counts() -> None:
-    play = Play(spec(), desired=6)
+    play = Play(spec(down=scaling.Direction(stabilization_s=1800)), desired=6)
     for _ in range(4):
         play.run(25 * MINUTE, 10)
         play.run(2 * MINUTE, 60)
@@ -310,6 +348,14 @@ def test_a_gentle_rise_is_met_before_it_is_there() -> None:
     assert ahead.forecast is not None and ahead.stable is not None
     assert 8 <= ahead.forecast - ahead.stable <= 12
     assert early.desired > late.desired
+
+
+def test_minutes_that_rose_by_chance_are_not_taken_for_a_rise() -> None:
+    """With a lead of two minutes too: each minute higher than the one before, four times, is nothing that lasts."""
+    play = Play(spec(), desired=3, lead_s=2 * MINUTE)
+    play.run(30 * MINUTE, 24)
+    made = play.run(4 * MINUTE, lambda seconds: 24 + seconds / 60)
+    assert [3] == play.steps and made.readings[0].forecast == made.readings[0].stable
 
 
 def test_a_step_is_not_taken_for_a_rise() -> None:

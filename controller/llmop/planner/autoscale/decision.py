@@ -30,10 +30,15 @@ def decide(
     memory = remembered.idle(memory, samples, last, now)
     if measured.is_sudden(wanted, readings, desired):
         memory = dataclasses.replace(memory, panic_until=now + wanted.stable_s)
+    is_crowded = measured.is_crowded(wanted, samples, fleet, now)
+    if is_crowded or not is_known:
+        memory = dataclasses.replace(memory, crowded_at=now)
     is_panic = memory.panic_until is not None and now < memory.panic_until
     recommended = max(asked, default=None)
     if is_panic and recommended is not None:
         recommended = max(recommended, desired, *measured.panic_replicas(readings))
+    elif is_crowded and recommended is not None and not remembered.is_waiting_long(wanted, memory, now):
+        recommended = max(recommended, *measured.panic_replicas(readings))
     if desired == 0:
         # Averages still know of requests that are over.
         is_asked_for = last is not None and last.in_flight + last.queued > 0
@@ -58,16 +63,20 @@ def decide(
         fleet=fleet,
         is_known=is_known,
         is_panic=is_panic,
-        limit=_limited(wanted, fleet, floor, memory),
+        limit=_limited(wanted, fleet, floor, memory, now),
         memory=memory,
     )
 
 
 def _limited(
-    wanted: scaling.Scaling, fleet: values.Fleet, floor: values.Floor | None, memory: values.Memory
+    wanted: scaling.Scaling,
+    fleet: values.Fleet,
+    floor: values.Floor | None,
+    memory: values.Memory,
+    now: float,
 ) -> str:
     """By the most that was recommended for as long as it counts, so that a load at the border does not change it every second."""
-    most = remembered.within(memory.highest, moves.window_s(wanted.down, fleet))
+    most = remembered.within(memory.highest, moves.window_s(wanted.down, fleet, memory, now))
     if most > wanted.max_replicas:
         return "TooManyReplicas"
     return "TooFewReplicas" if most < moves.bounded(wanted, 0, floor) else ""

@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 from llmop.domain import scaling
@@ -10,9 +11,15 @@ from llmop.planner.autoscale import values
 
 ENOUGH = 20  # samples for the average of a long time
 LONGEST_HORIZON_S = 600.0  # what lies further ahead is the business of schedules
+SHORTEST_SIGHT_S = 1200.0  # what rose for less than this may be chance
 MEMORY_S = 3600.0  # samples that are older say nothing about now
+CROWD = 0.5  # requests that wait, on average: more often than not there is one
+QUEUED_PER_SERVED = 2  # of what waits while replicas are on their way
+
+Pick = Callable[[Sequence[values.Load]], Sequence[float] | None]  # None when one of them does not know
 
 _Type = scaling.MetricType
+_AT = operator.attrgetter("at")
 
 
 def kept_s(wanted: scaling.Scaling) -> float:
@@ -46,7 +53,7 @@ def hold(
     """What the caches need, by the fullest moment of the stable window. The last replica goes by its own rule."""
     if desired <= 1 or not samples or samples[-1].engines is None:
         return engine_load.Hold()
-    recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_at)
+    recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_AT)
     engines = [each.engines for each in samples]
     return engine_load.hold(engines, engines[recent:], desired)
 
@@ -78,52 +85,61 @@ def read(
     )
 
 
-def _picker(
-    wanted: scaling.Scaling, metric: scaling.MetricType, memory: values.Memory, now: float
-) -> Callable[[values.Load], float | None]:
+def _picker(wanted: scaling.Scaling, metric: scaling.MetricType, memory: values.Memory, now: float) -> Pick:
     most, engines_most = math.inf, math.inf
     if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
         most, engines_most = memory.waiting_most, memory.engines_most
     if metric is _Type.IN_FLIGHT:
         if math.isinf(most):
-            return lambda load: load.in_flight + load.queued
-        return lambda load: load.in_flight + min(load.queued, max(most, load.in_flight))
+            return lambda loads: [load.in_flight + load.queued for load in loads]
+        return lambda loads: [
+            load.in_flight + min(load.queued, max(most, QUEUED_PER_SERVED * load.in_flight)) for load in loads
+        ]
     if metric is _Type.QUEUE_DEPTH:
-        return lambda load: min(load.queued, most) + min(engine_load.waiting(load.engines), engines_most)
-    return lambda load: load.tokens_per_s
+        return lambda loads: [
+            min(load.queued, most) + min(engine_load.waiting(load.engines), engines_most) for load in loads
+        ]
+    return _tokens_per_s
+
+
+def _tokens_per_s(loads: Sequence[values.Load]) -> list[float] | None:
+    known = [load.tokens_per_s for load in loads if load.tokens_per_s is not None]
+    return known if len(known) == len(loads) else None
+
+
+def queued(loads: Sequence[values.Load]) -> list[int]:
+    return [load.queued for load in loads]
+
+
+def queued_in_engines(loads: Sequence[values.Load]) -> list[float]:
+    return [engine_load.waiting(load.engines) for load in loads]
 
 
 def average(
     samples: Sequence[values.Load],
-    pick: Callable[[values.Load], float | None],
+    pick: Pick,
     since: float,
     until: float,
     enough: int | None = None,
 ) -> float | None:
     """Over the samples in the window, None without one or when one of them does not know. With `enough` about so many of them are looked at."""
-    first = bisect.bisect_right(samples, since, key=_at)
-    last = bisect.bisect_right(samples, until, lo=first, key=_at)
+    first = bisect.bisect_right(samples, since, key=_AT)
+    last = len(samples)
+    if samples and samples[-1].at > until:
+        last = bisect.bisect_right(samples, until, lo=first, key=_AT)
     step = max(1, (last - first) // enough) if enough else 1
-    known: list[float] = []
-    for value in map(pick, samples[first:last:step]):
-        if value is None:
-            return None
-        known.append(value)
-    return sum(known) / len(known) if known else None
-
-
-def _at(load: values.Load) -> float:
-    return load.at
+    amounts = pick(samples[first:last:step])
+    return sum(amounts) / len(amounts) if amounts else None
 
 
 def _span_s(wanted: scaling.Scaling, horizon_s: float) -> float:
-    return max(2.0 * horizon_s, 3.0 * wanted.stable_s)
+    return max(2.0 * horizon_s, 3.0 * wanted.stable_s, SHORTEST_SIGHT_S)
 
 
 def _rise(
     wanted: scaling.Scaling,
     samples: Sequence[values.Load],
-    pick: Callable[[values.Load], float | None],
+    pick: Pick,
     fleet: values.Fleet,
     now: float,
 ) -> float:
@@ -169,6 +185,15 @@ def is_sudden(wanted: scaling.Scaling, readings: Sequence[values.Reading], desir
         each.panic is not None and each.panic * 100 >= wanted.panic_percent * each.target * max(1, desired)
         for each in readings
     )
+
+
+def is_crowded(
+    wanted: scaling.Scaling, samples: Sequence[values.Load], fleet: values.Fleet, now: float
+) -> bool:
+    """Whether requests wait at replicas that serve. Who has a target for the queue says by it how much may wait."""
+    if not fleet.ready or any(each.type is _Type.QUEUE_DEPTH for each in wanted.metrics):
+        return False
+    return (average(samples, queued, now - wanted.panic_s, now) or 0.0) >= CROWD
 
 
 def at_once(wanted: scaling.Scaling, last: values.Load) -> list[int]:

@@ -7,21 +7,24 @@ from llmop.domain import scaling, times
 from llmop.planner import engine_load
 from llmop.planner.autoscale import remembered, values
 
-# For how long the load must ask for fewer replicas, where nobody says it: for as long as the next one would take to come, within these.
+# For how long the load must ask for fewer replicas, where nobody says it: at most for as long as the next one would take, within these.
 SHORTEST_LEARNED_S = 300.0  # as in Kubernetes
 LONGEST_LEARNED_S = 1800.0  # also where no replica was ever ready
 
 
-def window_s(direction: scaling.Direction, fleet: values.Fleet) -> float:
+def window_s(direction: scaling.Direction, fleet: values.Fleet, memory: values.Memory, now: float) -> float:
     """For how long the load must ask for the same before it is done: as was written, else by how long replicas took to come.
 
-    A load that comes back sooner than that would find a replica on its way that was given up in between. In whole minutes, for people.
+    A load that comes back sooner than that would find a replica on its way that was given up in between: who had to wait lately shall
+    not wait for that again. Where nobody did, what there is suffices. In whole minutes, for people.
     """
     if direction.stabilization_s is not None:
         return direction.stabilization_s
-    if fleet.lead_s is None:
-        return LONGEST_LEARNED_S
-    return min(LONGEST_LEARNED_S, max(SHORTEST_LEARNED_S, 60.0 * math.ceil(fleet.lead_s / 60)))
+    learned_s = LONGEST_LEARNED_S
+    if fleet.lead_s is not None:
+        learned_s = min(LONGEST_LEARNED_S, max(SHORTEST_LEARNED_S, 60.0 * math.ceil(fleet.lead_s / 60)))
+    was_crowded = memory.crowded_at is not None and now - memory.crowded_at <= learned_s
+    return learned_s if was_crowded else SHORTEST_LEARNED_S
 
 
 def bounded(wanted: scaling.Scaling, desired: int, floor: values.Floor | None = None) -> int:
@@ -71,7 +74,7 @@ def _grow(
             return Way(desired=0, reason="ScaleUpDisabled", message=_DISABLED.format("scaleUp"))
         woken = min(recommended, max(1, _limit(wanted.up, 0, memory, now, rises=True)))
         return Way(desired=woken, reason="Woken", message="requests came for a model without replicas")
-    held_s = window_s(wanted.up, fleet)
+    held_s = window_s(wanted.up, fleet, memory, now)
     steady = max(desired, remembered.within(memory.lowest, held_s))
     if steady == desired:
         return Way(desired=desired, reason="Stabilizing", message=_window_words(held_s, "more"))
@@ -121,7 +124,7 @@ def _shrink(
     if wanted.down.select is scaling.Select.DISABLED:
         return Way(desired=desired, reason="ScaleDownDisabled", message=_DISABLED.format("scaleDown"))
     # The last replica goes by its own rule.
-    held_s = window_s(wanted.down, fleet)
+    held_s = window_s(wanted.down, fleet, memory, now)
     steady = max(1, min(desired, remembered.within(memory.highest, held_s)))
     if steady == desired:
         return Way(desired=desired, reason="Stabilizing", message=_window_words(held_s, "fewer"))

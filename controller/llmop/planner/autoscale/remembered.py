@@ -14,7 +14,11 @@ LONGEST_WINDOW_S = 3600.0  # of stabilization, as in Kubernetes
 def remember(desired: int, now: float, changes: tuple[values.Change, ...] = ()) -> values.Memory:
     """Nothing is known of the time before `now`: as if what there is had been recommended."""
     return values.Memory(
-        desired=desired, highest=((now, desired),), lowest=((now, desired),), changes=changes
+        desired=desired,
+        highest=((now, desired),),
+        lowest=((now, desired),),
+        changes=changes,
+        crowded_at=now,
     )
 
 
@@ -44,14 +48,19 @@ def wait(
     if now - since > wanted.stable_s:
         return dataclasses.replace(memory, waiting_since=since)
     begin = now - wanted.panic_s
-    queued = measured.average(samples, lambda load: load.queued, begin, now) or 0.0
-    in_engines = measured.average(samples, lambda load: engine_load.waiting(load.engines), begin, now) or 0.0
+    queued = measured.average(samples, measured.queued, begin, now) or 0.0
+    in_engines = measured.average(samples, measured.queued_in_engines, begin, now) or 0.0
     return dataclasses.replace(
         memory,
         waiting_since=since,
         waiting_most=max(memory.waiting_most, queued),
         engines_most=max(memory.engines_most, in_engines),
     )
+
+
+def is_waiting_long(wanted: scaling.Scaling, memory: values.Memory, now: float) -> bool:
+    """Whether what waits now waits for replicas that were asked for."""
+    return memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s
 
 
 def idle(

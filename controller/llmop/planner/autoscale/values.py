@@ -71,6 +71,9 @@ class Memory:
     waiting_since: float | None = None
     waiting_most: float = 0.0
     engines_most: float = 0.0
+    crowded_at: float | None = (
+        None  # when somebody last had to wait at replicas that serve, or nobody could tell
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
