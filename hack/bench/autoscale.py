@@ -4,28 +4,26 @@ The plane is replica hours against the share of requests that get a slot within 
 gives it a curve; all see the same days and the same queues. Two ratios are told: what a peer needs, on its own curve, for the share that
 ours has at a target, over what ours needs; above 1 is better for us. A peer that never gets there is given the hours of its best share,
 so that its ratio is a lower bound.
-LLMOP_BENCH_DRAWS is the number of days (2 by default; a day takes about a minute of CPU), LLMOP_TRACES the folder with the whole trace.
+LLMOP_BENCH_DRAWS is the number of days (2 by default; a day takes about half a minute of CPU), LLMOP_TRACES the folder with the whole trace.
 """
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
-import functools
 import itertools
 import math
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import bench
 from replay import picture, policies, traces, world
 
 DRAWS = 2
-# Of the target that a replica is meant for. Ours takes some hundredths of a millisecond for each of 43,200 decisions a day: fewer points.
-FACTORS = (1.75, 1.5, 1.25, 1.0)
-OUR_FACTORS = (1.75, 1.5, 1.0)
+FACTORS = (1.75, 1.5, 1.25, 1.0)  # of the target that a replica is meant for
 POLICIES: dict[str, Callable[[float], world.Policy]] = {
     "ours": policies.Ours,
     "knative-kpa": policies.Knative,
@@ -43,24 +41,16 @@ Point = tuple[float, float]  # (replica hours, share within the SLO)
 Play = tuple[int, str, str, float]  # (draw, wait, policy, factor)
 
 
-@functools.lru_cache(maxsize=2)
-def work(draw: int) -> world.Work:
-    return world.work(traces.day(traces.load(), random.Random(draw)))
-
-
-def play(which: Play) -> tuple[Play, Point]:
-    draw, wait, name, factor = which
-    made = world.play(
-        work(draw), POLICIES[name](world.TARGET * factor), world.waits(WAITS[wait], f"{draw}/{wait}")
-    )
-    return which, (made.replica_hours, made.within)
-
-
-def plays(draws: Iterable[int]) -> Iterator[Play]:
-    """Draw by draw."""
-    for draw, wait, name in itertools.product(draws, WAITS, POLICIES):
-        for factor in OUR_FACTORS if name == "ours" else FACTORS:
-            yield draw, wait, name, factor
+def day(draw: int) -> tuple[float, list[tuple[Play, Point]]]:
+    """One day, played by everybody: the clairvoyant's hours, and what came of each play."""
+    work = world.work(traces.day(traces.load(), random.Random(draw)))
+    played = []
+    for wait, name, factor in itertools.product(WAITS, POLICIES, FACTORS):
+        made = world.play(
+            work, POLICIES[name](world.TARGET * factor), world.waits(WAITS[wait], f"{draw}/{wait}")
+        )
+        played.append(((draw, wait, name, factor), (made.replica_hours, made.within)))
+    return world.clairvoyant(work), played
 
 
 def curves(played: Iterable[tuple[Play, Point]]) -> dict[str, dict[str, list[Point]]]:
@@ -89,7 +79,7 @@ def hours_at(points: Sequence[Point], share: float) -> tuple[float, bool]:
 
 def compared(panel: Mapping[str, Sequence[Point]], factor: float) -> dict[str, tuple[float, bool]]:
     """By peer: its hours at the share that ours has at this factor, over ours, and whether it gets there."""
-    hours, share = panel["ours"][OUR_FACTORS.index(factor)]
+    hours, share = panel["ours"][FACTORS.index(factor)]
     found = {}
     for name in POLICIES:
         if name != "ours":
@@ -101,10 +91,13 @@ def compared(panel: Mapping[str, Sequence[Point]], factor: float) -> dict[str, t
 def run() -> bench.Result:
     conditions = bench.machine()
     draws = range(int(os.environ.get("LLMOP_BENCH_DRAWS", DRAWS)))
-    bound = statistics.fmean(world.clairvoyant(work(draw)) for draw in draws)
+    bounds, played = [], []
     with concurrent.futures.ProcessPoolExecutor() as pool:
-        played = list(pool.map(play, plays(draws), chunksize=8))
-    return told(curves(played), bound, len(draws), conditions)
+        for bound, plays in pool.map(day, draws):
+            bounds.append(bound)
+            played.extend(plays)
+            print(f"  day {len(bounds)} of {len(draws)}", file=sys.stderr, flush=True)
+    return told(curves(played), statistics.fmean(bounds), len(draws), conditions)
 
 
 def told(
@@ -115,19 +108,19 @@ def told(
 ) -> bench.Result:
     peers: dict[str, float] = {}
     more: dict[str, object] = {"clairvoyant replica hours": round(bound, 1)}
-    ours_at_zero = found["0"]["ours"][OUR_FACTORS.index(1.0)][0]
+    ours_at_zero = found["0"]["ours"][FACTORS.index(1.0)][0]
     for wait, panel in found.items():
         print(f"  queue wait {wait}: clairvoyant {bound:.1f} replica hours, everybody served at once")
         for name, points in panel.items():
             shown = "  ".join(f"{each:6.1f} h {100 * within:7.3f} %" for each, within in points)
             print(f"    {name:12} {shown}")
-        for factor in OUR_FACTORS:
+        for factor in FACTORS:
             ratios = compared(panel, factor)
             shown = "  ".join(
                 f"{name} {ratio:.2f}{'' if there else '+'}" for name, (ratio, there) in ratios.items()
             )
             print(f"    hours of others at our share, target x {factor}: {shown}")
-        hours, share = panel["ours"][OUR_FACTORS.index(1.0)]
+        hours, share = panel["ours"][FACTORS.index(1.0)]
         more[f"ours, {wait}"] = {"replica hours": round(hours, 1), "within 10 s": round(share, 5)}
         for name, (ratio, gets_there) in compared(panel, 1.5).items():
             # In our own hours without a wait, so that the ratio is theirs over ours at the same wait.

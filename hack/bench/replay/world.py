@@ -25,7 +25,7 @@ PATIENCE_S = 600.0  # then the client leaves
 WARM_S = 3600  # the first hour is played and not counted: everybody begins with an empty memory
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(kw_only=True, slots=True)  # one per tick: freezing them would be a tenth of the replay
 class Moment:
     """What a policy sees. `ready` serve, `coming` were asked for and do not serve yet."""
 
@@ -112,31 +112,34 @@ def play(day: Work, policy: Policy, wait: Callable[[int], float]) -> Outcome:
     draining: list[float] = []
     leads = [wait(-1) + BOOT_S] * first  # theirs, of the time before
     lead_s = leads[0]
-    done = [0] * (day.ticks + 1)
+    done = [0] * (day.ticks + max(day.holds, default=0) + 1)
     taken = in_flight = within = changes = cost = 0
     slo, patience, warm = int(SLO_S // TICK_S), int(PATIENCE_S // TICK_S), WARM_S // TICK_S
-    arrived, holds, ticks = day.arrived, day.holds, day.ticks
-    for tick in range(ticks):
+    arrived, holds, until = day.arrived, day.holds, day.until
+    for tick in range(day.ticks):
         now = tick * TICK_S
         in_flight -= done[tick]
-        for started, asked in [each for each in waiting if each[0] <= now]:
-            waiting.remove((started, asked))
-            starting.append((started + BOOT_S, asked))
-        for serves, asked in [each for each in starting if each[0] <= now]:
-            starting.remove((serves, asked))
-            ready += 1
-            leads = [*leads, serves - asked][-eta.KEPT :]
-            lead_s = statistics.median(leads)
+        if waiting:
+            for started, asked in [each for each in waiting if each[0] <= now]:
+                waiting.remove((started, asked))
+                starting.append((started + BOOT_S, asked))
+        if starting:
+            for serves, asked in [each for each in starting if each[0] <= now]:
+                starting.remove((serves, asked))
+                ready += 1
+                leads = [*leads, serves - asked][-eta.KEPT :]
+                lead_s = statistics.median(leads)
         if draining:
             draining = [each for each in draining if each > now]
-        while taken < day.until[tick] and tick - arrived[taken] > patience:
+        come = until[tick]
+        while taken < come and tick - arrived[taken] > patience:
             taken += 1
-        take = min(day.until[tick] - taken, ready * SLOTS - in_flight)
-        for number in range(taken, taken + max(0, take)):
-            end = tick + holds[number]
-            done[min(ticks, end)] += 1
-            within += arrived[number] >= warm and tick - arrived[number] <= slo
+        take = min(come - taken, ready * SLOTS - in_flight)
         if take > 0:
+            for number in range(taken, taken + take):
+                done[tick + holds[number]] += 1
+                if arrived[number] >= warm and tick - arrived[number] <= slo:
+                    within += 1
             taken += take
             in_flight += take
         if tick >= warm:
@@ -146,7 +149,7 @@ def play(day: Work, policy: Policy, wait: Callable[[int], float]) -> Outcome:
             Moment(
                 now=now,
                 in_flight=in_flight,
-                queued=day.until[tick] - taken,
+                queued=come - taken,
                 ready=ready,
                 coming=coming,
                 desired=desired,
@@ -154,7 +157,9 @@ def play(day: Work, policy: Policy, wait: Callable[[int], float]) -> Outcome:
             )
         )
         wanted = max(1, min(MOST, wanted))
-        changes += wanted != desired
+        if wanted == desired:
+            continue
+        changes += 1
         desired = wanted
         more = desired - ready - coming
         waiting.extend((now + wait(now), now) for _ in range(more))
