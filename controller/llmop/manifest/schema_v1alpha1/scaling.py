@@ -61,8 +61,8 @@ class ScaleUp(_Direction):
 class ScaleDown(_Direction):
     stabilization_window: Stabilization | None = Field(
         default=None,
-        description="The load must ask for fewer replicas for so long; 1h at most. Default: for as long as "
-        "replicas took to come of late, the median, 5m at least and 30m at most; 30m before one was ever ready.",
+        description="The load must ask for fewer replicas for so long; 1h at most. Default: 5m; where "
+        "requests had to wait lately, for as long as replicas took to come, the median, 30m at most and before one was ever ready.",
     )
 
 

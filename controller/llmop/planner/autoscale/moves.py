@@ -7,7 +7,7 @@ from llmop.domain import scaling, times
 from llmop.planner import engine_load
 from llmop.planner.autoscale import remembered, values
 
-# For how long the load must ask for fewer replicas, where nobody says it: at most for as long as the next one would take, within these.
+# For how long the load must ask for fewer replicas, where nobody says it: five minutes, or for as long as the next one would take.
 SHORTEST_LEARNED_S = 300.0  # as in Kubernetes
 LONGEST_LEARNED_S = 1800.0  # also where no replica was ever ready
 
