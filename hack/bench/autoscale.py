@@ -24,6 +24,8 @@ from replay import picture, policies, traces, world
 
 DRAWS = 2
 FACTORS = (1.75, 1.5, 1.25, 1.0)  # of the target that a replica is meant for
+# Theirs reach further at both ends, so that whatever share ours has lies on their curves.
+PEER_FACTORS = (2.0, *FACTORS, 0.875)
 POLICIES: dict[str, Callable[[float], world.Policy]] = {
     "ours": policies.Ours,
     "knative-kpa": policies.Knative,
@@ -45,11 +47,12 @@ def day(draw: int) -> tuple[float, list[tuple[Play, Point]]]:
     """One day, played by everybody: the clairvoyant's hours, and what came of each play."""
     work = world.work(traces.day(traces.load(), random.Random(draw)))
     played = []
-    for wait, name, factor in itertools.product(WAITS, POLICIES, FACTORS):
-        made = world.play(
-            work, POLICIES[name](world.TARGET * factor), world.waits(WAITS[wait], f"{draw}/{wait}")
-        )
-        played.append(((draw, wait, name, factor), (made.replica_hours, made.within)))
+    for wait, name in itertools.product(WAITS, POLICIES):
+        for factor in FACTORS if name == "ours" else PEER_FACTORS:
+            made = world.play(
+                work, POLICIES[name](world.TARGET * factor), world.waits(WAITS[wait], f"{draw}/{wait}")
+            )
+            played.append(((draw, wait, name, factor), (made.replica_hours, made.within)))
     return world.clairvoyant(work), played
 
 
