@@ -188,6 +188,20 @@ def test_requests_that_wait_at_replicas_that_serve_are_answered_within_the_panic
     assert 3 == calm.desired
 
 
+def test_what_waits_where_none_serves_yet_says_nothing_of_how_much_one_can_take() -> None:
+    play = Play(spec(min_replicas=0), desired=0, lead_s=10 * MINUTE)
+    play.run(HOUR)
+    play.run(2, 0, queued=35)
+    play.run(18, 0, queued=60)
+    assert [0, 4] == play.steps
+
+
+def test_who_begins_is_as_careful_as_if_somebody_had_waited() -> None:
+    play = Play(spec(), desired=3, lead_s=15 * MINUTE)
+    made = play.run(14 * MINUTE, 10)
+    assert "Stabilizing" == made.reason and made.message.endswith("for 15m")
+
+
 def test_a_queue_is_no_reason_to_grow_where_its_target_says_how_much_may_wait() -> None:
     metrics = (scaling.Metric(type=IN_FLIGHT, target=10), scaling.Metric(type=QUEUE, target=50))
     play = Play(spec(metrics=metrics), desired=3)

@@ -14,11 +14,7 @@ LONGEST_WINDOW_S = 3600.0  # of stabilization, as in Kubernetes
 def remember(desired: int, now: float, changes: tuple[values.Change, ...] = ()) -> values.Memory:
     """Nothing is known of the time before `now`: as if what there is had been recommended."""
     return values.Memory(
-        desired=desired,
-        highest=((now, desired),),
-        lowest=((now, desired),),
-        changes=changes,
-        crowded_at=now,
+        desired=desired, highest=((now, desired),), lowest=((now, desired),), changes=changes
     )
 
 
