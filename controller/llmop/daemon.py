@@ -129,6 +129,7 @@ async def _serve(
             clock=clock,
             endpoints=reconciler.book,
             loads=reconciler.scaler,
+            seen_at=reconciler.lookout.seen_at,
             hint=reconciler.hint,
             administration=office.Office(
                 store=store,

@@ -77,6 +77,7 @@ def controller() -> Iterator[str]:
             clock=FakeClock(seed=1),
             endpoints=_NoEndpoints(),
             loads=cast("Any", None),  # no gateway reports here
+            seen_at=lambda _name: None,
             hint=lambda kind, namespace, name: None,
             administration=cast("Any", None),  # nobody asks it anything here
         )

@@ -23,7 +23,7 @@ from llmop.domain.endpoint import EndpointTable
 from llmop.domain.replica import EngineLoad
 from llmop.domain.resources import Resource
 from llmop.domain.scaling import Reported
-from llmop.planner.autoscale import Decision
+from llmop.planner.autoscale import Decision, Load
 from llmop.rpc import server
 from llmop.store.interface import Store
 from llmop.testing.clock import FakeClock
@@ -62,9 +62,13 @@ class Loads:
         self.reports: list[tuple[str, Mapping[str, Reported]]] = []
         self.decisions: dict[str, Decision] = {}
         self.loads: dict[str, dict[str, EngineLoad | None]] = {}  # by uid of the deployment
+        self.of_gateways: dict[str, Load] = {}
 
     def report(self, gateway: str, loads: Mapping[str, Reported]) -> None:
         self.reports.append((gateway, loads))
+
+    def load(self, deployment: str) -> Load | None:
+        return self.of_gateways.get(deployment)
 
     def decision(self, uid: str) -> Decision | None:
         return self.decisions.get(uid)
@@ -107,6 +111,7 @@ class Rig:
     loads: Loads
     administration: Administration
     hints: list[tuple[str, str, str]]
+    seen: dict[str, float]  # when clusters were looked at
 
     def __post_init__(self) -> None:
         self.resources: Any = resources_pb2_grpc.ResourceServiceStub(self.channel)
@@ -130,7 +135,7 @@ class Rig:
 @contextlib.asynccontextmanager
 async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
     clock, endpoints, administration, hints = FakeClock(), Endpoints(), Administration(), []
-    loads = Loads()
+    loads, seen = Loads(), {}
     address = f"unix://{directory}/run/control.sock"
     control = server.build(
         address,
@@ -138,6 +143,7 @@ async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
         clock=clock,
         endpoints=endpoints,
         loads=loads,
+        seen_at=seen.get,
         hint=lambda *key: hints.append(key),
         administration=administration,
         log_poll_s=0.01,
@@ -154,6 +160,7 @@ async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
                 loads=loads,
                 administration=administration,
                 hints=hints,
+                seen=seen,
             )
     finally:
         await control.stop(grace_s=0)

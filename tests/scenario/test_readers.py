@@ -36,6 +36,7 @@ from llmop.domain import (
     staging,
     tribunal,
 )
+from llmop.gateway import operations
 from llmop.gateway.fleet import Fleet
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
@@ -185,6 +186,7 @@ def let_in(key: client.ClientKey) -> None:
     """What a gateway asks of a key."""
     with tempfile.TemporaryDirectory() as folder:
         KeyRing(Path(folder) / "keys", 0.0).grant((key,), 0.0)
+    operations.is_shown_to(key)
     limiter = Limiter()
     limiter.grant((key,), 0.0)
     asyncio.run(ask(key, limiter))

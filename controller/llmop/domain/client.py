@@ -33,7 +33,7 @@ class Limits:
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ClientKey:
     """`name` is namespace/name; `digest` the SHA-256 of the secret, 64 hex digits; `models` empty = all; `shadow` = its limits are counted
-    and refuse nothing. Times are epoch seconds.
+    and refuse nothing; `operations` = it may see what operators look at. Times are epoch seconds.
     """
 
     name: str
@@ -42,4 +42,5 @@ class ClientKey:
     priority: Priority = Priority.DEFAULT
     limits: Limits = Limits()
     shadow: bool = False
+    operations: bool = False
     expires_at: float | None = None

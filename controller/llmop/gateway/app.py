@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmop.clock import Clock
 from llmop.domain.endpoint import EndpointState, RoutedModel
-from llmop.gateway import errors, listing
+from llmop.gateway import errors, listing, operations
 from llmop.gateway.errors import Dialect, Refusal
 from llmop.gateway.forward import PATHS, Forward
 from llmop.gateway.heads import is_request_id
@@ -28,7 +29,7 @@ _HOT = (
     "POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/tribunal, /generate, /generate_stream, /, /tokenize, /chat_tokenize "
     "and GET /info"
 )
-_COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, and /v1/files, /v1/batches, /v1/vector_stores, /v1/bulk"
+_COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, /v1/operations, and /v1/files, /v1/batches, /v1/vector_stores, /v1/bulk"
 _SERVING = (EndpointState.READY.value, EndpointState.SUSPECT.value)
 _METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 
@@ -65,9 +66,13 @@ class WorkerGauges(Gauges):
 
 
 def make_app(
-    worker: Worker, presence: Presence, everybody: Callable[[], Awaitable[Counts]], forward: Forward
+    worker: Worker,
+    presence: Presence,
+    everybody: Callable[[], Awaitable[Counts]],
+    overview: operations.Source,
+    forward: Forward,
 ) -> ASGIApp:
-    """`everybody` gives the counts of all processes of this gateway."""
+    """`everybody` gives the counts of all processes of this gateway, `overview` what the controller tells operators."""
     gauges = WorkerGauges(worker, presence)
     needs = KnownNeeds(forward.read, worker.loop.time)
 
@@ -96,7 +101,10 @@ def make_app(
         if worker.fleet.received is None:
             return _refuse(errors.NO_TABLE)
         known = worker.fleet.models_for(request.state.key)
-        return _json({"object": "list", "data": await describe(*known.values())})
+        listed: dict[str, Any] = {"object": "list", "data": await describe(*known.values())}
+        if operations.is_shown_to(request.state.key):
+            listed["llmop"] = {"operations": True}
+        return _json(listed)
 
     async def model(request: Request) -> Response:
         if worker.fleet.received is None:
@@ -150,6 +158,7 @@ def make_app(
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             Route("/models/{name:path}/v1/models", model),
+            Route("/v1/operations", _operations(overview, worker.clock)),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
             *page.routes(),
@@ -158,6 +167,18 @@ def make_app(
         ]
     )
     return _with_request_id(routes, worker)
+
+
+def _operations(overview: operations.Source, clock: Clock) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        if not operations.is_shown_to(request.state.key):
+            return _refuse(operations.NOT_ALLOWED)
+        found = await overview()
+        if found.text is None:
+            return _refuse(operations.controller_away(found.heard_at, clock.now()))
+        return Response(found.text, headers={"cache-control": "no-store"}, media_type="application/json")
+
+    return answer
 
 
 def _with_request_id(app: ASGIApp, worker: Worker) -> ASGIApp:

@@ -28,6 +28,7 @@ from llmop.gateway.faults import Faults
 from llmop.gateway.limiter import Board
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
+from llmop.gateway.operations import Overviews, Source
 from llmop.gateway.settings import GatewaySettings, to_values
 from llmop.gateway.table import ReceivedTable, replaces
 
@@ -95,6 +96,7 @@ class Crew:
         self._restarts = 0
         self._changed = asyncio.Event()
         self._stopping = False
+        self._operators: asyncio.Queue[tuple[Link, int]] = asyncio.Queue()  # who asks for the overview
         self.received: ReceivedTable | None = None
 
     # What the line to the controller calls
@@ -194,17 +196,19 @@ class Crew:
     async def run(
         self,
         *,
+        overview: Source,
         beside: Callable[[], Coroutine[Any, Any, None]],
         stop: asyncio.Event,
         ready: Callable[[], None],
     ) -> None:
-        """Until `stop` is set and every worker has finished its answers; when cancelled, they do not finish them. Raises NeedsUser where
-        a worker ends before it has taken requests.
+        """Until `stop` is set and every worker has finished its answers; when cancelled, they do not finish them. `overview` is asked for
+        all workers. Raises NeedsUser where a worker ends before it has taken requests.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 helpers = [
                     group.create_task(beside()),
+                    group.create_task(self._tell_operators(Overviews(overview, self._loop.time))),
                     group.create_task(self._tell()),
                     group.create_task(self._desk.run()),
                 ]
@@ -292,8 +296,15 @@ class Crew:
                 member.acted_on = message["acted_on"]
                 self._announce()
             self._desk.take(index, message)
-            if "ask" in message:
+            if "ask" in message and message["what"] == "counts":
                 member.link.send({"answer": message["ask"], "counts": self._others(member)})
+            elif "ask" in message:
+                self._operators.put_nowait((member.link, message["ask"]))
+
+    async def _tell_operators(self, overviews: Overviews) -> None:
+        while True:
+            link, number = await self._operators.get()
+            link.send({"answer": number, "overview": [*await overviews.get()]})
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

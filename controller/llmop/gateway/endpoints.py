@@ -16,6 +16,7 @@ from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
 from llmop.domain.scaling import Reported
 from llmop.gateway.app import Presence
+from llmop.gateway.operations import Overview
 from llmop.gateway.spool import Batch, Spool
 from llmop.gateway.table import ReceivedTable, from_message, to_report
 
@@ -25,6 +26,7 @@ REPORT_PERIOD = 1.0
 _REPORT_TIMEOUT = 2.0
 USAGE_PERIOD = 5.0
 _USAGE_TIMEOUT = 10.0
+_OVERVIEW_TIMEOUT = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _BREATH = 0.02  # between two reports, whatever the hurry
 _OPTIONS = (
@@ -90,16 +92,21 @@ class ControllerLine:
         self._own_tally = own_tally
         self._acknowledged = fleet.received.table.version if fleet.received is not None else 0
         self._hurry = hurry
+        self._stub: gateway_pb2_grpc.GatewayServiceStub | None = None  # while the line is up
+        self._overview_at: float | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         async with grpc.aio.insecure_channel(self._target, options=_OPTIONS) as channel:
-            stub = gateway_pb2_grpc.GatewayServiceStub(channel)  # type: ignore[no-untyped-call]
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch(stub))
-                group.create_task(self._report(stub))
-                if self._spool is not None:
-                    group.create_task(self._report_usage(stub, self._spool))
+            stub = self._stub = gateway_pb2_grpc.GatewayServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._watch(stub))
+                    group.create_task(self._report(stub))
+                    if self._spool is not None:
+                        group.create_task(self._report_usage(stub, self._spool))
+            finally:
+                self._stub = None
 
     async def _watch(self, stub: gateway_pb2_grpc.GatewayServiceStub) -> None:
         pause = _FIRST_PAUSE
@@ -174,6 +181,21 @@ class ControllerLine:
         while (batch := await asyncio.to_thread(spool.collect, self._own_tally)) is not None:
             await stub.ReportUsage(_to_request(self._name, spool.name, batch), timeout=_USAGE_TIMEOUT)
             spool.arrived(batch.number)
+
+    async def overview(self) -> Overview:
+        """As the controller gives it now."""
+        if self._stub is not None:
+            try:
+                answer = await self._stub.Overview(
+                    gateway_pb2.OverviewRequest(gateway=self._name), timeout=_OVERVIEW_TIMEOUT
+                )
+                self._overview_at = self._clock.now()
+                return Overview(answer.overview_json, self._overview_at)
+            except grpc.aio.AioRpcError as error:
+                LOG.debug("no overview: %s", error.details())
+            except Exception:  # who looks at it must not end a gateway
+                LOG.exception("the overview could not be asked for")
+        return Overview(None, self._overview_at)
 
     async def last_words(self) -> None:
         """What was used before the end; what the controller does not hear now it hears from the next gateway here."""

@@ -111,6 +111,7 @@ async def _run_alone(
             sockets[0],
             presence=presence,
             everybody=counts,
+            overview=line.overview,
             beside=line.run,
             stop=stop,
             ready=ready,
@@ -129,7 +130,7 @@ async def _run_crew(
     crew = Crew(settings, sockets, presence, hurry, spool.folder if spool is not None else None)
     line = _line(settings, crew, presence, clock, hurry, spool, "")
     async with _accounting(line, spool):
-        await crew.run(beside=line.run, stop=stop, ready=ready)
+        await crew.run(overview=line.overview, beside=line.run, stop=stop, ready=ready)
 
 
 def _spool(settings: GatewaySettings, clock: Clock) -> Spool | None:

@@ -27,6 +27,7 @@ from llmop.gateway.forward import Forward
 from llmop.gateway.keys import KeyRing
 from llmop.gateway.limiter import Limiter
 from llmop.gateway.metrics import Counts
+from llmop.gateway.operations import Overviews, Source
 from llmop.gateway.settings import GatewaySettings
 from llmop.gateway.table import ReceivedTable
 from llmop.gateway.tally import Accounts
@@ -114,16 +115,17 @@ async def take_requests(
     *,
     presence: Presence,
     everybody: Callable[[], Awaitable[Counts]],
+    overview: Source,
     beside: Callable[[], Coroutine[Any, Any, None]],
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    """Until `stop` is set and the open answers are finished. `everybody` gives the counts of all processes; `beside` runs as long as
-    requests are taken.
+    """Until `stop` is set and the open answers are finished. `everybody` gives the counts of all processes, `overview` what operators look
+    at; `beside` runs as long as requests are taken.
     """
     forward = Forward(settings.workloads, settings.timeouts.body_idle)
     config = Config(
-        make_app(worker, presence, everybody, forward),
+        make_app(worker, presence, everybody, Overviews(overview, worker.loop.time).get, forward),
         http=functools.partial(GatewayProtocol, worker=worker),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",

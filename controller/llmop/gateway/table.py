@@ -133,6 +133,7 @@ def _key(message: gateway_pb2.ClientKey) -> ClientKey:
             parallel_requests=message.parallel_requests,
         ),
         shadow=message.shadow,
+        operations=message.operations,
         expires_at=float(message.expires_at) or None,
     )
 

@@ -26,6 +26,7 @@ from llmop.gateway.fleet import Fleet
 from llmop.gateway.limiter import Board, Limiter
 from llmop.gateway.link import TELL_PERIOD, Link
 from llmop.gateway.metrics import Counts
+from llmop.gateway.operations import Overview
 from llmop.gateway.settings import from_values
 from llmop.gateway.worker import Worker
 from llmop.telemetry import logs
@@ -33,6 +34,7 @@ from llmop.telemetry import logs
 LOG = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds for the parent to say what the others count
+_OVERVIEW_PATIENCE = 10.0  # and for what it has to ask the controller
 
 
 class ParentLine:
@@ -47,7 +49,7 @@ class ParentLine:
         self._presence = presence
         self._stop = stop
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[sums.Told | None]] = {}
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -56,17 +58,26 @@ class ParentLine:
 
     async def everybody(self) -> Counts:
         """The counts of all workers: this one's of now, the others' of the last second."""
+        others: sums.Told | None = (await self._ask("counts", _PATIENCE)).get("counts")
+        return self._worker.counts if others is None else sums.hear(sums.add(self._own(), others))
+
+    async def overview(self) -> Overview:
+        answer = await self._ask("overview", _OVERVIEW_PATIENCE)
+        return Overview(*answer.get("overview", ()))
+
+    async def _ask(self, what: str, patience: float) -> dict[str, Any]:
+        """What the parent answers; {} if it does not."""
         number = next(self._numbers)
-        answer = self._asked[number] = self._worker.loop.create_future()
-        self._link.send({"ask": number})
+        answer: asyncio.Future[dict[str, Any]] = self._worker.loop.create_future()
+        self._asked[number] = answer
+        self._link.send({"ask": number, "what": what})
         try:
-            async with asyncio.timeout(_PATIENCE):
-                others = await answer
+            async with asyncio.timeout(patience):
+                return await answer
         except TimeoutError:
-            others = None
+            return {}
         finally:
             del self._asked[number]
-        return self._worker.counts if others is None else sums.hear(sums.add(self._own(), others))
 
     def _own(self) -> sums.Told:
         """In the form that comes over the line."""
@@ -92,7 +103,7 @@ class ParentLine:
             self._presence.connected = message["connected"]
             self._presence.confirmed_at = message["confirmed_at"]
         if "answer" in message and (asked := self._asked.get(message["answer"])) and not asked.done():
-            asked.set_result(message["counts"])
+            asked.set_result(message)
         self._desk.take(message)
         if "table" in message:
             self._worker.limiter.slots = message["accounts"]
@@ -132,6 +143,7 @@ async def run(link_socket: socket.socket, listener: socket.socket, cells: Cells,
             listener,
             presence=presence,
             everybody=line.everybody,
+            overview=line.overview,
             beside=line.run,
             stop=stop,
             ready=lambda: link.send({"ready": True}),

@@ -308,6 +308,7 @@ def client_key(resource: resources.Resource) -> clients.ClientKey:
         if limits is not None
         else clients.Limits(),
         shadow=spec.shadow,
+        operations=spec.operations,
         expires_at=times.from_rfc3339(spec.expires_at) if spec.expires_at else None,
     )
 

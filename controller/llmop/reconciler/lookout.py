@@ -71,6 +71,11 @@ class Lookout:
         where = self._sites().get(name)
         return None if where is None else self._fleet.ensure(where)
 
+    def seen_at(self, name: str) -> float | None:
+        """When the last complete snapshot of a cluster was taken; None where there is none."""
+        watch = self._fleet.watches.get(name)
+        return watch.taken_at if watch is not None else None
+
     def places(self) -> Mapping[str, str]:
         """The shared directory of each cluster."""
         return {name: where.shared_dir for name, where in self._sites().items()}

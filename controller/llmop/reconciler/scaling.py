@@ -93,6 +93,10 @@ class Scaler:
         named = self._gatherer.known()[0].get(str(owner.spec.get("runtime")))
         return named.metrics if named is not None else None
 
+    def load(self, deployment: str) -> autoscale.Load | None:
+        """What all gateways together have of this deployment (`namespace/name`) now; None while none was heard."""
+        return self._of_gateways(deployment, self._clock.monotonic())
+
     def report(self, gateway: str, loads: Mapping[str, scaling.Reported]) -> None:
         """`loads` has an item for each deployment (`namespace/name`) that the gateway knows. A request for one at zero is answered at once."""
         now = self._clock.monotonic()
@@ -161,33 +165,37 @@ class Scaler:
         return self._gatherer.deployment(owner).spec.scaling
 
     def _sample(self, owner: resources.Resource, watched: _Watched, now: float) -> None:
-        name = f"{owner.namespace}/{owner.name}"
         bounds = self._bounds(owner)
-        if bounds is None or not self._gateways:
+        sample = self._of_gateways(f"{owner.namespace}/{owner.name}", now)
+        if bounds is None or sample is None:
             return
-        parts = [
-            (each.loads.get(name, scaling.Reported()), each.tokens_per_s.get(name, 0.0))
-            for each in self._gateways.values()
-        ]
-        rates = [rate for _, rate in parts if rate is not None]
         metrics = self._metrics(owner)
-        sample = autoscale.Load(
-            at=now,
-            in_flight=sum(load.in_flight for load, _ in parts),
-            # Whoever was refused is not there any more, but may come again: that says that somebody is there, not how many.
-            queued=max(sum(load.queued for load, _ in parts), int(name in self._unserved)),
-            tokens_per_s=sum(rates) if len(rates) == len(parts) else None,
-            is_whole=all(now - each.seen_at <= GATEWAY_LIVE_S for each in self._gateways.values()),
-            engines=engine_load.together(metrics, tuple(self.engines(owner).values()))
-            if metrics is not None
-            else None,
-        )
+        if metrics is not None:
+            engines = engine_load.together(metrics, tuple(self.engines(owner).values()))
+            sample = dataclasses.replace(sample, engines=engines)
         if watched.samples and watched.samples[-1].at == now:
             watched.samples.pop()
         watched.samples.append(sample)
         oldest = now - autoscale.kept_s(bounds)
         while watched.samples[0].at <= oldest:
             watched.samples.popleft()
+
+    def _of_gateways(self, name: str, now: float) -> autoscale.Load | None:
+        if not self._gateways:
+            return None
+        parts = [
+            (each.loads.get(name, scaling.Reported()), each.tokens_per_s.get(name, 0.0))
+            for each in self._gateways.values()
+        ]
+        rates = [rate for _, rate in parts if rate is not None]
+        return autoscale.Load(
+            at=now,
+            in_flight=sum(load.in_flight for load, _ in parts),
+            # Whoever was refused is not there any more, but may come again: that says that somebody is there, not how many.
+            queued=max(sum(load.queued for load, _ in parts), int(name in self._unserved)),
+            tokens_per_s=sum(rates) if len(rates) == len(parts) else None,
+            is_whole=all(now - each.seen_at <= GATEWAY_LIVE_S for each in self._gateways.values()),
+        )
 
     def _decide(self, owner: resources.Resource, watched: _Watched, now: float) -> None:
         bounds = self._bounds(owner)

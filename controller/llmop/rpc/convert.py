@@ -87,6 +87,7 @@ def to_keys(keys: Iterable[client.ClientKey]) -> gateway_pb2.ClientKeys:
                 tokens_per_minute=each.limits.tokens_per_minute,
                 parallel_requests=each.limits.parallel_requests,
                 shadow=each.shadow,
+                operations=each.operations,
             )
             for each in keys
         ]

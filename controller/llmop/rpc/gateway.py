@@ -1,11 +1,13 @@
-"""GatewayService: the table goes out, acknowledgements come in."""
+"""GatewayService: the table goes out, acknowledgements come in; and what operators look at."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
+from llmop.clock import Clock
+from llmop.domain import resources
 from llmop.domain.client import ClientKey
-from llmop.rpc import convert
+from llmop.rpc import convert, overview
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.errors import BadRequest
 from llmop.rpc.loads import LoadSink
@@ -15,10 +17,19 @@ REPORT_PERIOD_MS = 1000
 
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
-    def __init__(self, store: Store, source: EndpointSource, loads: LoadSink) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        source: EndpointSource,
+        loads: LoadSink,
+        seen_at: Callable[[str], float | None],
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._source = source
         self._loads = loads
+        self._seen_at = seen_at
 
     async def WatchEndpoints(  # noqa: N802  # named by the proto
         self, request: gateway_pb2.WatchEndpointsRequest, context: Any
@@ -51,6 +62,26 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             request.spool, request.number, [convert.usage_row(each) for each in request.rows]
         )
         return gateway_pb2.ReportUsageResponse()
+
+    async def Overview(  # noqa: N802  # named by the proto
+        self, request: gateway_pb2.OverviewRequest, context: Any
+    ) -> gateway_pb2.OverviewResponse:
+        _require_name(request.gateway)
+        replicas, deployments, clusters = [
+            (await self._store.list(kind)).items
+            for kind in (resources.REPLICA, resources.MODEL_DEPLOYMENT, resources.CLUSTER)
+        ]
+        names = [f"{each.namespace}/{each.name}" for each in deployments]
+        shown = overview.overview(
+            deployments,
+            replicas,
+            clusters,
+            loads={name: load for name in names if (load := self._loads.load(name)) is not None},
+            following={each.deployment: each.next_replica for each in self._source.table().models},
+            seen_at={each.name: at for each in clusters if (at := self._seen_at(each.name)) is not None},
+            now=self._clock.now(),
+        )
+        return gateway_pb2.OverviewResponse(overview_json=convert.to_json(shown))
 
 
 def _require_name(gateway: str) -> None:

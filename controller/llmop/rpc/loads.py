@@ -6,12 +6,16 @@ from typing import Protocol
 from llmop.domain.replica import EngineLoad
 from llmop.domain.resources import Resource
 from llmop.domain.scaling import Reported
-from llmop.planner.autoscale import Decision
+from llmop.planner.autoscale import Decision, Load
 
 
 class LoadSink(Protocol):
     def report(self, gateway: str, loads: Mapping[str, Reported]) -> None:
         """`gateway` has this much of each deployment (`namespace/name`) that it knows."""
+        ...
+
+    def load(self, deployment: str) -> Load | None:
+        """What all gateways together have of this deployment (`namespace/name`) now; None while none was heard."""
         ...
 
     def decision(self, uid: str) -> Decision | None:

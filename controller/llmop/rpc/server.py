@@ -1,6 +1,7 @@
 """The gRPC server: all services on one Unix socket, with health and reflection."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -100,13 +101,15 @@ def build(
     clock: Clock,
     endpoints: EndpointSource,
     loads: LoadSink,
+    seen_at: Callable[[str], float | None],
     hint: Hint,
     administration: Administration,
     log_poll_s: float = 0.5,
 ) -> ControlServer:
     """The server of the control API at `unix:///absolute/path`, not listening yet.
 
-    `hint(kind, namespace, name)` is called after each write; `log_poll_s` is how often a followed log is looked at.
+    `seen_at(cluster)` says when a cluster was looked at last (epoch seconds, None: never); `hint(kind, namespace, name)` is called after
+    each write; `log_poll_s` is how often a followed log is looked at.
     Raises NeedsUser for an address that is not supported.
     """
     socket.parse(address)
@@ -116,7 +119,10 @@ def build(
         (resources_pb2_grpc.add_ResourceServiceServicer_to_server, ResourceServicer(store, clock, writer)),
         (rollout_pb2_grpc.add_RolloutServiceServicer_to_server, RolloutServicer(store, clock, writer, loads)),
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
-        (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServicer(store, endpoints, loads)),
+        (
+            gateway_pb2_grpc.add_GatewayServiceServicer_to_server,
+            GatewayServicer(store, clock, endpoints, loads, seen_at),
+        ),
         (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
         (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),
         (usage_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(store)),

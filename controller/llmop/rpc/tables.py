@@ -114,6 +114,11 @@ def _replica_ends(resource: resources.Resource, now: float) -> str:
 
 
 def _replica_reason(resource: resources.Resource, now: float) -> str:
+    return replica_reason(resource)
+
+
+def replica_reason(resource: resources.Resource) -> str:
+    """Why it is as it is, in a word; "" where there is nothing to say."""
     end = resource.status.get("end") or {}
     drain = resource.spec.get("drain") or {}
     return _text(end.get("reason") or resource.status.get("reason") or drain.get("reason"))
@@ -255,6 +260,7 @@ _TABLES: Mapping[str, Sequence[Column]] = {
         Column(name="TOKENS/MIN", cell=_at("spec", "limits", "tokensPerMinute"), wide=True),
         Column(name="PARALLEL", cell=_at("spec", "limits", "parallelRequests"), wide=True),
         Column(name="SHADOW", cell=_at("spec", "shadow"), wide=True),
+        Column(name="OPERATIONS", cell=_at("spec", "operations"), wide=True),
     ),
     resources.TRIBUNAL: (
         _NAME,

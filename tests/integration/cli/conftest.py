@@ -74,6 +74,7 @@ class World:
             clock=self.clock,
             endpoints=Endpoints(),
             loads=self.loads,
+            seen_at=lambda _name: None,
             hint=lambda kind, namespace, name: None,
             administration=self.administration,
             log_poll_s=0.01,

@@ -414,7 +414,7 @@ def test_keys(transcript: Transcript) -> None:
     transcript.run("key", "create", "ci")
     transcript.run("get", "apikeys")
     transcript.run("get", "key", "ci", "-o", "yaml")
-    transcript.run("key", "create", "team", "--owner=NLP team", "--priority=Bulk", "--shadow")
+    transcript.run("key", "create", "team", "--owner=NLP team", "--priority=Bulk", "--shadow", "--operations")
     transcript.run("get", "key", "-o", "wide")
     file = transcript.world.directory / "key.yaml"
     transcript.run("key", "create", "later", "--parallel-requests=2", "-o", str(file))

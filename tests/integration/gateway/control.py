@@ -22,6 +22,8 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         self.target = f"unix://{socket}"
         self.reports: list[gateway_pb2.ReportRequest] = []
         self.usage: list[gateway_pb2.ReportUsageRequest] = []
+        self.overview = "{}"
+        self.overviews = 0  # how often it was asked for
         self.forgets_to_answer = 0  # so many batches are counted, and their gateway is not told
         self._table: gateway_pb2.EndpointTable | None = None
         self._version = 0
@@ -97,6 +99,12 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
             self.forgets_to_answer -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
         return gateway_pb2.ReportUsageResponse()
+
+    async def Overview(
+        self, request: gateway_pb2.OverviewRequest, context: Any
+    ) -> gateway_pb2.OverviewResponse:
+        self.overviews += 1
+        return gateway_pb2.OverviewResponse(overview_json=self.overview)
 
     def used(self) -> dict[tuple[str, str], tuple[int, int, int]]:
         """Requests, prompt and completion tokens by key and model, each batch counted once."""

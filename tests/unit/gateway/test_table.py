@@ -61,6 +61,7 @@ RECEIVED = ReceivedTable(
                 priority=Priority.BULK,
                 limits=Limits(requests_per_minute=1, tokens_per_minute=2, parallel_requests=3),
                 shadow=True,
+                operations=True,
                 expires_at=77.0,
             ),
             ClientKey(name="default/x", digest="ff" * 32),
@@ -115,6 +116,7 @@ def message() -> gateway_pb2.EndpointTable:
                     tokens_per_minute=2,
                     parallel_requests=3,
                     shadow=True,
+                    operations=True,
                 ),
                 gateway_pb2.ClientKey(
                     name="default/x",

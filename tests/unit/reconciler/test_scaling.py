@@ -55,6 +55,8 @@ async def test_the_loads_of_all_gateways_are_one_load() -> None:
     assert (1, 3, "LoadRose") == (step["from"], step["to"], step["reason"])
     assert 30.0 == step["inputs"]["metrics"][0]["average"]
     assert 30 == step["inputs"]["inFlight"]
+    load = rig.reconciler.scaler.load(NAME)
+    assert load is not None and (30, 0, True) == (load.in_flight, load.queued, load.is_whole)
     assert [
         "from 1 to 3 replicas: the load is more than the replicas are meant for (InFlight 30.0, target 10)"
     ] == (await events(rig))
@@ -62,6 +64,7 @@ async def test_the_loads_of_all_gateways_are_one_load() -> None:
 
 async def test_without_a_gateway_nothing_changes() -> None:
     rig = await started(minReplicas=0)
+    assert rig.reconciler.scaler.load(NAME) is None
     await pass_time(rig, 30, "a", in_flight=25)
     assert 3 == await desired(rig)
     await pass_time(rig, 2000)
@@ -200,6 +203,8 @@ async def test_a_deployment_with_a_fixed_number_is_left_alone() -> None:
 
     assert before == await rig.store.revision()
     assert "scaling" not in await status(rig)
+    load = rig.reconciler.scaler.load(NAME)
+    assert load is not None and 100 == load.in_flight
 
 
 async def heard(rig: Rig, *loads: replica.EngineLoad | None) -> None:

@@ -1,16 +1,21 @@
 """What gateways hear and say."""
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
 import pytest
+from tests.control import manifests
 from tests.control.rig import Rig
+from tests.unit.rpc import test_overview as samples
 
 from llmop.api.v1 import gateway_pb2
 from llmop.domain.client import ClientKey
-from llmop.domain.endpoint import EndpointTable, RoutedModel
+from llmop.domain.endpoint import EndpointTable, NextReplica, RoutedModel, Stage
 from llmop.domain.scaling import Reported
+from llmop.planner.autoscale import Load
+from llmop.store.interface import Create
 
 
 async def read(call: Any) -> gateway_pb2.EndpointTable:
@@ -70,6 +75,30 @@ async def test_a_report_tells_the_load_of_each_deployment(rig: Rig) -> None:
     assert [("g1", told)] == rig.loads.reports
 
 
+async def test_the_overview_is_of_all_namespaces_and_of_this_moment(rig: Rig) -> None:
+    owners = [samples.deployment("a"), samples.deployment("b", "team")]
+    stored = [*owners, samples.replica("b-1", owners[1], phase="Ready", ready=True)]
+    await rig.store.commit([Create(resource=each) for each in stored])
+    await rig.apply(manifests.cluster())
+    following = NextReplica(stage=Stage.PENDING, starts_at=rig.clock.now() + 60)
+    model = RoutedModel(
+        name="m", deployment="default/a", protocols=("tgi",), created_at=1.0, next_replica=following
+    )
+    rig.endpoints.publish(EndpointTable(version=2, models=(model,)))
+    rig.loads.of_gateways["team/b"] = Load(at=1.0, in_flight=4, queued=1)
+    rig.seen["default"] = rig.clock.now() - 3
+    answer = await rig.gateway.Overview(gateway_pb2.OverviewRequest(gateway="g1"))
+    found = json.loads(answer.overview_json)
+
+    assert [("default", "a"), ("team", "b")] == [
+        (each["namespace"], each["name"]) for each in found["deployments"]
+    ]
+    assert "EarlierReplicas" == found["deployments"][0]["next"]["source"]
+    assert 4 == found["deployments"][1]["load"]["in_flight"]
+    assert ["b-1"] == [each["name"] for each in found["deployments"][1]["replicas"]]
+    assert [int(rig.clock.now()) - 3] == [each["seen_at"] for each in found["clusters"]]
+
+
 async def test_a_gateway_has_a_name(rig: Rig) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await rig.gateway.Report(gateway_pb2.ReportRequest())
@@ -77,3 +106,5 @@ async def test_a_gateway_has_a_name(rig: Rig) -> None:
     call = rig.gateway.WatchEndpoints(gateway_pb2.WatchEndpointsRequest())
     with pytest.raises(grpc.aio.AioRpcError):
         await call.read()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await rig.gateway.Overview(gateway_pb2.OverviewRequest())

@@ -23,6 +23,7 @@ def build(address: str) -> server.ControlServer:
         clock=FakeClock(),
         endpoints=Endpoints(),
         loads=Loads(),
+        seen_at=lambda _name: None,
         hint=lambda kind, namespace, name: None,
         administration=Administration(),
     )

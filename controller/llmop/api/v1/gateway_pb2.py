@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/gateway.proto\x12\x0cllmop.api.v1\"(\n\x15WatchEndpointsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\"\xee\x01\n\x08\x45ndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x0f\n\x07\x61pi_key\x18\x05 \x01(\t\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.llmop.api.v1.Endpoint.State\x12\x12\n\ndeployment\x18\x07 \x01(\t\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x11\n\rSTATE_SUSPECT\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\"\xa5\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x11\n\tprotocols\x18\x03 \x03(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x16\n\x0eretry_attempts\x18\x05 \x01(\x05\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x17\n\x0fusage_in_stream\x18\x07 \x01(\x08\x12\x15\n\rmax_in_flight\x18\x08 \x01(\x05\x12\"\n\x05queue\x18\t \x01(\x0b\x32\x13.llmop.api.v1.Queue\x12/\n\x0cnext_replica\x18\n \x01(\x0b\x32\x19.llmop.api.v1.NextReplica\x12\x0f\n\x07virtual\x18\x0b \x01(\x08\x12\r\n\x05wakes\x18\x0c \x01(\x08\"j\n\x05Queue\x12\x14\n\x0cmax_requests\x18\x01 \x01(\x05\x12\x11\n\tmax_bytes\x18\x02 \x01(\x03\x12\x15\n\rrequest_ttl_s\x18\x03 \x01(\x05\x12!\n\x19no_endpoint_request_ttl_s\x18\x04 \x01(\x05\"\xa8\x01\n\x0bNextReplica\x12.\n\x05stage\x18\x01 \x01(\x0e\x32\x1f.llmop.api.v1.NextReplica.Stage\x12\x11\n\tstarts_at\x18\x02 \x01(\x03\x12\x10\n\x08ready_at\x18\x03 \x01(\x03\"D\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PENDING\x10\x01\x12\x11\n\rSTAGE_LOADING\x10\x02\"\xe2\x02\n\tClientKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x32\n\x08priority\x18\x04 \x01(\x0e\x32 .llmop.api.v1.ClientKey.Priority\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\x12\x1b\n\x13requests_per_minute\x18\x06 \x01(\x03\x12\x19\n\x11tokens_per_minute\x18\x07 \x01(\x03\x12\x19\n\x11parallel_requests\x18\x08 \x01(\x03\x12\x0e\n\x06shadow\x18\t \x01(\x08\"|\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_SYSTEM\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x14\n\x10PRIORITY_DEFAULT\x10\x03\x12\x11\n\rPRIORITY_BULK\x10\x04\"3\n\nClientKeys\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.llmop.api.v1.ClientKey\"\xae\x01\n\rEndpointTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12)\n\tendpoints\x18\x03 \x03(\x0b\x32\x16.llmop.api.v1.Endpoint\x12#\n\x06models\x18\x04 \x03(\x0b\x32\x13.llmop.api.v1.Model\x12&\n\x04keys\x18\x05 \x01(\x0b\x32\x18.llmop.api.v1.ClientKeys\"d\n\rReportRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x15\n\rtable_version\x18\x02 \x01(\x03\x12+\n\x05loads\x18\x03 \x03(\x0b\x32\x1c.llmop.api.v1.DeploymentLoad\"\x8d\x01\n\x0e\x44\x65ploymentLoad\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x0e\n\x06queued\x18\x03 \x01(\x05\x12\x10\n\x08unserved\x18\x04 \x01(\x05\x12\x1d\n\x10generated_tokens\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_generated_tokens\"#\n\x0eReportResponse\x12\x11\n\tperiod_ms\x18\x01 \x01(\x05\"j\n\x12ReportUsageRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05spool\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12$\n\x04rows\x18\x04 \x03(\x0b\x32\x16.llmop.api.v1.UsageRow\"\x9c\x01\n\x08UsageRow\x12\x0c\n\x04hour\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\x03\x12\x11\n\testimated\x18\x07 \x01(\x03\x12\x0f\n\x07limited\x18\x08 \x01(\x03\"\x15\n\x13ReportUsageResponse2\xff\x01\n\x0eGatewayService\x12T\n\x0eWatchEndpoints\x12#.llmop.api.v1.WatchEndpointsRequest\x1a\x1b.llmop.api.v1.EndpointTable0\x01\x12\x43\n\x06Report\x12\x1b.llmop.api.v1.ReportRequest\x1a\x1c.llmop.api.v1.ReportResponse\x12R\n\x0bReportUsage\x12 .llmop.api.v1.ReportUsageRequest\x1a!.llmop.api.v1.ReportUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allmop/api/v1/gateway.proto\x12\x0cllmop.api.v1\"(\n\x15WatchEndpointsRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\"\xee\x01\n\x08\x45ndpoint\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x0f\n\x07\x61pi_key\x18\x05 \x01(\t\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x1c.llmop.api.v1.Endpoint.State\x12\x12\n\ndeployment\x18\x07 \x01(\t\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x11\n\rSTATE_SUSPECT\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\"\xa5\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x11\n\tprotocols\x18\x03 \x03(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x16\n\x0eretry_attempts\x18\x05 \x01(\x05\x12\x16\n\x0eupstream_model\x18\x06 \x01(\t\x12\x17\n\x0fusage_in_stream\x18\x07 \x01(\x08\x12\x15\n\rmax_in_flight\x18\x08 \x01(\x05\x12\"\n\x05queue\x18\t \x01(\x0b\x32\x13.llmop.api.v1.Queue\x12/\n\x0cnext_replica\x18\n \x01(\x0b\x32\x19.llmop.api.v1.NextReplica\x12\x0f\n\x07virtual\x18\x0b \x01(\x08\x12\r\n\x05wakes\x18\x0c \x01(\x08\"j\n\x05Queue\x12\x14\n\x0cmax_requests\x18\x01 \x01(\x05\x12\x11\n\tmax_bytes\x18\x02 \x01(\x03\x12\x15\n\rrequest_ttl_s\x18\x03 \x01(\x05\x12!\n\x19no_endpoint_request_ttl_s\x18\x04 \x01(\x05\"\xa8\x01\n\x0bNextReplica\x12.\n\x05stage\x18\x01 \x01(\x0e\x32\x1f.llmop.api.v1.NextReplica.Stage\x12\x11\n\tstarts_at\x18\x02 \x01(\x03\x12\x10\n\x08ready_at\x18\x03 \x01(\x03\"D\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_PENDING\x10\x01\x12\x11\n\rSTAGE_LOADING\x10\x02\"\xf6\x02\n\tClientKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\x32\n\x08priority\x18\x04 \x01(\x0e\x32 .llmop.api.v1.ClientKey.Priority\x12\x12\n\nexpires_at\x18\x05 \x01(\x03\x12\x1b\n\x13requests_per_minute\x18\x06 \x01(\x03\x12\x19\n\x11tokens_per_minute\x18\x07 \x01(\x03\x12\x19\n\x11parallel_requests\x18\x08 \x01(\x03\x12\x0e\n\x06shadow\x18\t \x01(\x08\x12\x12\n\noperations\x18\n \x01(\x08\"|\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_SYSTEM\x10\x01\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x02\x12\x14\n\x10PRIORITY_DEFAULT\x10\x03\x12\x11\n\rPRIORITY_BULK\x10\x04\"3\n\nClientKeys\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.llmop.api.v1.ClientKey\"\xae\x01\n\rEndpointTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12)\n\tendpoints\x18\x03 \x03(\x0b\x32\x16.llmop.api.v1.Endpoint\x12#\n\x06models\x18\x04 \x03(\x0b\x32\x13.llmop.api.v1.Model\x12&\n\x04keys\x18\x05 \x01(\x0b\x32\x18.llmop.api.v1.ClientKeys\"d\n\rReportRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x15\n\rtable_version\x18\x02 \x01(\x03\x12+\n\x05loads\x18\x03 \x03(\x0b\x32\x1c.llmop.api.v1.DeploymentLoad\"\x8d\x01\n\x0e\x44\x65ploymentLoad\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x0e\n\x06queued\x18\x03 \x01(\x05\x12\x10\n\x08unserved\x18\x04 \x01(\x05\x12\x1d\n\x10generated_tokens\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_generated_tokens\"#\n\x0eReportResponse\x12\x11\n\tperiod_ms\x18\x01 \x01(\x05\"j\n\x12ReportUsageRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\r\n\x05spool\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12$\n\x04rows\x18\x04 \x03(\x0b\x32\x16.llmop.api.v1.UsageRow\"\x9c\x01\n\x08UsageRow\x12\x0c\n\x04hour\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\x03\x12\x11\n\testimated\x18\x07 \x01(\x03\x12\x0f\n\x07limited\x18\x08 \x01(\x03\"\x15\n\x13ReportUsageResponse\"\"\n\x0fOverviewRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\")\n\x10OverviewResponse\x12\x15\n\roverview_json\x18\x01 \x01(\t2\xca\x02\n\x0eGatewayService\x12T\n\x0eWatchEndpoints\x12#.llmop.api.v1.WatchEndpointsRequest\x1a\x1b.llmop.api.v1.EndpointTable0\x01\x12\x43\n\x06Report\x12\x1b.llmop.api.v1.ReportRequest\x1a\x1c.llmop.api.v1.ReportResponse\x12R\n\x0bReportUsage\x12 .llmop.api.v1.ReportUsageRequest\x1a!.llmop.api.v1.ReportUsageResponse\x12I\n\x08Overview\x12\x1d.llmop.api.v1.OverviewRequest\x1a\x1e.llmop.api.v1.OverviewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,25 +46,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEXTREPLICA_STAGE']._serialized_start=832
   _globals['_NEXTREPLICA_STAGE']._serialized_end=900
   _globals['_CLIENTKEY']._serialized_start=903
-  _globals['_CLIENTKEY']._serialized_end=1257
-  _globals['_CLIENTKEY_PRIORITY']._serialized_start=1133
-  _globals['_CLIENTKEY_PRIORITY']._serialized_end=1257
-  _globals['_CLIENTKEYS']._serialized_start=1259
-  _globals['_CLIENTKEYS']._serialized_end=1310
-  _globals['_ENDPOINTTABLE']._serialized_start=1313
-  _globals['_ENDPOINTTABLE']._serialized_end=1487
-  _globals['_REPORTREQUEST']._serialized_start=1489
-  _globals['_REPORTREQUEST']._serialized_end=1589
-  _globals['_DEPLOYMENTLOAD']._serialized_start=1592
-  _globals['_DEPLOYMENTLOAD']._serialized_end=1733
-  _globals['_REPORTRESPONSE']._serialized_start=1735
-  _globals['_REPORTRESPONSE']._serialized_end=1770
-  _globals['_REPORTUSAGEREQUEST']._serialized_start=1772
-  _globals['_REPORTUSAGEREQUEST']._serialized_end=1878
-  _globals['_USAGEROW']._serialized_start=1881
-  _globals['_USAGEROW']._serialized_end=2037
-  _globals['_REPORTUSAGERESPONSE']._serialized_start=2039
-  _globals['_REPORTUSAGERESPONSE']._serialized_end=2060
-  _globals['_GATEWAYSERVICE']._serialized_start=2063
-  _globals['_GATEWAYSERVICE']._serialized_end=2318
+  _globals['_CLIENTKEY']._serialized_end=1277
+  _globals['_CLIENTKEY_PRIORITY']._serialized_start=1153
+  _globals['_CLIENTKEY_PRIORITY']._serialized_end=1277
+  _globals['_CLIENTKEYS']._serialized_start=1279
+  _globals['_CLIENTKEYS']._serialized_end=1330
+  _globals['_ENDPOINTTABLE']._serialized_start=1333
+  _globals['_ENDPOINTTABLE']._serialized_end=1507
+  _globals['_REPORTREQUEST']._serialized_start=1509
+  _globals['_REPORTREQUEST']._serialized_end=1609
+  _globals['_DEPLOYMENTLOAD']._serialized_start=1612
+  _globals['_DEPLOYMENTLOAD']._serialized_end=1753
+  _globals['_REPORTRESPONSE']._serialized_start=1755
+  _globals['_REPORTRESPONSE']._serialized_end=1790
+  _globals['_REPORTUSAGEREQUEST']._serialized_start=1792
+  _globals['_REPORTUSAGEREQUEST']._serialized_end=1898
+  _globals['_USAGEROW']._serialized_start=1901
+  _globals['_USAGEROW']._serialized_end=2057
+  _globals['_REPORTUSAGERESPONSE']._serialized_start=2059
+  _globals['_REPORTUSAGERESPONSE']._serialized_end=2080
+  _globals['_OVERVIEWREQUEST']._serialized_start=2082
+  _globals['_OVERVIEWREQUEST']._serialized_end=2116
+  _globals['_OVERVIEWRESPONSE']._serialized_start=2118
+  _globals['_OVERVIEWRESPONSE']._serialized_end=2159
+  _globals['_GATEWAYSERVICE']._serialized_start=2162
+  _globals['_GATEWAYSERVICE']._serialized_end=2492
 # @@protoc_insertion_point(module_scope)

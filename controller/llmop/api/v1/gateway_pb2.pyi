@@ -100,7 +100,7 @@ class NextReplica(_message.Message):
     def __init__(self, stage: _Optional[_Union[NextReplica.Stage, str]] = ..., starts_at: _Optional[int] = ..., ready_at: _Optional[int] = ...) -> None: ...
 
 class ClientKey(_message.Message):
-    __slots__ = ("name", "digest", "models", "priority", "expires_at", "requests_per_minute", "tokens_per_minute", "parallel_requests", "shadow")
+    __slots__ = ("name", "digest", "models", "priority", "expires_at", "requests_per_minute", "tokens_per_minute", "parallel_requests", "shadow", "operations")
     class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PRIORITY_UNSPECIFIED: _ClassVar[ClientKey.Priority]
@@ -122,6 +122,7 @@ class ClientKey(_message.Message):
     TOKENS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     PARALLEL_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: bytes
     models: _containers.RepeatedScalarFieldContainer[str]
@@ -131,7 +132,8 @@ class ClientKey(_message.Message):
     tokens_per_minute: int
     parallel_requests: int
     shadow: bool
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[bytes] = ..., models: _Optional[_Iterable[str]] = ..., priority: _Optional[_Union[ClientKey.Priority, str]] = ..., expires_at: _Optional[int] = ..., requests_per_minute: _Optional[int] = ..., tokens_per_minute: _Optional[int] = ..., parallel_requests: _Optional[int] = ..., shadow: _Optional[bool] = ...) -> None: ...
+    operations: bool
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[bytes] = ..., models: _Optional[_Iterable[str]] = ..., priority: _Optional[_Union[ClientKey.Priority, str]] = ..., expires_at: _Optional[int] = ..., requests_per_minute: _Optional[int] = ..., tokens_per_minute: _Optional[int] = ..., parallel_requests: _Optional[int] = ..., shadow: _Optional[bool] = ..., operations: _Optional[bool] = ...) -> None: ...
 
 class ClientKeys(_message.Message):
     __slots__ = ("keys",)
@@ -218,3 +220,15 @@ class UsageRow(_message.Message):
 class ReportUsageResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class OverviewRequest(_message.Message):
+    __slots__ = ("gateway",)
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    def __init__(self, gateway: _Optional[str] = ...) -> None: ...
+
+class OverviewResponse(_message.Message):
+    __slots__ = ("overview_json",)
+    OVERVIEW_JSON_FIELD_NUMBER: _ClassVar[int]
+    overview_json: str
+    def __init__(self, overview_json: _Optional[str] = ...) -> None: ...

@@ -50,6 +50,11 @@ class GatewayServiceStub:
                 request_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
                 response_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
                 _registered_method=True)
+        self.Overview = channel.unary_unary(
+                '/llmop.api.v1.GatewayService/Overview',
+                request_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewRequest.SerializeToString,
+                response_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -78,6 +83,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Overview(self, request, context):
+        """What operators look at: deployments, replicas, clusters, load. Asked while somebody looks who may, and passed on as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +107,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ReportUsage,
                     request_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.FromString,
                     response_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.SerializeToString,
+            ),
+            'Overview': grpc.unary_unary_rpc_method_handler(
+                    servicer.Overview,
+                    request_deserializer=llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewRequest.FromString,
+                    response_serializer=llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +196,33 @@ class GatewayService:
             '/llmop.api.v1.GatewayService/ReportUsage',
             llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageRequest.SerializeToString,
             llmop_dot_api_dot_v1_dot_gateway__pb2.ReportUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Overview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llmop.api.v1.GatewayService/Overview',
+            llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewRequest.SerializeToString,
+            llmop_dot_api_dot_v1_dot_gateway__pb2.OverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,9 @@ def command() -> None:
     "--parallel-requests", type=click.IntRange(min=1), metavar="N", help="Requests under way at a time."
 )
 @click.option("--shadow", is_flag=True, help="Count what the limits would refuse, and refuse nothing.")
+@click.option(
+    "--operations", is_flag=True, help="Let it see the page for operators: all namespaces, no secrets."
+)
 @click.option("--owner", default="", metavar="TEXT", help="Whose key it is, for people.")
 @click.option(
     "--expires",
@@ -61,6 +64,7 @@ def create(
     tokens_per_minute: int | None,
     parallel_requests: int | None,
     shadow: bool,
+    operations: bool,
     owner: str,
     expires: str,
     output: Path | None,
@@ -86,6 +90,8 @@ def create(
         spec["limits"] = {field: value for field, value in limits.items() if value is not None}
     if shadow:
         spec["shadow"] = True
+    if operations:
+        spec["operations"] = True
     if owner:
         spec["owner"] = owner
     if expires:

@@ -53,7 +53,7 @@ class Limits(fields.Fields):
 class APIKeySpec(fields.Fields):
     """The key itself is nowhere but with its owner: what stands here is its hash, so that a manifest may lie in a repository."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"budget", "operations"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"budget"})
 
     key_hash: KeyHash = Field(description="SHA-256 of the key, like sha256:0123... .")
     models: list[fields.ModelName] | None = Field(
@@ -68,6 +68,10 @@ class APIKeySpec(fields.Fields):
     limits: Limits | None = Field(default=None, description="How much it may use.")
     shadow: bool = Field(
         default=False, description="Count what the limits would refuse, and refuse nothing for them."
+    )
+    operations: bool = Field(
+        default=False,
+        description="It may see the page for operators: deployments, replicas and load of all namespaces.",
     )
     owner: Annotated[str, Field(max_length=253)] | None = Field(
         default=None, description="Whose key it is, for people."
