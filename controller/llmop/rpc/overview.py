@@ -98,6 +98,7 @@ def _deployment(
         "ready": int(status.get("readyReplicas") or 0),
         "desired": 0 if resource.deleted_at is not None else rollouts.wanted(spec, status),
         "is_ready": state.get("type") == "Ready" and state.get("status") == "True",
+        "is_stalled": state.get("type") == "Stalled",
         "reason": state.get("reason") or "",
         "message": _sentence(state.get("message")),
         "next": _next(status, following or endpoint.NextReplica()),

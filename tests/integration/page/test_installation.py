@@ -101,6 +101,31 @@ def test_a_tribunals_steps_and_its_answer(visit: Visit, picture: Callable[[Page,
     picture(visit.page, "chat-tribunal")
 
 
+def test_operators_see_what_runs(browser: Browser, laptop: Laptop) -> None:
+    key = laptop.llmctl("key", "create", "operator", "--operations").strip()
+    port, _ = laptop.gateway
+    for visit in window(browser, f"http://127.0.0.1:{port}/", key):
+        visit.refused = {401}  # until the gateway has heard of the key
+        page = visit.page
+        page.goto(visit.url)
+        page.get_by_label("Key", exact=True).fill(key)
+        for _ in range(50):
+            page.get_by_role("button", name="Sign in").click()
+            page.wait_for_timeout(200)
+            if page.locator("#app").is_visible():
+                break
+        page.get_by_role("button", name="Operations").click()
+        expect(page.locator("#clusters li")).to_have_text(
+            re.compile(r"^default local: answers, looked at \d+ s ago$")
+        )
+        expect(page.locator("#deployments tr", has_text="writer")).to_contain_text("1 of 1Ready")
+        (replica,) = [each for each in laptop.objects("rep") if each["spec"]["deployment"] == "writer"]
+        row = page.locator("#replicas tr", has_text=replica["metadata"]["name"])
+        expect(row).to_contain_text("Ready")
+        expect(row).to_contain_text(replica["status"]["jobId"])
+        expect(page.locator("#axis .lane .ready")).not_to_have_count(0)
+
+
 def test_a_model_at_zero_is_woken_from_the_page(visit: Visit, laptop: Laptop) -> None:
     visit.sign_in()
     row = visit.page.locator(".model", has=visit.model("sleeper"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmop.api.v1 import gateway_pb2, resources_pb2
 from llmop.domain import client, endpoint, resources
+from llmop.gateway import table
 from llmop.rpc import convert
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -171,3 +172,21 @@ def test_a_key_that_has_expired_long_ago_does_not_become_one_that_never_does() -
         ).keys
         assert (at is None) == (message.expires_at == 0)
         assert at is None or message.expires_at <= at
+
+
+def test_what_a_key_may_do_arrives_at_gateways() -> None:
+    keys = (
+        client.ClientKey(
+            name="default/a",
+            digest="0f" * 32,
+            models=("m",),
+            priority=client.Priority.BULK,
+            limits=client.Limits(requests_per_minute=1, tokens_per_minute=2, parallel_requests=3),
+            shadow=True,
+            operations=True,
+            expires_at=77.0,
+        ),
+        client.ClientKey(name="default/b", digest="ff" * 32),
+    )
+    message = convert.to_table(endpoint.EndpointTable(version=1, keys=keys), "i", with_keys=True)
+    assert keys == table.from_message(message, 0.0, None).table.keys

@@ -111,6 +111,7 @@ def test_a_deployment_is_shown_with_its_replicas_its_load_and_what_it_did() -> N
         "ready": 1,
         "desired": 2,
         "is_ready": False,
+        "is_stalled": False,
         "reason": "QueuePending",
         "message": "waits for Priority",
         "next": {"starts_at": NOW + 900, "source": "Slurm", "ready_at": None},
@@ -233,10 +234,10 @@ def test_when_the_next_replica_comes_and_who_says_so(
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        pytest.param({}, (False, "", ""), id="not-looked-at-yet"),
+        pytest.param({}, (False, False, "", ""), id="not-looked-at-yet"),
         pytest.param(
             {"status": {"conditions": [condition("Ready", "True", "AllReplicasReady")]}},
-            (True, "AllReplicasReady", ""),
+            (True, False, "AllReplicasReady", ""),
             id="ready",
         ),
         pytest.param(
@@ -248,7 +249,7 @@ def test_when_the_next_replica_comes_and_who_says_so(
                     ]
                 }
             },
-            (False, "CrashLoopBackOff", "why"),
+            (False, True, "CrashLoopBackOff", "why"),
             id="stalled",
         ),
         pytest.param(
@@ -261,7 +262,7 @@ def test_when_the_next_replica_comes_and_who_says_so(
                     ]
                 },
             },
-            (False, "Deleting", "waiting for chat-1 to end"),
+            (False, False, "Deleting", "waiting for chat-1 to end"),
             id="going",
         ),
     ],
@@ -269,7 +270,7 @@ def test_when_the_next_replica_comes_and_who_says_so(
 def test_the_word_that_says_most(fields: dict[str, Any], expected: tuple[bool, str, str]) -> None:
     (found,) = shown([deployment(**fields)])["deployments"]
 
-    assert expected == (found["is_ready"], found["reason"], found["message"])
+    assert expected == (found["is_ready"], found["is_stalled"], found["reason"], found["message"])
     assert (0 if "deleted_at" in fields else 2) == found["desired"]
 
 

@@ -16,10 +16,14 @@ export class Failure extends Error {
   }
 }
 
-export async function listModels(key, signal) {
-  const response = await ask("v1/models", { headers: { authorization: `Bearer ${key}` }, signal, cache: "no-store" });
-  const { data } = await response.json();
-  return data;
+// What /v1/models answers: the models, and whether this key may see operations.
+export const listModels = (key, signal) => get("v1/models", key, signal);
+
+export const operations = (key, signal) => get("v1/operations", key, signal);
+
+async function get(path, key, signal) {
+  const response = await ask(path, { headers: { authorization: `Bearer ${key}` }, signal, cache: "no-store" });
+  return response.json();
 }
 
 // Yields {comment} while the request waits and {chunk} for each piece of the answer. Throws Failure; AbortError when stopped.

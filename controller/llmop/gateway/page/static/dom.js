@@ -14,6 +14,33 @@ export function h(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+// The children of `parent`, each made of a value that becomes JSON. One whose value is the same stays as it is, and with it what somebody
+// has selected in it.
+export class Rows {
+  #known = new Map();
+
+  constructor(parent, make) {
+    Object.assign(this, { parent, make });
+  }
+
+  // `values` by key.
+  show(values) {
+    const before = this.#known;
+    this.#known = new Map();
+    for (const [key, value] of values) {
+      const said = JSON.stringify(value);
+      const old = before.get(key);
+      this.#known.set(key, old?.said === said ? old : { said, element: this.make(value) });
+    }
+    for (const [key, { element }] of before) if (this.#known.get(key)?.element !== element) element.remove();
+    let place = this.parent.firstElementChild;
+    for (const { element } of this.#known.values()) {
+      if (element === place) place = place.nextElementSibling;
+      else this.parent.insertBefore(element, place);
+    }
+  }
+}
+
 let clearing = 0;
 
 // Says something to screen readers, once.

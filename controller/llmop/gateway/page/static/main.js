@@ -5,6 +5,7 @@ import { Chat } from "./chat.js";
 import * as conversations from "./conversation.js";
 import { announce, byId } from "./dom.js";
 import { Models } from "./models.js";
+import { Operations } from "./operations.js";
 import * as store from "./store.js";
 import { failureOf, stateOf } from "./words.js";
 
@@ -12,6 +13,8 @@ const TALLEST = 240; // pixels of the question's field
 const wide = matchMedia("(min-width: 48rem)");
 let models = null;
 let chat = null;
+let operations = null;
+let view = "room"; // or "operations"
 
 function showDoor(problem = "") {
   leave();
@@ -24,7 +27,9 @@ function showDoor(problem = "") {
 function leave() {
   chat?.stop();
   models?.end();
-  models = chat = null;
+  operations?.end();
+  reveal("room");
+  models = chat = operations = null;
   for (const id of ["log", "chats"]) byId(id).replaceChildren();
   document.title = "llmop chat";
 }
@@ -66,9 +71,46 @@ function enter(listed = null) {
     isAsked: () => Boolean(chat?.isRunning),
     chosen: kept.model ?? "",
   });
-  models.refresh(listed);
+  operations = new Operations({ ask: (signal) => api.operations(store.key(), signal), failed: notShown });
+  models.refresh(listed).then(() => {
+    if (kept.view === "operations" && models?.mayOperate) show("operations");
+  });
   showChat();
   byId("question").focus();
+}
+
+// One of the two pages.
+function show(name) {
+  reveal(name);
+  if (name === "room") operations?.close();
+  else operations?.open();
+  showModel();
+  showChat();
+}
+
+function reveal(name) {
+  view = name;
+  for (const [id, button] of [["room", "to-chat"], ["operations", "to-operations"]]) {
+    byId(id).hidden = id !== name;
+    if (id === name) byId(button).setAttribute("aria-current", "page");
+    else byId(button).removeAttribute("aria-current");
+  }
+  const isChat = name === "room";
+  byId("skip").textContent = isChat ? "Skip to the message" : "Skip to operations";
+  byId("skip").setAttribute("href", isChat ? "#question" : "#operations-title");
+}
+
+function choosePage(name) {
+  show(name);
+  keepSettings();
+  if (!closeSide()) return;
+  byId(name === "room" ? "question" : "operations-title").focus();
+}
+
+// Whether to look at operations again.
+function notShown(error) {
+  if (error.status === 403) models?.refresh(); // which says that the right is gone
+  return error.status !== 403 && failed(error);
 }
 
 // What a request is made of.
@@ -102,8 +144,10 @@ function failed(error) {
 
 function showModel() {
   const facts = models?.known.get(models.chosen);
-  byId("bar-model").textContent = models?.chosen ?? "";
-  byId("bar-state").textContent = facts ? stateOf(facts) : "";
+  byId("pages").hidden = !models?.mayOperate;
+  if (view === "operations" && models && !models.mayOperate) show("room");
+  byId("bar-model").textContent = view === "operations" ? "Operations" : (models?.chosen ?? "");
+  byId("bar-state").textContent = facts && view === "room" ? stateOf(facts) : "";
   byId("question").placeholder = models?.chosen ? `Ask ${models.chosen}` : "Write a message";
   keepSettings();
   showEmpty();
@@ -115,7 +159,7 @@ function showChat() {
   byId("stop").hidden = !chat.isRunning;
   const title = conversations.titleOf(chat.conversation);
   byId("chat-title").textContent = title;
-  document.title = `${title} – llmop chat`;
+  document.title = view === "operations" ? "Operations – llmop" : `${title} – llmop chat`;
   byId("chats").replaceChildren(...chat.listed(open, forget));
   showEmpty();
 }
@@ -130,8 +174,7 @@ function showEmpty() {
 function open(conversation) {
   chat.open(conversation);
   if (conversation.model) models.choose(conversation.model);
-  closeSide();
-  byId("question").focus();
+  toQuestion();
 }
 
 function forget(conversation) {
@@ -144,7 +187,13 @@ function forget(conversation) {
 
 function begin() {
   chat.open(conversations.begin());
+  toQuestion();
+}
+
+function toQuestion() {
   closeSide();
+  show("room");
+  keepSettings();
   byId("question").focus();
 }
 
@@ -178,23 +227,25 @@ function grow() {
 function keepSettings() {
   const { model, system, temperature, maxTokens } = ask();
   const or = (number) => (Number.isNaN(number) ? undefined : number);
-  store.keepSettings({ model, system, temperature: or(temperature), maxTokens: or(maxTokens) });
+  store.keepSettings({ model, system, temperature: or(temperature), maxTokens: or(maxTokens), view });
 }
 
 // On narrow screens the side lies over the room.
 function openSide() {
   byId("app").classList.add("side-open");
   byId("open-side").setAttribute("aria-expanded", "true");
-  byId("room").inert = true;
+  for (const id of ["room", "operations"]) byId(id).inert = true;
   (document.querySelector("#models-list input:checked") ?? byId("new-chat")).focus();
 }
 
+// Says whether it was open.
 function closeSide() {
-  if (byId("open-side").getAttribute("aria-expanded") !== "true") return;
+  if (byId("open-side").getAttribute("aria-expanded") !== "true") return false;
   byId("app").classList.remove("side-open");
   byId("open-side").setAttribute("aria-expanded", "false");
-  byId("room").inert = false;
+  for (const id of ["room", "operations"]) byId(id).inert = false;
   byId("open-side").focus();
+  return true;
 }
 
 function pressed(event) {
@@ -213,6 +264,8 @@ function typed(event) {
 byId("sign-in").addEventListener("submit", signIn);
 byId("ask").addEventListener("submit", send);
 byId("stop").addEventListener("click", stop);
+byId("to-chat").addEventListener("click", () => choosePage("room"));
+byId("to-operations").addEventListener("click", () => choosePage("operations"));
 byId("new-chat").addEventListener("click", begin);
 byId("bar-new").addEventListener("click", begin);
 byId("sign-out").addEventListener("click", () => {

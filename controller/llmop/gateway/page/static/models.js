@@ -14,6 +14,7 @@ export class Models {
   #asking = null;
   known = new Map();
   chosen = "";
+  mayOperate = false; // whether the key may see operations
 
   // `ask` gives what /v1/models lists; `failed` gets what goes wrong; `changed` is called after a choice and with news; `isAsked` says
   // whether the chosen model is being asked something.
@@ -54,7 +55,8 @@ export class Models {
 
   // Those that answer chats; the choice stays where it is, if it can.
   #show(listed) {
-    const able = listed.filter(({ llmop }) => llmop.protocols.includes("openai"));
+    this.mayOperate = listed.llmop?.operations === true;
+    const able = listed.data.filter(({ llmop }) => llmop.protocols.includes("openai"));
     this.known = new Map(able.map(({ id, llmop }) => [id, llmop]));
     if (!this.known.has(this.chosen)) this.chosen = (able.find(({ llmop }) => llmop.state === "ready") ?? able[0])?.id ?? "";
     const list = byId("models-list");

@@ -7,6 +7,28 @@ export function duration(seconds) {
   return `${Math.ceil(seconds / 3600)} h`;
 }
 
+// What is left of a time: "40 s", "12 min", "3 h 05 min", "2 d 4 h", rounded down.
+export function remaining(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 2) return `${Math.max(0, Math.floor(seconds))} s`;
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 24 * 60) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
+}
+
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const CLOCK_WITH_SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const date = (at) => new Date(at * 1000);
+
+// Times are epoch seconds and shown as the reader's clock has them: "14:05", "29 Nov 02:10" where it is not the day of `now`.
+export function clock(at, now) {
+  const day = DAY.format(date(at));
+  return day === DAY.format(date(now)) ? CLOCK.format(date(at)) : `${day} ${CLOCK.format(date(at))}`;
+}
+
+export const clockWithSeconds = (at) => CLOCK_WITH_SECONDS.format(date(at));
+
 export const about = (seconds) => `~${duration(seconds)}`;
 
 // What /v1/models says below "llmop".
@@ -53,6 +75,7 @@ const BY_CODE = {
   no_endpoint: "No replica of this model is running.",
   shutting_down: "The gateway is restarting.",
   no_table: "The gateway has just started and does not know its models yet.",
+  controller_away: "The controller does not answer. Models are served as before.",
   workloads_away: "The service behind tribunals and assistants does not answer.",
   upstream_failed: "The model's replicas could not be reached.",
   stream_broken: "The answer broke off.",
