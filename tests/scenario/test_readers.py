@@ -207,7 +207,7 @@ async def sit(panel: tribunal.Tribunal) -> None:
         async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Answer:
             text = body["messages"][-1]["content"]
             labels = sorted(set(re.findall('<draft id="(.)">', text)))
-            rows = [{"draft": label, "score": 5, "findings": []} for label in labels]
+            rows = {label: {"score": 5, "findings": []} for label in labels}
             says = json.dumps({"reviews": rows}) if "<conversation>" in text else "" if labels else "a draft"
             choice = {"message": {"content": says}, "finish_reason": "stop"}
             return Answer(200, json.dumps({"choices": [choice]}).encode())

@@ -14,10 +14,10 @@ from tests.integration.test_local_installation import Laptop
 
 REVIEWS = json.dumps(
     {
-        "reviews": [
-            {"draft": "A", "score": 7, "findings": ["right about the intent", "says nothing of adoption"]},
-            {"draft": "B", "score": 5, "findings": ["names no reason"]},
-        ]
+        "reviews": {
+            "A": {"score": 7, "findings": ["right about the intent", "says nothing of adoption"]},
+            "B": {"score": 5, "findings": ["names no reason"]},
+        }
     }
 )
 ANSWER = "A job is submitted **once**: the intent is stored before `sbatch` runs, and what was lost is found again by its name."

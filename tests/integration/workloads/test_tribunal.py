@@ -27,10 +27,10 @@ CRITIC, REFINE, JUDGE = "You are a critic", "Critics have read your answer", "Wr
 
 
 def reviews(a: float, b: float) -> str:
-    rows = [
-        {"draft": "A", "score": a, "findings": ["a bit short"]},
-        {"draft": "B", "score": b, "findings": ["well said"]},
-    ]
+    rows = {
+        "A": {"score": a, "findings": ["a bit short"]},
+        "B": {"score": b, "findings": ["well said"]},
+    }
     return json.dumps({"reviews": rows})
 
 

@@ -52,14 +52,13 @@ def down(reason: str = "failed", status: int = 502, **more: Any) -> Failure:
 
 def scores(trial: Trial, by_model: Mapping[str, float]) -> Reply:
     """A critique that gives each drafter's model its score."""
-    rows = [
-        {
-            "draft": each.author.label,
+    rows = {
+        each.author.label: {
             "score": by_model[each.author.model],
             "findings": [f"{each.author.model} is so"],
         }
         for each in trial.standing_drafts
-    ]
+    }
     return reply(json.dumps({"reviews": rows}))
 
 
@@ -269,34 +268,41 @@ def test_copies_of_one_drafter_differ_in_their_seed() -> None:
 # Critics
 
 
+def whole(review: str) -> str:
+    """A critique of three drafts, in which every review is this one."""
+    return '{"reviews": {' + ", ".join(f'"{label}": {review}' for label in "ABC") + "}}"
+
+
+def test_the_form_asks_for_a_review_of_every_draft_and_of_nothing_else() -> None:
+    calls = play(PANEL)[2][1].calls
+
+    for call in calls:
+        form = call.body["response_format"]["json_schema"]["schema"]["properties"]["reviews"]
+        assert form["required"] == ["A", "B", "C"]
+        assert not form["additionalProperties"]
+        assert form["properties"]["A"]["properties"]["score"]["enum"] == list(range(11))
+    assert all(
+        "response_format" not in call.body
+        for phase in play(PANEL)[2]
+        if phase.role is not Role.CRITIQUE
+        for call in phase.calls
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "no JSON object"),
         ("[]", "no JSON object"),
-        ('{"reviews": 3}', '"reviews" is not a list'),
-        ('{"reviews": [3]}', "reviews[0] is not an object"),
-        ('{"reviews": [{"draft": 1, "score": 1, "findings": []}]}', "reviews[0].draft is not a text"),
-        (
-            '{"reviews": [{"draft": "Z", "score": 1, "findings": []}]}',
-            'is "Z", and there is no such draft',
-        ),
-        (
-            '{"reviews": [{"draft": "A", "score": "9", "findings": []}]}',
-            "reviews[0].score is not a number",
-        ),
-        ('{"reviews": [{"draft": "A", "score": NaN, "findings": []}]}', "reviews[0].score is not a number"),
-        ('{"reviews": [{"draft": "A", "score": 11, "findings": []}]}', "is not between 0 and 10"),
-        (
-            '{"reviews": [{"draft": "A", "score": true, "findings": []}]}',
-            "reviews[0].score is not a number",
-        ),
-        ('{"reviews": [{"draft": "A", "score": 1}]}', "reviews[0].findings is not a list of texts"),
-        ('{"reviews": [{"draft": "A", "score": 1, "findings": []}]}', "no review of draft B, C"),
-        (
-            '{"reviews": [{"draft": "A", "score": 1, "findings": []},{"draft": "A", "score": 1, "findings": []}]}',
-            'draft "A" is reviewed twice',
-        ),
+        ('{"reviews": [3]}', '"reviews" is not an object'),
+        (whole("3"), "reviews.A is not an object"),
+        ('{"reviews": {"Z": {"score": 1, "findings": []}}}', '"Z" is reviewed, and there is no such draft'),
+        (whole('{"score": "9", "findings": []}'), "reviews.A.score is not a number"),
+        (whole('{"score": NaN, "findings": []}'), "reviews.A.score is not a number"),
+        (whole('{"score": 11, "findings": []}'), "reviews.A.score is not between 0 and 10"),
+        (whole('{"score": true, "findings": []}'), "reviews.A.score is not a number"),
+        (whole('{"score": 1}'), "reviews.A.findings is not a list of texts"),
+        ('{"reviews": {"A": {"score": 1, "findings": []}}}', "no review of draft B, C"),
         ('{"reviews": ' + "[" * 100_000, "no JSON object"),
     ],
 )

@@ -44,12 +44,15 @@ class Members:
         self._outcomes = outcomes
         self.asked: list[str] = []
         self.sent: dict[str, int] = {}  # bytes
+        self.forms: list[str] = []  # models that were asked for a form
 
     async def ask(
         self, url: str, body: dict[str, Any], key: str | None = None, owner: str | None = None
     ) -> Outcome:
         model = body["model"]
         self.asked.append(model)
+        if "response_format" in body:
+            self.forms.append(model)
         self.sent[model] = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         waiting = self._outcomes.get(model)
         outcome = waiting.pop(0) if waiting else says("yes")
@@ -119,6 +122,23 @@ async def test_so_does_that_of_an_answer_that_broke_off() -> None:
     record = await deliberate(members)
     assert ("failed", "fell_back") == (outcomes(record)["j"], record.told["outcome"])
     assert Tokens(30 + members.sent["j"] // 4, 15, estimated=True) == record.trial.spent
+
+
+@pytest.mark.parametrize("status", [400, 422, 500, 501])
+async def test_a_critic_is_held_to_the_form_where_its_engine_knows_forms(status: int) -> None:
+    members = Members(k=[Answer(status, b'{"error": "no grammar here"}')])
+    record = await deliberate(members)
+    assert ["a", "b", "k", "k", "j"] == members.asked
+    assert ["k"] == members.forms  # once, and then without
+    assert {"answered"} == set(outcomes(record).values())
+    assert Tokens(40, 20) == record.trial.spent
+
+
+async def test_what_is_not_the_forms_fault_is_no_reason_to_ask_again() -> None:
+    members = Members(k=[Answer(404, b"{}")], a=[Answer(400, b"{}")])
+    record = await deliberate(members)
+    assert (1, 1) == (members.asked.count("k"), members.asked.count("a"))
+    assert "refused" == outcomes(record)["k"]
 
 
 async def test_a_gateway_that_has_not_heard_of_our_key_is_asked_again(

@@ -26,8 +26,8 @@ _JUDGE = (
 )
 _SHAPE = (
     "Answer with one JSON object and nothing else, in this form, with one entry for every draft:\n"
-    '{"reviews": [{"draft": "A", "score": 0, "findings": ["..."]}]}\n'
-    f"score is a number from 0 (useless) to {BEST:g} (nothing to add); findings lists faults and merits, one sentence each."
+    '{"reviews": {"A": {"score": 0, "findings": ["..."]}}}\n'
+    f"score is a whole number from 0 (useless) to {BEST:g} (nothing to add); findings lists faults and merits, one sentence each."
 )
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 BEST = 10.0  # scores go from 0 to this
 _FAR = 2.0  # that much below the others is another opinion, not noise
 _MOST_TRIES = 50  # places in an answer where JSON may begin
-_MOST_FINDINGS = 20
-_LONGEST_FINDING = 2000  # characters
+_MOST_FINDINGS, _ASKED_FINDINGS = 20, 4
+_LONGEST_FINDING, _LONGEST_ASKED = 2000, 200  # characters
 
 
 class Review(NamedTuple):
@@ -26,30 +26,52 @@ class Unusable(NamedTuple):
     problem: str
 
 
+def form(labels: Sequence[str]) -> dict[str, Any]:
+    """The shape of a critic's answer as OpenAI's `response_format`, for engines that can hold a model to it.
+
+    It is narrower than what `read` takes: a model that is held to it cannot go on for ever, but for spaces.
+    """
+    whole = list(range(int(BEST) + 1))
+    finding = {"type": "string", "maxLength": _LONGEST_ASKED}
+    review = _strict(
+        score={"type": "integer", "enum": whole},
+        findings={"type": "array", "items": finding, "maxItems": _ASKED_FINDINGS},
+    )
+    schema = _strict(reviews=_strict(**dict.fromkeys(sorted(labels), review)))
+    return {"type": "json_schema", "json_schema": {"name": "reviews", "strict": True, "schema": schema}}
+
+
+def _strict(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def read(text: str, labels: Sequence[str]) -> tuple[Review, ...] | Unusable:
     """The reviews in a critic's answer, by label. Words around the JSON are passed over, for models think aloud; the JSON itself has to
-    have exactly one review of every draft.
+    have a review of every draft, and of nothing else.
     """
     found = _object(text)
     if found is None:
         return Unusable('there is no JSON object with "reviews" in the answer')
     rows = found["reviews"]
-    if not isinstance(rows, list):
-        return Unusable('"reviews" is not a list')
-    by_label: dict[str, Review] = {}
-    for number, row in enumerate(rows):
-        review = _review(row, f"reviews[{number}]")
+    if not isinstance(rows, dict):
+        return Unusable('"reviews" is not an object')
+    rows = {label.strip(): row for label, row in rows.items()}
+    if strange := [label for label in rows if label not in labels]:
+        return Unusable(f'"{strange[0][:20]}" is reviewed, and there is no such draft')
+    if missing := [label for label in labels if label not in rows]:
+        return Unusable(f"no review of draft {', '.join(missing)}")
+    kept = []
+    for label in sorted(labels):
+        review = _review(label, rows[label])
         if isinstance(review, Unusable):
             return review
-        if review.label not in labels:
-            return Unusable(f'reviews[{number}].draft is "{review.label[:20]}", and there is no such draft')
-        if review.label in by_label:
-            return Unusable(f'draft "{review.label}" is reviewed twice')
-        by_label[review.label] = review
-    missing = [label for label in labels if label not in by_label]
-    if missing:
-        return Unusable(f"no review of draft {', '.join(missing)}")
-    return tuple(by_label[label] for label in sorted(by_label))
+        kept.append(review)
+    return tuple(kept)
 
 
 def _object(text: str) -> dict[str, Any] | None:
@@ -68,12 +90,11 @@ def _object(text: str) -> dict[str, Any] | None:
     return None
 
 
-def _review(row: Any, place: str) -> Review | Unusable:
+def _review(label: str, row: Any) -> Review | Unusable:
+    place = f"reviews.{label}"
     if not isinstance(row, dict):
         return Unusable(f"{place} is not an object")
-    label, score, findings = row.get("draft"), row.get("score"), row.get("findings")
-    if not isinstance(label, str):
-        return Unusable(f"{place}.draft is not a text")
+    score, findings = row.get("score"), row.get("findings")
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         return Unusable(f"{place}.score is not a number")
     if not 0 <= score <= BEST:
@@ -81,7 +102,7 @@ def _review(row: Any, place: str) -> Review | Unusable:
     if not isinstance(findings, list) or not all(isinstance(each, str) for each in findings):
         return Unusable(f"{place}.findings is not a list of texts")
     kept = tuple(each[:_LONGEST_FINDING] for each in findings[:_MOST_FINDINGS])
-    return Review(label.strip(), float(score), kept)
+    return Review(label, float(score), kept)
 
 
 def standing(scores: Sequence[float]) -> float:

@@ -87,6 +87,13 @@ async def _hear(
 
 
 async def _ask(call: Call, caller: Caller, deadline: float) -> Outcome:
+    """A critic whose engine cannot hold it to a form is asked without one."""
+    outcome = await _ask_patiently(call, caller, deadline)
+    again = trial.without_form(call, outcome.status) if isinstance(outcome, Answer) else None
+    return outcome if again is None else await _ask_patiently(again, caller, deadline)
+
+
+async def _ask_patiently(call: Call, caller: Caller, deadline: float) -> Outcome:
     """A member that is busy for a moment is asked once more, where its time allows."""
     outcome = await _ask_with_key(call, caller)
     pause = outcome.retry_after if isinstance(outcome, Answer) and outcome.status in _BUSY else None

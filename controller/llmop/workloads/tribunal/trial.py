@@ -34,6 +34,7 @@ _LEAST_ANSWER = 16  # tokens; less is no answer
 _BYTES_PER_TOKEN = 3  # of a prompt, before an engine has counted it: rather too many tokens than too few
 _BUSY = frozenset((429, 503))
 _THE_CLIENTS = frozenset((400, 413, 422))
+_NO_FORMS = frozenset((400, 422, 500, 501))  # what engines answer to a form that they cannot hold a model to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +188,7 @@ def _critique_calls(trial: Trial) -> tuple[Call, ...]:
         order = _shuffled(shown, trial.seed, f"critic {number} {trial.round}")
         messages = prompts.critique(trial.tribunal.prompts, trial.question.messages, order)
         body = _body(trial, critic.model, messages, critic.temperature)
+        body["response_format"] = reviews.form([each.label for each in shown])
         calls.append(_call(trial, Role.CRITIQUE, f"critic-{number}", critic.model, body))
     return tuple(calls)
 
@@ -272,6 +274,16 @@ def _size(content: Any) -> int:
     if isinstance(content, list):
         return sum(_size(part.get("text")) for part in content if isinstance(part, dict))
     return 0
+
+
+def without_form(call: Call, status: int) -> Call | None:
+    """The call to be made instead where a critic's engine has answered `status`: not every engine knows forms, and each refuses them
+    with a status of its own. None where the form is not to blame; a form that the client asked for goes to authors and the judge only.
+    """
+    if call.role is not Role.CRITIQUE or "response_format" not in call.body or status not in _NO_FORMS:
+        return None
+    body = {name: value for name, value in call.body.items() if name != "response_format"}
+    return dataclasses.replace(call, body=body)
 
 
 # What follows
