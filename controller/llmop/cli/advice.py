@@ -26,11 +26,16 @@ OF_CONDITIONS: Mapping[str, str] = {
 }
 
 # By the reason of a tribunal's Ready. `{name}` is the tribunal.
-OF_TRIBUNALS: Mapping[str, str] = {
-    "NameConflict": "Delete one of the two, or apply this tribunal under another name.",
-    "MemberIsVirtual": "Name models of deployments as members, and apply that.",
-    "MemberMissing": "Apply a deployment that serves what is missing, or take it out of the tribunal and apply that.",
+OF_VIRTUAL: Mapping[str, str] = {
+    "NameConflict": "Delete one of the two, or apply this one under another name.",
+    "MemberIsVirtual": "Name models of deployments instead, and apply that.",
+    "MemberMissing": "Apply a deployment that serves what is missing, or take it out of the manifest and apply that.",
 }
+
+OF_STORES = (
+    "If it answers with an error all the same, see GET /v1/models of the gateway: llmop.why of {name} says which vector store or"
+    " embedding model is missing."
+)
 
 OF_DELETION = "Wait: open requests may end first. llmctl describe md {name} shows what still runs."
 

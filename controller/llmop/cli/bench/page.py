@@ -9,7 +9,7 @@ from llmop.cli.bench.measures import Figures
 _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 24px; max-width: 1180px; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; }
 p, li, dl { max-width: 78ch; } .soft { color: var(--soft); }
 .wide { overflow-x: auto; }

@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 
 @click.command("why")
 @click.argument(
-    "arguments", nargs=-1, metavar="md/NAME | rep/NAME | tb/NAME", shell_complete=complete_objects
+    "arguments", nargs=-1, metavar="md/NAME | rep/NAME | tb/NAME | as/NAME", shell_complete=complete_objects
 )
 @common_options
 @click.pass_obj
 def command(session: Session, arguments: tuple[str, ...]) -> None:
-    """Say why a deployment, a replica or a tribunal is as it is: what is wrong, what caused it, and what to do about it."""
+    """Say why a deployment, a replica, a tribunal or an assistant is as it is: what is wrong, what caused it, and what to do about it."""
     from llmop.cli import causes, printing, targets
     from llmop.domain import resources
 
     if len(arguments) == 1 and "/" not in arguments[0]:
-        raise UsageError("name one object: why md/NAME, why rep/NAME or why tb/NAME")
+        raise UsageError("name one object: why md/NAME, why rep/NAME, why tb/NAME or why as/NAME")
     target = targets.one(arguments)
     if target.kind.name == resources.MODEL_DEPLOYMENT:
         explanation = causes.explain(_of_deployment(session, target.name))
     elif target.kind.name == resources.REPLICA:
         explanation = causes.explain(_of_replica(session, target.name))
-    elif target.kind.name == resources.TRIBUNAL:
-        explanation = _of_tribunal(session, target.name)
+    elif target.kind.name in (resources.TRIBUNAL, resources.ASSISTANT):
+        explanation = _of_virtual(session, target.kind.name, target.name)
     else:
         raise UsageError(
-            f"why is for deployments, replicas and tribunals; llmctl describe {target.kind.short_names[0]} {target.name}"
+            f"why is for deployments, replicas, tribunals and assistants; llmctl describe {target.kind.short_names[0]} {target.name}"
         )
     text = causes.lines(explanation, session.clock.now())
     out("\n".join(printing.multi_line(line) for line in text))
 
 
-def _of_tribunal(session: Session, name: str) -> "Explanation":
-    from llmop.cli import printing, tribunal_causes
+def _of_virtual(session: Session, kind: str, name: str) -> "Explanation":
+    from llmop.cli import printing, virtual_causes
     from llmop.domain import resources
 
-    tribunal = session.client.get(resources.TRIBUNAL, session.effective_namespace, name).object
+    found = session.client.get(kind, session.effective_namespace, name).object
     deployments = [
         printing.document(row.object) for row in session.client.list(resources.MODEL_DEPLOYMENT, "")[0]
     ]
-    return tribunal_causes.explain(printing.document(tribunal), deployments)
+    return virtual_causes.explain(printing.document(found), deployments)
 
 
 def _of_deployment(session: Session, name: str) -> "Situation":

@@ -1,4 +1,4 @@
-"""Why a tribunal is as it is, in words."""
+"""Why a tribunal or an assistant is as it is, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmop.cli import advice, causes, tribunal_causes
+from llmop.cli import advice, causes, virtual_causes
 from llmop.domain import conditions
 from llmop.domain.tribunal import Drafter, Member, Tribunal
 from llmop.planner import virtual
@@ -57,7 +57,7 @@ def deployment(name: str, model: str = "", reason: str = "", **metadata: Any) ->
 
 
 def why(found: dict[str, Any], *deployments: dict[str, Any]) -> str:
-    return "\n".join(causes.lines(tribunal_causes.explain(found, deployments), 0.0))
+    return "\n".join(causes.lines(virtual_causes.explain(found, deployments), 0.0))
 
 
 ALL = Public(deployments=frozenset("abc"), virtual=frozenset())
@@ -107,7 +107,7 @@ Because:
     c (judge): no deployment serves it
 
 What to do:
-  - Apply a deployment that serves what is missing, or take it out of the tribunal and apply that."""
+  - Apply a deployment that serves what is missing, or take it out of the manifest and apply that."""
         == found
     )
 
@@ -137,4 +137,26 @@ def test_it_was_just_made() -> None:
     ],
 )
 def test_every_reason_has_advice(public: Public, conflict: str) -> None:
-    assert virtual.ready(PANEL.models, public, conflict).reason in advice.OF_TRIBUNALS
+    assert virtual.ready(PANEL.models, public, conflict).reason in advice.OF_VIRTUAL
+
+
+def assistant(public: Public) -> dict[str, Any]:
+    spec = {"model": "a", "retrieval": {"vectorStores": ["vs_1"]}}
+    return {
+        "metadata": {"name": "librarian"},
+        "spec": spec,
+        "status": shown(virtual.ready(["a"], public, "")),
+    }
+
+
+def test_an_assistant_whose_model_is_served() -> None:
+    found = why(assistant(ALL), deployment("a"))
+    assert found.startswith("librarian answers: all of its models are served.")
+    assert "llmop.why of librarian says which vector store" in found
+
+
+def test_an_assistant_whose_model_waits() -> None:
+    found = why(assistant(ALL), deployment("x", "a", "WaitingForReplicas"))
+    assert found.startswith("librarian does not answer: its model is not served.")
+    assert "a (writer): deployment x is not ready: WaitingForReplicas: its words" in found
+    assert "See llmctl why md/x -n default." in found

@@ -1,4 +1,4 @@
-"""Why is a tribunal as it is? Its own state, and that of the deployment behind each of its members.
+"""Why is a tribunal or an assistant as it is? Its own state, and that of the deployment behind each model that it asks.
 
 Pure, as `causes` is: documents in the shape of manifests, read at one moment.
 """
@@ -10,30 +10,31 @@ from llmop.cli import advice
 from llmop.cli.causes import Cause, Document, Explanation
 
 
-def explain(tribunal: Document, deployments: Sequence[Document]) -> Explanation:
-    """`deployments` are those of all namespaces: a tribunal names models, which are public."""
-    name = str(tribunal["metadata"]["name"])
+def explain(virtual: Document, deployments: Sequence[Document]) -> Explanation:
+    """`deployments` are those of all namespaces: models are named, which are public."""
+    name = str(virtual["metadata"]["name"])
     # Of two that claim a name one serves.
     behind = {_model(each): each for each in sorted(deployments, key=_serves)}
-    members = {
-        model: (", ".join(who), behind.get(model)) for model, who in _members(tribunal["spec"]).items()
-    }
+    members = {model: (", ".join(who), behind.get(model)) for model, who in _members(virtual["spec"]).items()}
     troubled = {model: each for model, each in members.items() if not _serves(each[1])}
-    ready = _ready(tribunal)
+    ready = _ready(virtual)
     causes = []
     if ready and ready.get("status") != "True":
         causes.append(Cause(depth=0, text=f"Ready is {ready.get('status')}: {_sentence(ready)}"))
     causes += [Cause(depth=1, text=_trouble(model, *each)) for model, each in troubled.items()]
+    given = [*_advice(name, ready, troubled), *_stores_advice(name, virtual["spec"], ready)]
     return Explanation(
         summary=_summary(name, ready, len(members), len(troubled)),
         causes=tuple(causes),
-        advice=tuple(dict.fromkeys(_advice(name, ready, troubled))),
+        advice=tuple(dict.fromkeys(given)),
     )
 
 
 def _members(spec: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What each model is in the tribunal, as transcripts call it; in the order of the manifest."""
+    """What each model is asked for: in a tribunal as transcripts call it, in the order of the manifest; an assistant has a writer."""
     found: dict[str, list[str]] = {}
+    if "judge" not in spec:
+        return {str(spec["model"]): ["writer"]}
     for role, field in (("drafter", "drafters"), ("critic", "critics")):
         for number, member in enumerate(spec.get(field) or (), 1):
             found.setdefault(str(member["model"]), []).append(f"{role}-{number}")
@@ -48,6 +49,8 @@ def _summary(name: str, ready: Mapping[str, Any], members: int, troubled: int) -
         return f"{name} is not asked by anybody: another object has its name."
     if not troubled:
         return f"{name} answers: all of its models are served."
+    if members == 1:
+        return f"{name} does not answer: its model is not served."
     how = (
         "answers with those that are left, where they are enough" if troubled < members else "does not answer"
     )
@@ -65,7 +68,7 @@ def _trouble(model: str, who: str, deployment: Document | None) -> str:
 def _advice(
     name: str, ready: Mapping[str, Any], troubled: Mapping[str, tuple[str, Document | None]]
 ) -> Iterator[str]:
-    if words := advice.OF_TRIBUNALS.get(str(ready.get("reason"))):
+    if words := advice.OF_VIRTUAL.get(str(ready.get("reason"))):
         yield words.format(name=name)
     for model, (_, deployment) in troubled.items():
         if deployment is not None:
@@ -73,6 +76,12 @@ def _advice(
             yield f"See llmctl why md/{metadata['name']} -n {metadata.get('namespace') or 'default'}."
         elif ready.get("reason") == "MembersExist":
             yield f"Wait some seconds, or apply a deployment that serves {model}."
+
+
+def _stores_advice(name: str, spec: Mapping[str, Any], ready: Mapping[str, Any]) -> Iterator[str]:
+    """What an assistant asks besides, which the controller does not know."""
+    if "judge" not in spec and ready.get("reason") == "MembersExist":
+        yield advice.OF_STORES.format(name=name)
 
 
 def _serves(deployment: Document | None) -> bool:
