@@ -79,6 +79,19 @@ def test_engines_queues_that_fill_while_replicas_are_on_their_way_ask_for_no_mor
     assert asked == play.desired
 
 
+@pytest.mark.parametrize("queues", [(20, 0), (0, 20)], ids=["in gateways", "in engines"])
+def test_a_replica_on_its_way_is_not_given_up_because_what_waits_came_after_it_was_asked_for(
+    queues: tuple[int, int],
+) -> None:
+    """As when one of two was lost in a quiet moment, and its successor waits in Slurm's queue while the load comes back."""
+    play = Play(spec(metrics=BY_QUEUE, down=scaling.Direction(stabilization_s=300)), desired=2, lead_s=HOUR)
+    play.asked[1] = play.now
+    play.run(90, 5, engines=Engines(replicas=1, queued=0))
+    play.run(30 * MINUTE, 30, queued=queues[0], engines=Engines(replicas=1, queued=queues[1]))
+
+    assert [2] == play.steps
+
+
 def test_a_replica_is_not_given_up_while_the_caches_of_the_rest_would_be_too_full() -> None:
     play = Play(spec(down=SOON), desired=3)
     made = play.run(HOUR, 5, engines=Engines(replicas=3, kv_caches=2.1))

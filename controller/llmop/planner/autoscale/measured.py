@@ -73,8 +73,9 @@ def read(
     forecast = None if stable is None else stable + _rise(wanted, samples, pick, fleet, now)
     replicas = None if forecast is None or stable is None else _replicas(wanted, metric, desired, forecast)
     if metric.type is _Type.QUEUE_DEPTH and replicas is not None and replicas < desired:
-        # An empty queue does not say how many of the replicas are needed to keep it empty: they go one by one.
-        replicas = desired - 1 if not stable and not panic else desired
+        # An empty queue does not say how many of the replicas are needed to keep it empty: they go one by one. What is bounded because
+        # replicas are on their way waits all the same: they are not given up for it.
+        replicas = desired - 1 if not average(samples, _all_queued, now - wanted.stable_s, now) else desired
     return values.Reading(
         type=metric.type,
         target=metric.target,
@@ -113,6 +114,10 @@ def queued(loads: Sequence[values.Load]) -> list[int]:
 
 def queued_in_engines(loads: Sequence[values.Load]) -> list[float]:
     return [engine_load.waiting(load.engines) for load in loads]
+
+
+def _all_queued(loads: Sequence[values.Load]) -> list[int]:
+    return [load.queued + engine_load.waiting(load.engines) for load in loads]
 
 
 def average(
