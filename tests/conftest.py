@@ -5,6 +5,7 @@ import signal
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # What has processes, ports and folders of its own, and needs the machine for itself no more than any program does.
 SIDE_BY_SIDE = (
@@ -34,6 +35,16 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Files are taken one by one, but for those that must not meet. xdist's own groups (`loadgroup`) are none with pytest 9.2: the mark does
     not get into the names any more, and nothing says so.
     """
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """A process is over. Of one that died only what is not done goes to the next: xdist hands out the groups that are done too, and
+        whoever is given such a group has nothing to report, is given no other, and the run does not end.
+        """
+        groups = self.assigned_work[node]
+        for name in [name for name, tests in groups.items() if all(tests.values())]:
+            del groups[name]
+        crashed: str | None = super().remove_node(node)
+        return crashed
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0].removeprefix("tests/")
