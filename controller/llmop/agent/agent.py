@@ -1353,7 +1353,8 @@ def fetch_metrics(port: int, path: str, key: str, is_engine: Callable[[], bool])
     return response.read().decode("utf-8", "replace")
 
 
-NUMBER = re.compile(r"^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\Z")
+# Each digit has one way to match: what an engine writes may be LOAD_LIMIT long, and while Python looks at it no other thread runs.
+NUMBER = re.compile(r"^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?\Z")
 
 
 def gauge(text: str, name: str) -> Optional[float]:

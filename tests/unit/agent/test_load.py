@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.agent.replica_json import replica_json
 
-from llmop.agent.agent import Config, Load, MetricsConfig, gauge, load_of
+from llmop.agent.agent import LOAD_LIMIT, Config, Load, MetricsConfig, gauge, load_of
 from llmop.manifest import admit, convert, load
 from llmop.runtimes import builtin
 
@@ -104,6 +104,12 @@ def test_what_a_real_vllm_showed_is_read() -> None:
 )
 def test_what_is_no_number_from_0_on_is_not_known(line: str) -> None:
     assert gauge(f"y 1\n{line}\n", "x") is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("end", ["", "x", ".", ".5e", "e"])
+def test_a_number_that_is_as_long_as_an_answer_may_be_is_soon_seen_to_be_none(end: str) -> None:
+    assert gauge("x " + "1" * (LOAD_LIMIT - 10) + end, "x") is None
 
 
 def test_one_lie_among_several_series_makes_all_of_them_unknown() -> None:
