@@ -189,8 +189,8 @@ def remove_debris() -> None:
     for directory in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         try:
             owner = Identity(**json.loads((directory / "owner.json").read_text()))
-        except (FileNotFoundError, PermissionError):
-            continue  # being made right now, or another account's
+        except (FileNotFoundError, PermissionError, ValueError):
+            continue  # being made right now (the file may be there, and empty), or another account's
         if not owner.alive():
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,11 +1,15 @@
-"""How `hack/test` divides the tests between two processes (tests/conftest.py)."""
+"""How `hack/test` divides the tests between two processes (tests/conftest.py), and that these do not fall over each other."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
+from tests.rigs.postgres import PREFIX, remove_debris
 
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 QUICK = "def test_one(): pass\n"
@@ -45,3 +49,16 @@ def test_a_process_that_dies_holds_up_no_test(tmp_path: Path) -> None:
 
     assert "1 failed, 5 passed" in told, told
     assert "crashed while running 'tests/unit/test_c.py::test_it_dies'" in told
+
+
+def test_a_server_that_the_other_process_makes_right_now_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is there before what stands in it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"{PREFIX}new"
+    folder.mkdir()
+    (folder / "owner.json").touch()
+
+    remove_debris()
+    assert folder.exists()
