@@ -78,6 +78,7 @@ def make_app(
 
     async def describe(*models: RoutedModel) -> list[dict[str, Any]]:
         is_any_virtual = any(each.virtual for each in models)
+        table = worker.fleet.models  # that `models` are of: the next one may come while others are asked
         asked = await needs.get(gauges.table()[0]) if is_any_virtual else None
         states = worker.fleet.states(worker.loop.time())
         now = worker.clock.now()
@@ -88,7 +89,7 @@ def make_app(
                 ready=sum(states.get((each.deployment, word), 0) for word in _SERVING),
                 draining=states.get((each.deployment, EndpointState.DRAINING.value), 0),
             )
-            for each in (worker.fleet.models.values() if is_any_virtual else models)
+            for each in (table.values() if is_any_virtual else models)
         }
         return [
             listing.describe_virtual(each, asked, served, now)
