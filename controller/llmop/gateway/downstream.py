@@ -274,7 +274,7 @@ class GatewayProtocol(Turns):
             http11,
         )
         if self._busy:
-            self._waiting.append(functools.partial(self._start_exchange, exchange))
+            self._waiting.append(functools.partial(self._start_late, exchange))
         else:
             self._busy = True
             self._start_exchange(exchange)
@@ -309,7 +309,12 @@ class GatewayProtocol(Turns):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._enqueue(functools.partial(self._start_cold, cycle, app))
+        if self._busy:
+            assert self._head is not None
+            self._waiting.append(functools.partial(self._start_cold_late, cycle, app, self._head))
+        else:
+            self._busy = True
+            self._start_cold(cycle, app)
 
     # Bounds
 

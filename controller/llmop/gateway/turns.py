@@ -16,7 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from llmop.gateway import answers, errors
+from llmop.domain.client import ClientKey
+from llmop.gateway import access, answers, errors
 from llmop.gateway.bill import NOTHING
 from llmop.gateway.errors import Refusal
 from llmop.gateway.exchange import Exchange
@@ -157,6 +158,19 @@ class Turns(HttpToolsProtocol, abc.ABC):
         self._exchange = exchange
         exchange.start()
 
+    def _start_late(self, exchange: Exchange) -> None:
+        """The answer before it may have taken hours."""
+        found = self._whose_now(exchange.head)
+        if isinstance(found, Refusal):
+            self._answer_refusal(found, exchange.route, exchange.keep_alive, exchange.head, body=True)
+        else:
+            exchange.key = found
+            self._start_exchange(exchange)
+
+    def _whose_now(self, head: RequestHead) -> ClientKey | Refusal:
+        """Of a request that was let in when its head was read."""
+        return access.whose(head, self._worker.keys, keyless=self._keyless, has_table=True)
+
     def _end_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -165,6 +179,17 @@ class Turns(HttpToolsProtocol, abc.ABC):
     def _start_cold(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._cold_open = cycle.more_body
         super()._start_asgi_task(cycle, app)
+
+    def _start_cold_late(self, cycle: RequestResponseCycle, app: Any, head: RequestHead) -> None:
+        state = cycle.scope["state"]
+        if state["key"] is not None:  # else it needs none
+            found = self._whose_now(head)
+            if isinstance(found, Refusal):
+                # Its body may still be on its way, for a cycle that never begins.
+                self._answer_refusal(found, None, False, head, body=cycle.scope["method"] != "HEAD")
+                return
+            state["key"] = found
+        self._start_cold(cycle, app)
 
     @guarded
     def on_response_complete(self) -> None:

@@ -121,6 +121,30 @@ async def test_who_waits_is_refused_at_its_release_where_its_key_was_taken_back(
     assert 2 == len(engine.calls)
 
 
+@pytest.mark.parametrize("behind", ["chat", "operations"])
+async def test_who_waits_behind_its_own_answer_is_refused_where_its_key_was_taken_back(
+    rig: Rig, behind: str
+) -> None:
+    gate = Gate()
+    engine = await rig.engine(gate)
+
+    async def publish(*granted: gateway_pb2.ClientKey) -> None:
+        version = rig.control.publish([engine.endpoint()], [model("m")], keys=list(granted))
+        await rig.control.acknowledged(version)
+
+    await publish(key(operations=True))
+    wire = await rig.wire()
+    chat = rig.request(headers=bearer())
+    operations = rig.request("/v1/operations", b"", bearer(), method="GET")
+    await wire.send(chat + {"chat": chat, "operations": operations}[behind])
+    await engine.until(lambda engine: len(engine.calls) == 1)
+    await publish()
+    gate.let(10)
+
+    assert [200, 401] == [(await wire.answer()).status for _ in range(2)]
+    assert (1, 0) == (len(engine.calls), rig.control.overviews)
+
+
 async def test_keys_are_kept_for_a_start_without_a_controller(rig: Rig) -> None:
     await two_models(rig, key("m"))
     await rig.stop()
