@@ -43,7 +43,7 @@ def overview(
         "now": int(now),
         "clusters": [_cluster(each, seen_at.get(each.name)) for each in places[:MOST]],
         "deployments": [
-            _deployment(each, of[each.uid], loads.get(_name(each)), following.get(_name(each)))
+            _deployment(each, of[each.uid], loads.get(_name(each)), following.get(_name(each)), now)
             for each in shown
         ],
         "left_out": {
@@ -87,6 +87,7 @@ def _deployment(
     replicas: Sequence[resources.Resource],
     load: autoscale.Load | None,
     following: endpoint.NextReplica | None,
+    now: float,
 ) -> dict[str, Any]:
     spec, status = resource.spec, resource.status
     state = _state(resource)
@@ -101,7 +102,7 @@ def _deployment(
         "is_stalled": state.get("type") == "Stalled",
         "reason": state.get("reason") or "",
         "message": _sentence(state.get("message")),
-        "next": _next(status, following or endpoint.NextReplica()),
+        "next": _next(status, following or endpoint.NextReplica(), now),
         "load": None if load is None else _load(load),
         "scaling": _scaling(spec, status),
         "replicas": [_replica(each) for each in replicas],
@@ -116,20 +117,23 @@ def _state(resource: resources.Resource) -> Mapping[str, Any]:
     return tables.condition(resource, "Ready")
 
 
-def _next(status: Mapping[str, Any], following: endpoint.NextReplica) -> dict[str, Any] | None:
+def _next(status: Mapping[str, Any], following: endpoint.NextReplica, now: float) -> dict[str, Any] | None:
     """When the next replica's job starts and when it answers. `source` says whose word the start is: Slurm's, or that of the deployment's
-    earlier replicas.
+    earlier replicas. What should have been before now was wrong, as in `planner.eta`.
     """
-    said = _epoch((status.get("pending") or {}).get("estimatedStartTime"))
-    known = said is not None or following.starts_at is not None or following.ready_at is not None
-    if not known:
+    said = _ahead(_epoch((status.get("pending") or {}).get("estimatedStartTime")), now)
+    learned, ready = _ahead(following.starts_at, now), _ahead(following.ready_at, now)
+    if said is None and learned is None and ready is None:
         return None
-    learned = None if following.starts_at is None else int(following.starts_at)
     return {
         "starts_at": learned if said is None else said,
         "source": "Slurm" if said is not None else "EarlierReplicas" if learned is not None else None,
-        "ready_at": None if following.ready_at is None else int(following.ready_at),
+        "ready_at": ready,
     }
+
+
+def _ahead(at: float | None, now: float) -> int | None:
+    return None if at is None or at <= now else int(at)
 
 
 def _load(load: autoscale.Load) -> dict[str, Any]:

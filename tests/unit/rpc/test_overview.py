@@ -220,6 +220,12 @@ def test_nothing_secret_and_no_text_of_others_goes_out() -> None:
             {"starts_at": None, "source": None, "ready_at": NOW + 20},
             id="it-has-started",
         ),
+        pytest.param(
+            {"pending": {"estimatedStartTime": AT(NOW - 60)}},
+            NextReplica(stage=Stage.PENDING, starts_at=NOW - 50, ready_at=NOW),
+            None,
+            id="it-should-have-come-before",
+        ),
     ],
 )
 def test_when_the_next_replica_comes_and_who_says_so(
