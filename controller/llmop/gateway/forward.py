@@ -68,7 +68,7 @@ class Forward:
             async with self._open(self._socket).get(f"http://workloads{path}", timeout=timeout) as answer:
                 text = await answer.read()
                 if answer.status != 200:
-                    LOG.error("llmop workloads answers GET %s with %d", path, answer.status)
+                    self._missed(f"GET {path} gets {answer.status}")
                     return None
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError among them
             self._missed(error)
@@ -91,9 +91,10 @@ class Forward:
             )
         return self._session
 
-    def _missed(self, error: Exception) -> None:
+    def _missed(self, why: Exception | str) -> None:
+        """Told once until it answers again: somebody may ask every second."""
         if not self._is_away:
-            LOG.warning("llmop workloads does not answer: %s", str(error) or type(error).__name__)
+            LOG.warning("llmop workloads does not answer: %s", str(why) or type(why).__name__)
         self._is_away = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
