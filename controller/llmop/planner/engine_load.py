@@ -75,22 +75,31 @@ class Hold:
     message: str = ""
 
 
-def hold(engines: Sequence[Engines | None], recent: Sequence[Engines | None], desired: int) -> Hold:
+def hold(
+    engines: Sequence[Engines | None],
+    recent: Sequence[Engines | None],
+    newest: Sequence[Engines | None],
+    desired: int,
+) -> Hold:
     """How many of `desired` replicas the KV caches need: with fewer the rest would be fuller than FULL.
 
-    `engines` are all moments that are remembered, by time, `recent` the last ones of them that count. Engines that say nothing of a
-    cache forbid nothing, but what was said before and is not known now holds what there is, for as long as it is remembered.
+    `engines` are all moments that are remembered, by time, `recent` the last ones of them that count, `newest` those of the last
+    seconds. Engines that say nothing of a cache forbid nothing, but what was said before and was not for seconds holds what there is,
+    for as long as it is remembered.
     """
-    now = engines[-1] if engines else None
-    if now is None or not any(each is not None and each.kv_caches is not None for each in engines):
+    if not engines or engines[-1] is None or not _known(engines):
         return Hold()
-    known = [each.kv_caches for each in recent if each is not None and each.kv_caches is not None]
-    if now.kv_caches is None or not known:
+    known = _known(recent)
+    if not _known(newest):
         words = "the engines do not say any more how full their KV caches are: nothing is given up"
         return Hold(replicas=desired, reason="KVCacheUnknown", message=words)
     least = min(desired, math.ceil(max(known) / FULL - 1e-9))  # a sum of floats may lie a hair above
     words = f"with one replica fewer the KV caches would be more than {FULL:.0%} full"
     return Hold(replicas=least, reason="KVCacheFull", message=words)
+
+
+def _known(engines: Sequence[Engines | None]) -> list[float]:
+    return [each.kv_caches for each in engines if each is not None and each.kv_caches is not None]
 
 
 def inputs(engines: Engines | None) -> dict[str, Any]:

@@ -92,6 +92,15 @@ def test_a_replica_on_its_way_is_not_given_up_because_what_waits_came_after_it_w
     assert [2] == play.steps
 
 
+def test_one_request_that_waits_for_a_moment_now_and_then_is_no_queue() -> None:
+    play = Play(spec(metrics=BY_QUEUE, down=SOON), desired=3)
+    for _ in range(20):
+        play.run(48, 5, engines=Engines(replicas=3, queued=0))
+        play.run(2, 5, engines=Engines(replicas=3, queued=1))
+
+    assert [3, 2, 1] == play.steps
+
+
 def test_a_replica_is_not_given_up_while_the_caches_of_the_rest_would_be_too_full() -> None:
     play = Play(spec(down=SOON), desired=3)
     made = play.run(HOUR, 5, engines=Engines(replicas=3, kv_caches=2.1))

@@ -94,13 +94,13 @@ def test_an_engine_whose_runtime_names_no_queue_is_not_silent() -> None:
 def test_as_many_replicas_are_kept_as_hold_what_is_in_the_caches(caches: float, replicas: int) -> None:
     seen = full(caches, replicas=4)
 
-    assert replicas == engine_load.hold(seen, seen, 4).replicas
+    assert replicas == engine_load.hold(seen, seen, seen, 4).replicas
 
 
 def test_the_fullest_moment_of_the_last_ones_counts() -> None:
     seen = full(3.9, 0.1, 1.9, 0.2, replicas=4)
 
-    assert 3 == engine_load.hold(seen, seen[1:], 4).replicas
+    assert 3 == engine_load.hold(seen, seen[1:], seen[1:], 4).replicas
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,24 @@ def test_the_fullest_moment_of_the_last_ones_counts() -> None:
     ],
 )
 def test_who_never_says_it_forbids_nothing(seen: list[engine_load.Engines | None]) -> None:
-    assert engine_load.Hold() == engine_load.hold(seen, seen, 3)
+    assert engine_load.Hold() == engine_load.hold(seen, seen, seen, 3)
 
 
 @pytest.mark.parametrize("seen", [full(0.1, None), full(0.1, 0.1, None, None)], ids=["at once", "for long"])
 def test_what_is_not_known_any_more_holds_what_there_is(seen: list[engine_load.Engines | None]) -> None:
-    held = engine_load.hold(seen, seen[1:], 3)
+    held = engine_load.hold(seen, seen[1:], seen[-1:], 3)
 
     assert (3, "KVCacheUnknown") == (held.replicas, held.reason)
 
 
+def test_one_answer_that_is_missing_is_no_silence() -> None:
+    seen = full(0.1, 0.1, None)
+
+    assert 1 == engine_load.hold(seen, seen[1:], seen[1:], 3).replicas
+
+
 def test_what_was_known_before_the_time_that_counts_is_not_known_now() -> None:
-    assert "KVCacheUnknown" == engine_load.hold(full(0.1), [], 3).reason
+    assert "KVCacheUnknown" == engine_load.hold(full(0.1), [], [], 3).reason
 
 
 @given(
@@ -136,7 +142,7 @@ def test_with_what_is_kept_no_cache_would_be_too_full(caches: list[float], silen
     loads: list[replica.EngineLoad | None] = [load(0, each) for each in caches]
     together = engine_load.together(NAMED, [*loads, *[None] * silent])
     desired = len(caches) + silent
-    kept = engine_load.hold([together], [together], desired).replicas
+    kept = engine_load.hold([together], [together], [together], desired).replicas
 
     used = sum(caches) + silent * max(caches)
     assert kept == desired or used <= engine_load.FULL * kept + 1e-6

@@ -53,9 +53,10 @@ def hold(
     """What the caches need, by the fullest moment of the stable window. The last replica goes by its own rule."""
     if desired <= 1 or not samples or samples[-1].engines is None:
         return engine_load.Hold()
-    recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_AT)
     engines = [each.engines for each in samples]
-    return engine_load.hold(engines, engines[recent:], desired)
+    recent = bisect.bisect_right(samples, now - wanted.stable_s, key=_AT)
+    newest = bisect.bisect_right(samples, now - values.FRESH_S, key=_AT)
+    return engine_load.hold(engines, engines[recent:], engines[newest:], desired)
 
 
 def read(
@@ -74,8 +75,9 @@ def read(
     replicas = None if forecast is None or stable is None else _replicas(wanted, metric, desired, forecast)
     if metric.type is _Type.QUEUE_DEPTH and replicas is not None and replicas < desired:
         # An empty queue does not say how many of the replicas are needed to keep it empty: they go one by one. What is bounded because
-        # replicas are on their way waits all the same: they are not given up for it.
-        replicas = desired - 1 if not average(samples, _all_queued, now - wanted.stable_s, now) else desired
+        # replicas are on their way waits all the same: they are not given up for it. One that waits for a moment now and then is no queue.
+        waits = average(samples, _all_queued, now - wanted.stable_s, now) or 0.0
+        replicas = desired - 1 if waits < CROWD else desired
     return values.Reading(
         type=metric.type,
         target=metric.target,
