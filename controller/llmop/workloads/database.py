@@ -371,7 +371,7 @@ def _add_files(connection: sqlite3.Connection, files: Iterable[File]) -> None:
 
 
 def _usage(connection: sqlite3.Connection, owner: str) -> Usage:
-    query = f"SELECT count(*) FILTER (WHERE purpose != '{OUTPUT}'), ifnull(sum(bytes), 0) FROM files WHERE owner = ? AND deleted = 0"
+    query = f"SELECT ifnull(sum(purpose != '{OUTPUT}'), 0), ifnull(sum(bytes), 0) FROM files WHERE owner = ? AND deleted = 0"
     return Usage(*connection.execute(query, (owner,)).fetchone())
 
 

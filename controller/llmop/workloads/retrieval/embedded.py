@@ -112,14 +112,14 @@ class EmbeddedStores(SqliteFile, Stores):
         headings = orjson.dumps(passage.headings)
         added = connection.execute(
             "INSERT INTO passages (document, position, page, headings, text, vector) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING RETURNING number",
+            " ON CONFLICT DO NOTHING",
             (document.number, position, passage.page, headings, passage.text, row.vector),
-        ).fetchone()
-        if added is None:
+        )
+        if not added.rowcount:
             return False
         connection.execute(
-            "INSERT INTO words (rowid, text, store) VALUES (?, ?, ?)",
-            (added[0], row.embedded, _mark(document.store)),
+            "INSERT INTO words (rowid, text, store) VALUES (last_insert_rowid(), ?, ?)",
+            (row.embedded, _mark(document.store)),
         )
         return True
 
