@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -217,14 +218,36 @@ async def test_a_document_that_its_owner_has_no_room_for_fails_and_says_so(
 async def test_a_store_that_would_take_more_memory_than_there_is_refuses_what_does_not_fit(
     house: House,
 ) -> None:
-    house.stores.most_bytes = 100
-    full = await house.put("o", "good", 2, chapters(10), "a.md")  # 10 vectors of 8 bytes each
+    house.stores.most_bytes = 200
+    full = await house.put(
+        "o", "good", 2, chapters(10), "a.md"
+    )  # 10 vectors of 16 bytes each, numbers included
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         work = group.create_task(house.ingest.run())
         while (counts := (await house.stores.counts(full))[0]).get(Status.IN_PROGRESS):  # noqa: ASYNC110  # polled: nobody tells of it
             await asyncio.sleep(0.02)
         work.cancel()
     assert counts == {Status.COMPLETED: 1, Status.FAILED: 1}
+
+
+async def test_a_store_that_took_all_that_fits_can_be_searched(house: House, tmp_path: Path) -> None:
+    """What fits is counted in two places: a store that takes more than can be searched would be lost to its owner."""
+    limit = 100  # bytes
+    await house.stores.close()
+    house.stores = EmbeddedStores(tmp_path / "small.db", limit)
+    house.ingest = house.new_ingest()
+    store = await house.put("o", "good", 12)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        while (counts := (await house.stores.counts(store))[0]).get(Status.IN_PROGRESS):  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0.02)
+        work.cancel()
+    found = await house.stores.find(store.id)
+    assert found is not None
+    question = np.array([[1, 0]], dtype=np.float32)
+    compared = await house.stores.compare([found], question, 99, ())
+    assert len(compared.scores) == counts[Status.COMPLETED] > 0
+    assert counts[Status.FAILED] > 0
 
 
 async def test_room_of_what_was_deleted_is_given_back_while_it_runs(

@@ -18,7 +18,7 @@ from llmop.workloads.retrieval import document as documents
 from llmop.workloads.retrieval import embedding
 from llmop.workloads.retrieval.chunks import Cut
 from llmop.workloads.retrieval.embedding import Vectors
-from llmop.workloads.retrieval.stores import Row, Stores
+from llmop.workloads.retrieval.stores import NUMBER, Row, Stores
 from llmop.workloads.retrieval.values import Document, Problem
 from llmop.workloads.shelf import Shelf
 
@@ -200,9 +200,8 @@ class Ingest:
             texts = [each.embedded(title) for each in part]
             vectors = await self._vectors(document, texts)
             dimension = await self._settled(document, vectors.shape[1])
-            await self._have_room(
-                document, (passages.number - position) * vectors[0].nbytes, position == begun
-            )
+            more = (passages.number - position) * (vectors[0].nbytes + NUMBER)
+            await self._have_room(document, more, position == begun)
             rows = [Row(*each) for each in zip(part, texts, (one.tobytes() for one in vectors), strict=True)]
             if not await self._stores.keep(document, position, rows):
                 return False

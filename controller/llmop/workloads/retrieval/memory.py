@@ -15,11 +15,11 @@ import numpy as np
 
 from llmop.workloads.refusals import Refused
 from llmop.workloads.retrieval.embedding import Vectors
-from llmop.workloads.retrieval.stores import Compared
+from llmop.workloads.retrieval.stores import NUMBER, Compared
 from llmop.workloads.retrieval.values import Store
 
 _Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-_FLOAT, _NUMBER = 4, 8  # bytes
+_FLOAT = 4  # bytes
 
 
 class Disk(Protocol):
@@ -100,7 +100,7 @@ class Memory:
             documents = await self._disk.readable(store)
             parts = self._parts.get(number, {})
             missing = [each for each in documents if each not in parts]
-            more = await self._disk.vectors_of(missing) * (store.dimension * _FLOAT + _NUMBER)
+            more = await self._disk.vectors_of(missing) * (store.dimension * _FLOAT + NUMBER)
             # From here on nothing is awaited: what is let go is what is there now.
             parts = self._parts.get(number, {})
             kept = {each: parts[each] for each in documents if each in parts}

@@ -14,6 +14,7 @@ from llmop.workloads.retrieval.statements import Connection
 from llmop.workloads.retrieval.values import Document, Found, Problem, Status, Store
 
 MOST_WITH_A_WORD = 5_000
+NUMBER = 8  # bytes of a passage's number, which lies beside its vector in memory
 _FLOAT = np.dtype(np.float32)
 
 
@@ -152,7 +153,7 @@ class Stores(Records):
         return await self._run(work)
 
     async def vector_bytes(self, store: int) -> int:
-        """What all vectors of a store take together."""
+        """What all vectors of a store take together in memory, with the numbers of their passages."""
         query = (
             "SELECT dimension, (SELECT count(*) FROM passages p JOIN documents d ON d.number = p.document WHERE d.store = stores.number)"
             " FROM stores WHERE number = ?"
@@ -160,7 +161,7 @@ class Stores(Records):
 
         def work(connection: Connection) -> int:
             row = connection.execute(query, (store,)).fetchone()
-            return 0 if row is None else int(row[0] * row[1] * _FLOAT.itemsize)
+            return 0 if row is None else int(row[1] * (row[0] * _FLOAT.itemsize + NUMBER))
 
         return await self._run(work)
 
