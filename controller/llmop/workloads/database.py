@@ -371,8 +371,12 @@ def _add_files(connection: sqlite3.Connection, files: Iterable[File]) -> None:
 
 
 def _usage(connection: sqlite3.Connection, owner: str) -> Usage:
-    query = f"SELECT ifnull(sum(purpose != '{OUTPUT}'), 0), ifnull(sum(bytes), 0) FROM files WHERE owner = ? AND deleted = 0"
-    return Usage(*connection.execute(query, (owner,)).fetchone())
+    """A file that was deleted and that a batch still reads takes its room as before."""
+    query = (
+        f"SELECT ifnull(sum(purpose != '{OUTPUT}'), 0), ifnull(sum(bytes), 0) FROM files WHERE owner = ?"
+        f" AND (deleted = 0 OR id IN (SELECT input_file FROM batches WHERE status IN ({_MARKS})))"
+    )
+    return Usage(*connection.execute(query, (owner, *_UNFINISHED)).fetchone())
 
 
 def _file(row: Sequence[Any] | None) -> File | None:

@@ -275,6 +275,26 @@ async def test_a_file_that_is_deleted_is_read_to_the_end_and_then_gone(lives: Li
     assert not life.shelf.path(batch.input_file).exists()
 
 
+async def test_a_file_that_is_deleted_counts_as_long_as_a_batch_reads_it(lives: Lives) -> None:
+    """Else a key keeps what it likes on the disk: upload, begin a batch, delete, and again."""
+    go = asyncio.Event()
+
+    async def answer(prompt: str) -> Outcome:
+        await go.wait()
+        return says(prompt)
+
+    life = await lives.begin(FakeGateway(answer))
+    batch = await life.batch(jsonl(map(row, range(30))))
+    before = await life.database.usage(batch.owner)
+    assert before.files == 1
+    assert await life.database.delete_file(batch.owner, batch.input_file)
+    assert await life.database.usage(batch.owner) == before
+    go.set()
+    ended = await life.until_ended(batch.number)
+    assert ended.output_file is not None
+    assert await life.database.usage(batch.owner) == (0, life.shelf.path(ended.output_file).stat().st_size)
+
+
 async def test_a_content_that_somebody_took_away_ends_the_batch_in_words(lives: Lives) -> None:
     async def answer(prompt: str) -> Outcome:
         return Answer(503, b"", "", 0.01)
