@@ -98,6 +98,30 @@ async def test_who_may_not_make_what_is_needed_is_told_what_to_run(pgvector_rig:
     )
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_takes_not_every_letter_is_refused(
+    pgvector_rig: PostgresRig, encoding: str
+) -> None:
+    """SQL_ASCII is what initdb makes of LANG=C."""
+    url = pgvector_rig.database("letters")
+    pgvector_rig.query("DROP DATABASE letters")
+    pgvector_rig.query(f"CREATE DATABASE letters ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    words = await refused(url)
+    assert words.startswith("WrongEncoding ")
+    assert f"has the encoding {encoding}" in words
+    assert "ENCODING 'UTF8' TEMPLATE template0" in words
+
+
+async def test_letters_are_what_they_are_whatever_the_environment_says(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    async with opened(pgvector_rig.database("client")) as stores:
+        store = await made_store(stores)
+        document = await put(stores, store, "one", {"Łódź €": [1, 0]})
+        assert await stores.kept(document) == ["Łódź €"]
+
+
 async def test_a_server_without_the_extension_is_refused_with_the_package_that_brings_it() -> None:
     with PostgresRig(pgvector=True) as rig:
         url = rig.database("bare")

@@ -56,7 +56,7 @@ def address(url: str) -> Address:
         ) from None
     where = given.get("host") or given.get("hostaddr") or "localhost"
     shown = f"postgresql://{where}" + (f":{given['port']}" if given.get("port") else "")
-    return Address({**_USUAL, **given}, f"{shown}/{given.get('dbname', '')}")
+    return Address({**_USUAL, **given, "client_encoding": "UTF8"}, f"{shown}/{given.get('dbname', '')}")
 
 
 class Postgres:
@@ -186,6 +186,12 @@ class Postgres:
         shown = self._address.shown
         if problem := too_old_server(connection.info.server_version):
             raise NeedsUser("PostgresTooOld", f"{shown}: {problem}")
+        if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+            message = (
+                f"{shown}: this database has the encoding {encoding}, and documents have all letters there are: name one by --vectors that"
+                " was made with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0;"
+            )
+            raise NeedsUser("WrongEncoding", message)
         query = (
             "SELECT e.extversion, n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
             " WHERE e.extname = 'vector'"
