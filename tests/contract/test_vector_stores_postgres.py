@@ -98,6 +98,20 @@ async def test_who_may_not_make_what_is_needed_is_told_what_to_run(pgvector_rig:
     )
 
 
+async def test_functions_that_somebody_makes_beside_the_extension_are_not_called(
+    pgvector_rig: PostgresRig,
+) -> None:
+    url = pgvector_rig.database("beside")
+    pgvector_rig.query("CREATE EXTENSION vector SCHEMA public", "beside")
+    for name, returns in (("length(tsvector)", "int"), ("tsvector_to_array(tsvector)", "text[]")):
+        body = f"CREATE FUNCTION public.{name} RETURNS {returns} LANGUAGE plpgsql AS"
+        pgvector_rig.query(f"{body} 'BEGIN RAISE ''called''; END'", "beside")
+    async with opened(url) as stores:
+        store = await made_store(stores)
+        await put(stores, store, "one", {"red fox": [1, 0]})
+        assert await stores.with_words([store], ["fox"], 5) == [1]
+
+
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 async def test_a_database_that_takes_not_every_letter_is_refused(
     pgvector_rig: PostgresRig, encoding: str

@@ -223,7 +223,8 @@ class Postgres:
 
     def _settle(self, connection: psycopg.Connection[Any], extension: str) -> None:
         shown = self._address.shown
-        path = f'{SCHEMA}, "{extension.replace(chr(34), chr(34) * 2)}", pg_catalog'
+        # Unnamed, pg_catalog comes first: whoever may make functions beside the extension does not get ours called in the server's stead.
+        path = f'{SCHEMA}, "{extension.replace(chr(34), chr(34) * 2)}"'
         (there,) = connection.execute(f"SELECT to_regclass('{SCHEMA}.about')").fetchone() or (None,)
         if there is None:
             try:
