@@ -53,11 +53,12 @@ class SqliteFile:
         """Some free pages to the disk; whether there are more."""
 
         def work(connection: sqlite3.Connection) -> bool:
-            if _free_pages(connection) == 0:
+            if (before := _free_pages(connection)) == 0:
                 return False
             # A script is run to its end; `execute` stops after the first page, of which this statement makes a row without columns.
             connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
-            if _free_pages(connection) > 0:
+            # A file that was written anew by other programs may be one that gives nothing back.
+            if 0 < _free_pages(connection) < before:
                 return True
             # The file becomes shorter when the log has been written into it, and the log when it is told.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -267,6 +267,44 @@ async def test_room_of_what_was_deleted_is_given_back_while_it_runs(
     assert words
 
 
+async def test_words_of_what_was_deleted_go_also_when_the_process_ends_before(house: House) -> None:
+    path = house.folder / "vectors.db"
+    store = await house.put("o", "good", 3, "secretword")
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        await house.until_completed(store, 3)
+        work.cancel()
+    await house.stores.remove(store)
+    await house.stores.close()
+    assert b"secretword" in path.read_bytes()
+    house.stores = EmbeddedStores(path, 2**20)
+    async with asyncio.timeout(30):
+        while await house.stores.tidy():  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0)
+    await house.stores.close()
+    assert b"secretword" not in path.read_bytes()
+    house.stores = EmbeddedStores(path, 2**20)
+
+
+async def test_a_file_that_gives_nothing_back_is_tidied_up_to_an_end(house: House) -> None:
+    path = house.folder / "vectors.db"
+    await house.stores.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA auto_vacuum=NONE; VACUUM")
+    house.stores = EmbeddedStores(path, 2**30)
+    house.ingest = house.new_ingest()
+    store = await house.put("o", "long", 1, chapters(60), "a.md")
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        work = group.create_task(house.ingest.run())
+        await house.until_completed(store, 1)
+        work.cancel()
+    await house.stores.remove(store)
+    async with asyncio.timeout(10):
+        while await house.stores.tidy():  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0)
+    assert look(path, "SELECT freelist_count FROM pragma_freelist_count") > 0
+
+
 _WORDS = "SELECT count(*) FROM words_data WHERE id > 10"  # parts of the full-text index; below are its sums
 
 

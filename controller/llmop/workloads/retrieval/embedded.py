@@ -48,7 +48,8 @@ class EmbeddedStores(SqliteFile, Stores):
         super().__init__(path, _SCHEMA, _VERSION)
         self.most_bytes: int | None = memory_limit
         self._memory = Memory(self, memory_limit)
-        self._merges: bool | None = None  # the words: whether that has begun; None = nothing was deleted
+        # The words: whether that has begun; None = nothing was deleted. A process before may have ended between the one and the other.
+        self._merges: bool | None = False
 
     async def compare(
         self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
