@@ -1,5 +1,6 @@
 """OpenAI's /v1/files."""
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ LOG = logging.getLogger(__name__)
 
 PURPOSES = ("batch", "user_data", "assistants")
 _PIECE = 256 * 1024
+_VECTORS_S = 5.0  # a database of vector stores that takes connections and says nothing keeps no file waiting
 _SHORTEST_S, _LONGEST_S = 3600, 2_592_000  # bounds that OpenAI has for expires_after
 
 
@@ -57,9 +59,13 @@ def routes(service: Service) -> list[Route]:
         if not await service.database.delete_file(owner_of(request), name):
             raise no_such("file", name)
         try:
-            await service.stores.remove_file(owner_of(request), name)
-        except Unavailable as error:  # it finds nothing now, and when it is back the file is taken out of it
-            LOG.error("a deleted file is not out of its vector stores yet: %s", error)
+            async with asyncio.timeout(_VECTORS_S):
+                await service.stores.remove_file(owner_of(request), name)
+        except (
+            Unavailable,
+            TimeoutError,
+        ) as error:  # it finds nothing now; later the file is taken out of it
+            LOG.error("a deleted file is not out of its vector stores yet: %s", str(error) or "no answer")
         service.engine.tidy_soon()
         return json({"id": name, "object": "file", "deleted": True})
 
@@ -88,8 +94,9 @@ async def _store(request: Request, service: Service) -> File:
     """Its content is on the disk before its name is known. Nothing of one that fails stays. Raises Refused, OSError, sqlite3.Error."""
     owner, name = owner_of(request), file_name(service.clock)
     try:
-        passages = await service.stores.owned_bytes(owner)
-    except Unavailable:  # batches need no vector store
+        async with asyncio.timeout(_VECTORS_S):
+            passages = await service.stores.owned_bytes(owner)
+    except (Unavailable, TimeoutError):  # batches need no vector store
         passages = 0
     used = await service.database.usage(owner)
     service.quota.check(used._replace(bytes=used.bytes + passages), 0, 1)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, row
 
+from llmop.domain.assistant import Assistant
 from llmop.workloads.app import make_app
 from llmop.workloads.known import Virtual
 from llmop.workloads.quota import Quota
@@ -228,6 +229,36 @@ async def test_what_passages_take_counts_too(door: Door) -> None:
         "/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"x")}, headers=headers
     )
     assert answer.status_code == 403
+
+
+async def never(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_database_of_vector_stores_that_says_nothing_keeps_no_file_waiting(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmop.workloads.files._VECTORS_S", 0.05)
+    for name in ("owned_bytes", "remove_file"):
+        monkeypatch.setattr(door.stores, name, never)
+    async with asyncio.timeout(30):
+        answer = await door.upload()
+        assert answer.status_code == 200
+        answer = await door.client.delete(f"/v1/files/{answer.json()['id']}")
+    assert answer.json()["deleted"] is True
+
+
+async def test_what_models_ask_is_told_without_vector_stores_that_say_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the gateway takes all of us for away, tribunals too."""
+    monkeypatch.setattr("llmop.workloads.needs._PATIENCE_S", 0.05)
+    monkeypatch.setattr(door.stores, "find", never)
+    asked = Assistant(name="a", namespace="d", model="m", vector_stores=("vs_1", "vs_2"))
+    monkeypatch.setattr(Virtual, "all", lambda _: (asked,))
+    async with asyncio.timeout(30):
+        answer = await door.client.get("/virtual-models")
+    assert answer.json() == {"a": {"models": ["m"], "missing_stores": []}}
 
 
 def _hash(key: str) -> str:
