@@ -289,6 +289,15 @@ async def test_a_document_that_is_put_again_begins_anew(stores: Stores) -> None:
     assert await Index(stores).search([store], [Question("new", np.array([1, 0], np.float32))], 5, 0.0) == []
 
 
+async def test_nothing_comes_into_a_store_that_was_removed_meanwhile(stores: Stores) -> None:
+    store = await made_store(stores)
+    await stores.remove(store)
+    await stores.put(store, [wanted(store, "one")])
+    await stores.put(store, [wanted(store, "two", batch="vsfb_1")], Batch("vsfb_1", 2.0))
+    assert await stores.files() == set()
+    assert await stores.batch(store, "vsfb_1") is None
+
+
 async def test_owners_take_turns_and_have_what_is_theirs(stores: Stores) -> None:
     for owner, count in (("o", 3), ("p", 2)):
         store = await made_store(stores, f"vs_{owner}", owner)

@@ -118,9 +118,14 @@ class Records(abc.ABC):
     # Documents
 
     async def put(self, store: Store, documents: Sequence[Document], batch: Batch | None = None) -> None:
-        """Into the store; one whose file is there already begins anew."""
+        """Into the store, if it is there still; one whose file is there already begins anew."""
 
         def work(connection: Connection) -> None:
+            if (
+                connection.execute("SELECT 1 FROM stores WHERE number = ?", (store.number,)).fetchone()
+                is None
+            ):
+                return
             if batch is not None:
                 connection.execute(
                     "INSERT INTO batches VALUES (?, ?, ?)", (batch.id, store.number, batch.created_at)
