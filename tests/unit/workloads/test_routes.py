@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 from tests.unit.workloads.workloads_rig import CHAT, FakeGateway, Life, jsonl, row
 
 from llmop.domain.assistant import Assistant
+from llmop.workloads.answers import Answer
 from llmop.workloads.app import make_app
 from llmop.workloads.known import Virtual
 from llmop.workloads.quota import Quota
@@ -229,6 +231,23 @@ async def test_what_passages_take_counts_too(door: Door) -> None:
         "/v1/files", data={"purpose": "assistants"}, files={"file": ("a.txt", b"x")}, headers=headers
     )
     assert answer.status_code == 403
+
+
+async def test_a_disk_that_takes_nothing_more_is_searched_still(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def embed(_url: str, body: dict[str, list[str]], *_: object) -> Answer:
+        data = [{"index": index, "embedding": [1.0, 0.0]} for index, _ in enumerate(body["input"])]
+        return Answer(200, orjson.dumps({"data": data}))
+
+    async def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store = (await door.client.post("/v1/vector_stores", json=STORE)).json()["id"]
+    monkeypatch.setattr(door.life.gateway, "ask", embed)
+    monkeypatch.setattr(door.stores, "used", full)
+    answer = await door.client.post(f"/v1/vector_stores/{store}/search", json={"query": "x"})
+    assert (200, []) == (answer.status_code, answer.json()["data"])
 
 
 async def never(*_: object) -> None:

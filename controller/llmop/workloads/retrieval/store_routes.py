@@ -1,18 +1,23 @@
 """OpenAI's /v1/vector_stores: the stores themselves, and search."""
 
 import dataclasses
+import logging
+import sqlite3
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmop.domain.errors import Unavailable
 from llmop.workloads.bodies import check_fields, json_object, metadata
 from llmop.workloads.refusals import Refused, invalid, json
 from llmop.workloads.retrieval import document_routes
 from llmop.workloads.retrieval.paths import find, is_oldest_first
 from llmop.workloads.retrieval.values import Store, describe_found, describe_store
 from llmop.workloads.service import Service, key_of, owner_of, page_of
+
+LOG = logging.getLogger(__name__)
 
 _BODY_LIMIT = 256 * 1024
 _LONGEST_NAME = 256
@@ -96,7 +101,7 @@ def routes(service: Service) -> list[Route]:
         key = key_of(request) or None
         owner = None if key else owner_of(request)
         results = await service.search.find([store], texts, most, least, key, owner)
-        await service.stores.used(store, service.clock.now())
+        await _note_use(service, store)
         return json(
             {
                 "object": "vector_store.search_results.page",
@@ -119,6 +124,14 @@ def routes(service: Service) -> list[Route]:
         Route("/v1/vector_stores/{id}/search", search, methods=["POST"]),
         *document_routes.routes(service),
     ]
+
+
+async def _note_use(service: Service, store: Store) -> None:
+    """Where the disk is full, or the server takes no writes, what was found was found."""
+    try:
+        await service.stores.used(store, service.clock.now())
+    except (sqlite3.Error, Unavailable) as error:
+        LOG.error("when the vector store %s was searched cannot be noted: %s", store.id, error)
 
 
 def _name(value: Any) -> str:
