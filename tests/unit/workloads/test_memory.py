@@ -153,3 +153,28 @@ async def test_documents_that_came_are_read_and_those_that_went_are_not_found() 
     disk.documents = 1
     assert await ask(memory, 1) == [10]
     assert memory.taken == PART
+
+
+async def test_a_large_store_has_its_turn_while_small_ones_are_asked_again_and_again() -> None:
+    class Sizes(Disk):
+        async def readable(self, store: Store) -> list[int]:
+            return (await super().readable(store))[: 2 if store.number == 9 else 1]
+
+        async def vectors(self, document: int) -> tuple[list[int], bytes]:
+            await asyncio.sleep(0.002)
+            return await super().vectors(document)
+
+    memory = Memory(Sizes(documents=2), 2 * PART)
+    is_over = asyncio.Event()
+
+    async def again_and_again(number: int) -> None:
+        while not is_over.is_set():
+            assert await ask(memory, number) == [10 * number]
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for number in (1, 2, 1, 2):
+            group.create_task(again_and_again(number))
+        while len(memory._users) < 2:  # noqa: ASYNC110  # polled: nobody tells of it
+            await asyncio.sleep(0)
+        assert sorted(await ask(memory, 9)) == [90, 91]
+        is_over.set()

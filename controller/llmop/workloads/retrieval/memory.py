@@ -56,6 +56,7 @@ class Memory:
         self._taken: dict[int, int] = {}  # bytes by store, with what is being read
         self._users: Counter[int] = Counter()  # of stores that are being asked
         self._freed = asyncio.Event()  # replaced by a new one when it is set
+        self._turn = asyncio.Lock()  # of who looks for room: whoever came later does not take it away
         self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @property
@@ -80,7 +81,8 @@ class Memory:
         number = store.number
         # Two who ask a store at once read it once; who asks another one does not wait for that.
         async with self._locks.setdefault(number, asyncio.Lock()):
-            missing = await self._reserve(store)
+            async with self._turn:
+                missing = await self._reserve(store)
             try:
                 for document in missing:
                     self._parts[number][document] = await self._read(document)
