@@ -244,7 +244,9 @@ def test_a_second_controller_does_not_disturb_the_first(
     said = refused("controller", "--state-dir", str(home / "other"), "--store", database)
     assert f"in use by another controller (pid {pid} on {socket.gethostname()})" in said
     assert 0 == first.end()
-    assert epoch + 1 == controller().started()["epoch"]
+    with contextlib.closing(sqlite3.connect(first.state / "llmop.db")) as stored:
+        assert [(epoch,)] == stored.execute("SELECT epoch FROM counter").fetchall()
+    assert epoch < controller().started()["epoch"]
 
 
 # How a controller ends
@@ -266,7 +268,7 @@ def test_the_epoch_rises_over_every_kind_of_end(controller: Callable[..., Contro
         epochs.append(one.started()["epoch"])
         authorities.add((one.state / "tls/ca.pem").read_text())
         one.end(number)
-    assert list(range(epochs[0], epochs[0] + 4)) == epochs
+    assert sorted(set(epochs)) == epochs
     assert 1 == len(authorities)
 
 
