@@ -192,7 +192,8 @@ class ControllerLine:
                 self._overview_at = self._clock.now()
                 return Overview(answer.overview_json, self._overview_at)
             except grpc.aio.AioRpcError as error:
-                LOG.debug("no overview: %s", error.details())
+                is_away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                LOG.log(logging.DEBUG if is_away else logging.WARNING, "no overview: %s", error.details())
             except Exception:  # who looks at it must not end a gateway
                 LOG.exception("the overview could not be asked for")
         return Overview(None, self._overview_at)

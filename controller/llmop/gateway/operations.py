@@ -39,7 +39,7 @@ def controller_away(heard_at: float | None, now: float) -> Refusal:
     return Refusal(
         status=503,
         code="controller_away",
-        message=f"the controller does not answer, {last}; requests for models are served as before",
+        message=f"the controller gives no overview, {last}; requests for models are served as before",
         retry_after=5,
     )
 

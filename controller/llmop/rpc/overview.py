@@ -188,7 +188,11 @@ def _replica(resource: resources.Resource) -> dict[str, Any]:
 
 
 def _epoch(text: object) -> int | None:
-    return int(times.from_rfc3339(text)) if isinstance(text, str) and text else None
+    """None also for what is no time, as another version may have written it: one object must not blank the whole."""
+    try:
+        return int(times.from_rfc3339(text)) if isinstance(text, str) and text else None
+    except ValueError:
+        return None
 
 
 def _sentence(text: object) -> str:

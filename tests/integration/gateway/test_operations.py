@@ -91,7 +91,7 @@ async def test_without_a_controller_it_is_said_for_how_long_and_models_are_serve
         answer.json()["error"]["code"],
         answer.headers["retry-after"],
     )
-    assert "the controller does not answer, and did" in answer.json()["error"]["message"]
+    assert "the controller gives no overview, and did" in answer.json()["error"]["message"]
     assert 200 == (await rig.ask("/v1/models", b"", bearer(), method="GET")).status
     await rig.control.start()
     async with asyncio.timeout(20):

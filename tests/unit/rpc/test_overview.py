@@ -326,3 +326,12 @@ def test_a_replica_whose_deployment_is_gone_meanwhile_is_not_shown() -> None:
     found = shown([deployment()], [replica("gone-1", gone)])
 
     assert [] == found["deployments"][0]["replicas"]
+
+
+@pytest.mark.parametrize("at", ["garbage", "2026-11-28T10:00:00", 7])
+def test_a_time_that_is_none_blanks_nothing_else(at: object) -> None:
+    chat = deployment()
+    found = shown([chat], [replica("chat-1", chat, phase="Gone", startedAt=at, end={"at": at})])
+
+    (row,) = found["deployments"][0]["replicas"]
+    assert ("Gone", None, None) == (row["phase"], row["started_at"], row["ended_at"])
