@@ -4,8 +4,21 @@ import signal
 
 import pytest
 from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
+
+# What has processes, ports and folders of its own, and needs the machine for itself no more than any program does.
+SIDE_BY_SIDE = (
+    "unit",
+    "scenario",
+    "contract/test_store.py",
+    "contract/test_store_postgres.py",
+    "contract/test_store_sqlite.py",
+    *(
+        f"integration/{part}"
+        for part in ("artifacts", "channel", "cli", "gateway", "page", "simulator", "workloads")
+    ),
+)
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that: Ctrl-C could not be
 # tried. A signal with a handler goes back to its default in a new program.
@@ -13,13 +26,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """Each of two processes (`hack/test`) takes one file after the other, and has a Slurm and a Postgres of its own."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Of two processes (`hack/test`) one runs all that is not in `SIDE_BY_SIDE`, Slurm and mounts among it, one after the other. That one must
+    fork in full to change accounts, and gRPC's threads, which are in the other, do not survive that.
+    """
     return _Scheduling(config, log)
 
 
-class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
-    """xdist's groups by marks (`loadgroup`) are none with pytest 9.2: the mark does not get into the names any more, and nothing says so."""
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Files are taken one by one, but for those that must not meet. xdist's own groups (`loadgroup`) are none with pytest 9.2: the mark does
+    not get into the names any more, and nothing says so.
+    """
 
     def remove_node(self, node: WorkerController) -> str | None:
         """A process is over. Of one that died only what is not done goes to the next: xdist hands out the groups that are done too, and
@@ -30,6 +47,10 @@ class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
             del groups[name]
         crashed: str | None = super().remove_node(node)
         return crashed
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0].removeprefix("tests/")
+        return path if path.startswith(SIDE_BY_SIDE) else "one after the other"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -203,12 +203,17 @@ class SlurmRig:
         `timeout` seconds: a dead slurmctld makes clients hang for minutes.
         """
         options: dict[str, Any] = self.as_user(user=user, env=env)
+        # Not by `user=`: Python forks in full for that, and a child crashes where gRPC has had threads in this process.
+        ids = f"--reuid={options.pop('user')}", f"--regid={options.pop('group')}"
+        del options["extra_groups"]
         if not more.keys() & {"stdout", "stderr", "capture_output"}:
             options["capture_output"] = True
         if not more.keys() & {"stdin", "input"}:
             options["stdin"] = subprocess.DEVNULL
         options |= {"cwd": cwd or self.shared, "timeout": timeout, "text": True, **more}
-        done: subprocess.CompletedProcess[str] = subprocess.run(list(argv), check=check, **options)
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            ["/usr/bin/setpriv", *ids, "--clear-groups", *argv], check=check, **options
+        )
         return done
 
     def as_user(self, *, user: str = "", env: Mapping[str, str] | None = None) -> dict[str, Any]:

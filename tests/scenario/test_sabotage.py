@@ -123,7 +123,7 @@ def goes_beyond_the_bounds(patch: Patch) -> None:
 
 
 def forgets_the_caches(patch: Patch) -> None:
-    patch.setattr(engine_load, "hold", lambda _engines, _recent, _desired: engine_load.Hold())
+    patch.setattr(engine_load, "hold", lambda *_: engine_load.Hold())
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_process_that_dies_holds_up_no_test(tmp_path: Path) -> None:
     (tmp_path / "tests" / "conftest.py").write_text(CONFTEST.read_text())
     for name, text in (("a", QUICK), ("b", QUICK), ("c", DIES_ONCE), ("d", QUICK)):
         (folder / f"test_{name}.py").write_text(text)
-    words = "-q -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder tests"
+    words = "-q -p no:cacheprovider -n 2 --dist loadscope --no-loadscope-reorder tests"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     told = subprocess.run(
         [sys.executable, "-m", "pytest", *words.split()],
