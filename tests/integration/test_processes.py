@@ -23,6 +23,8 @@ from tests.e2e.installation import simulator
 from tests.integration.test_local_installation import Laptop
 from tests.rigs.processes import wait_for
 
+from llmop.clock import SystemClock
+
 LLMOP = str(Path(sys.executable).with_name("llmop"))
 
 
@@ -262,13 +264,17 @@ def test_a_signal_ends_it_cleanly(controller: Callable[..., Controller], number:
 
 
 def test_the_epoch_rises_over_every_kind_of_end(controller: Callable[..., Controller]) -> None:
-    epochs, authorities = [], set()
+    epochs, authorities, began = [], set(), int(SystemClock().now())
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         one = controller()
         epochs.append(one.started()["epoch"])
         authorities.add((one.state / "tls/ca.pem").read_text())
         one.end(number)
     assert sorted(set(epochs)) == epochs
+    assert began <= epochs[0]
+    assert epochs[-1] < SystemClock().now() + len(
+        epochs
+    )  # one more than the last where that is later than the clock
     assert 1 == len(authorities)
 
 
