@@ -400,8 +400,9 @@ def _target(replicas: Sequence[assess.Assessment], newest: int, gate: artifacts.
 def _may_have_failed_unrecorded(each: assess.Assessment, newest: int, seen: values.Observed) -> bool:
     """It was given up, or ends by itself in a way that counts or may count, and Slurm has not said yet that the job is over.
 
-    After SIGTERM only Slurm knows whether somebody has cancelled the job (counts) or whether it was preempted (does not). An agent
-    that has said so and falls silent is not waited for: its job may hang in COMPLETING for long.
+    After SIGTERM only Slurm knows whether somebody has cancelled the job (counts) or whether it was preempted (does not). A snapshot
+    may show the job in COMPLETING before its agent has said a word. An agent that has fallen silent is not waited for: its job may
+    hang in COMPLETING for long.
     """
     if each.is_over or each.facts.revision != newest:
         return False
@@ -412,6 +413,8 @@ def _may_have_failed_unrecorded(each: assess.Assessment, newest: int, seen: valu
         return False
     if seen.now - heartbeat.due_from > seen.timing.unreachable_s:
         return False
+    if heartbeat.phase not in (replica.AgentPhase.DRAINING, replica.AgentPhase.ENDED):
+        return True
     ending = heartbeat.end.reason if heartbeat.end is not None else heartbeat.ending
     return ending is not None and (ending is replica.EndReason.TERMINATED or ending in classify.CRASHES)
 

@@ -43,6 +43,17 @@ def test_what_may_count_is_awaited(beat: Heartbeat, state: JobState, is_awaited:
     assert (not is_awaited) == makes_another(plan(beat, state))
 
 
+@pytest.mark.parametrize("phase", [AgentPhase.READY, AgentPhase.LOADING])
+def test_a_job_that_slurm_ends_before_its_agent_has_said_why_is_awaited(phase: AgentPhase) -> None:
+    patience_s = make.observed().timing.unreachable_s
+    silent = make.a_heartbeat(EACH, phase, received_at=make.NOW - patience_s - 1)
+    held = plan(make.a_heartbeat(EACH, phase), JobState.COMPLETING)
+
+    assert not makes_another(held)
+    assert held.recheck_at is not None and held.recheck_at <= make.NOW + patience_s + 0.1
+    assert makes_another(plan(silent, JobState.COMPLETING))
+
+
 def test_a_foreign_scancel_counts_before_its_replacement_is_made() -> None:
     counted = plan(ended(EndReason.TERMINATED), JobState.CANCELLED)
 
