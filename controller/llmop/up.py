@@ -129,7 +129,7 @@ def run(state_dir: Path, *, listen: str, store: str, vectors: str, ephemeral: bo
             "NotEmpty",
             f"--ephemeral deletes {state_dir} at its end, and it is not empty: name a new directory",
         )
-    with _only_one(state_dir):
+    with _only_one(state_dir), _with_port(listen) as listen:
         return _run(settings, listen=listen, store=store, vectors=vectors, ephemeral=ephemeral, quiet=quiet)
 
 
@@ -165,7 +165,6 @@ def _run(
         signal.signal(number, stop)
     children: list[_Child] = []
     try:
-        listen = _with_port(listen)
         url = f"http://{listen}"
         children = _children(settings, listen, url, store, vectors, quiet=quiet)
         secret_file = _key(settings)
@@ -240,13 +239,19 @@ def _children(
     ]
 
 
-def _with_port(listen: str) -> str:
+@contextlib.contextmanager
+def _with_port(listen: str) -> Iterator[str]:
+    """`listen` with a free port instead of 0. The port is held, not listened on: until the gateway does, and while it is restarted, the
+    kernel gives it to nobody who asks for any port (socket(7): with SO_REUSEADDR several may bind what nobody listens on).
+    """
     host, _, port = listen.rpartition(":")
     if port != "0":
-        return listen
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.create_server((host.strip("[]"), 0), family=family) as probe:
-        return f"{host}:{probe.getsockname()[1]}"
+        yield listen
+        return
+    with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host.strip("[]"), 0))
+        yield f"{host}:{holder.getsockname()[1]}"
 
 
 def _key(settings: ControllerSettings) -> Path:

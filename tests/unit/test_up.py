@@ -1,5 +1,6 @@
 """`llmop up` waits for its controller as long as that has reasons to wait itself."""
 
+import socket
 import types
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from llmop import up
 from llmop.domain.errors import NeedsUser
+from llmop.gateway import listener
+from llmop.gateway.settings import TcpAddress
 from llmop.settings import ControllerSettings
 
 LISTEN = "127.0.0.1:1"
@@ -44,3 +47,16 @@ def test_a_controller_that_ends_after_it_has_waited_is_an_error(
     child = types.SimpleNamespace(**{**vars(CHILD), "has_ended": lambda: bool(said)})
     with pytest.raises(NeedsUser, match="the controller did not start"):
         up._wait(settings, LISTEN, [child])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_free_port_is_kept_for_the_gateway_until_it_listens(host: str, workers: int) -> None:
+    with up._with_port(f"{host}:0") as listen:
+        port = int(listen.rpartition(":")[2])
+        family = socket.AF_INET6 if ":" in host[1:] else socket.AF_INET
+        with socket.socket(family) as other, pytest.raises(OSError, match="Address already in use"):
+            other.bind((host.strip("[]"), port))
+        for _ in range(2):  # the second time is a gateway that was restarted
+            for sock in listener.listen(TcpAddress(host=host.strip("[]"), port=port), workers):
+                sock.close()

@@ -1593,13 +1593,18 @@ class Channel:
         self.stopped = threading.Event()
         self.changed = threading.Event()
         self.news = threading.Event()  # the same for the files
+        self.writer = threading.Thread(target=self.write, name="files", daemon=True)
         self.away = ""  # why nobody answers
         self.away_since = None  # type: Optional[float]
         self.files_problem = ""
 
     def start(self) -> None:
-        for name, run in (("beats", self.beat), ("pushes", self.push), ("files", self.write)):
-            threading.Thread(target=run, name=name, daemon=True).start()
+        for thread in (
+            threading.Thread(target=self.beat, name="beats", daemon=True),
+            threading.Thread(target=self.push, name="pushes", daemon=True),
+            self.writer,
+        ):
+            thread.start()
 
     def announce(self) -> None:
         """Something has changed: say so at once."""
@@ -1711,6 +1716,9 @@ class Channel:
                 return
         except Away:
             pass
+        if self.writer.is_alive():
+            # What it has begun it may finish, or a draft stays behind. Not for long: its file system may hang.
+            self.writer.join(LAST_WORD_TIMEOUT)
         try:
             beat = dict(self.report(""), **end)
             Letters(self.config).put("heartbeat", beat["seq"], beat)
