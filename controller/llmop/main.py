@@ -16,7 +16,10 @@ from llmop.settings import DEPOSED, STORE_VARIABLE, VECTORS_VARIABLE, Controller
 STATE_DIR = "~/.local/share/llmop"
 
 
-@click.group(help="Runs the processes of an llmop installation. People use llmctl.")
+@click.group(
+    help="Runs the processes of an llmop installation. People use llmctl.",
+    context_settings={"help_option_names": ["-h", "--help"]},  # as llmctl
+)
 @click.version_option(__version__, prog_name="llmop")
 def cli() -> None:
     pass
@@ -40,7 +43,10 @@ _vectors = click.option(
 )
 
 
-@cli.command(help="Runs the controller: the control API, the reconciler and the listener for agents.")
+@cli.command(
+    help="Runs the controller: the control API, the reconciler and the listener for agents.",
+    short_help="Runs the controller.",
+)
 @_state_dir
 @click.option(
     "--store",
@@ -178,7 +184,8 @@ def gateway(
 
 
 @cli.command(
-    help="Runs files, batches, vector stores, tribunals and assistants, which ask models through a gateway."
+    help="Runs files, batches, vector stores, tribunals and assistants, which ask models through a gateway.",
+    short_help="Runs what asks models: batches, tribunals.",
 )
 @_state_dir
 @click.option(
@@ -264,7 +271,8 @@ def workloads(
 
 
 @cli.command(
-    help="Runs everything on this machine: controller, gateway, workloads, and deployments as local processes."
+    help="Runs everything on this machine: controller, gateway, workloads, and deployments as local processes.",
+    short_help="Runs everything on this machine.",
 )
 @_state_dir
 @click.option(

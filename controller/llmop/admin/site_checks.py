@@ -86,7 +86,7 @@ def _account(
             subject,
             "Account",
             "not checked: Slurm shows no accounts",
-            "sbatch --test-only below says whether it is accepted",
+            "see TestOnly: Slurm says there whether it takes such a job",
         )
         return
     mine = [each for each in survey.associations if each.partition in ("", partition.name)]

@@ -105,7 +105,7 @@ def _event_line(each: Happening, now: float) -> str:
 def _of_deployment(situation: Situation) -> Explanation:
     deployment = situation.deployment
     assert deployment is not None
-    shown = sorted((each for each in situation.replicas if _explains(each)), key=_order)
+    shown = sorted((each for each in situation.replicas if _explains(each, deployment)), key=_order)
     causes = [*_condition_causes(situation), *_cluster_causes(situation)]
     causes += [_replica_cause(each, situation.now, depth=1) for each in shown[:_MOST_REPLICAS]]
     if len(shown) > _MOST_REPLICAS:
@@ -147,7 +147,7 @@ def _summary(situation: Situation) -> Iterator[str]:
         yield f"{name} is scaled to 0 replicas, and has none: nobody is served, as it is wanted."
         return
     if ready.get("status") == "True":
-        is_fine = all(each["status"].get("phase") in _SERVING for each in situation.replicas)
+        is_fine = not any(_explains(each, deployment) for each in situation.replicas)
         rest = "nothing is wrong" if is_fine else "but not all is as it should be"
         yield f"{name} serves with {available} of {_plural(wanted, 'replica')}; {rest}."
         return
@@ -380,8 +380,12 @@ def _end_advice(end: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[_A
 # Words
 
 
-def _explains(each: Document) -> bool:
-    return each["status"].get("phase") not in _SERVING
+def _explains(each: Document, deployment: Document) -> bool:
+    """Whether the replica is part of why its deployment is as it is. How a replica of a template that is left ended is the past."""
+    status = deployment["status"]
+    is_ready = _condition(deployment, "Ready").get("status") == "True"
+    is_past = bool(each["status"].get("end")) and each["spec"].get("revision") != status.get("updateRevision")
+    return each["status"].get("phase") not in _SERVING and not (is_ready and is_past)
 
 
 def _order(each: Document) -> tuple[int, str]:

@@ -40,7 +40,8 @@ def read(names: Sequence[str], *, recursive: bool, namespace: str | None) -> "li
     if problems:
         raise CliError("\n".join(problems), ExitCode.BAD_REQUEST)
     if not documents:
-        raise CliError(f"error: no objects in {', '.join(names)}", ExitCode.BAD_REQUEST)
+        read = ", ".join("<stdin>" if name == "-" else name for name in names)
+        raise CliError(f"error: no objects in {read}", ExitCode.BAD_REQUEST)
     if namespace is not None:
         _require_namespace(documents, namespace)
     _require_unique(documents, namespace)

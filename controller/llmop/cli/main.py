@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmop import __version__
 from llmop.cli.errors import CliError, ExitCode, LaterVersionError
 from llmop.cli.session import Session, common_options, say
 
@@ -81,12 +82,24 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in COMMANDS and word not in LATER_COMMANDS and not word.startswith("-"):
+            from llmop.manifest import suggest
+
+            near = suggest.closest(word, COMMANDS)
+            ctx.fail(f"No such command '{word}'." + (f" Did you mean '{near}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmctl")
 @common_options
 def llmctl() -> None:
     """Controls llmop: declares model deployments and shows how they are.

@@ -11,6 +11,7 @@ from llmop.cli.errors import CliError, ExitCode
 from llmop.cli.session import Session, out
 from llmop.cli.watching import Feed, Interest
 from llmop.domain import resources
+from llmop.manifest import suggest
 
 WEEK_S = 7 * 86_400.0
 
@@ -137,6 +138,15 @@ def failure(item: Any | None) -> list[str]:
     return conditions.state(item).failure() if item is not None else []
 
 
+def unknown_condition(item: Any | None, condition_type: str) -> list[str]:
+    """A line about a condition that the object has not, perhaps because it is misspelt; none where it has it."""
+    state = conditions.state(item) if item is not None else None
+    has = [str(each["type"]) for each in state.status.get("conditions") or ()] if state is not None else []
+    if not has or condition_type.lower() in (each.lower() for each in has):
+        return []
+    return [f"it has no such condition{suggest.hint(condition_type, has)}"]
+
+
 def stalled(item: Any) -> str:
     """Why an object will not get on by itself, with its last failure; "" when it may."""
     why = conditions.state(item).stalled
@@ -210,4 +220,10 @@ def blocking(item: Any, replicas: Sequence[Any]) -> str:
         return (
             f"waiting for {len(held)} replica{'s' if len(held) > 1 else ''} to end: {', '.join(sorted(held))}"
         )
-    return f"waiting for {', '.join(item.metadata.finalizers) or 'the controller'}"
+    return f"waiting for {waits_for(item.metadata)}"
+
+
+def waits_for(metadata: Any) -> str:
+    """Who has yet to let go of an object that is being deleted. The mark of llmop itself stands for the controller."""
+    others = [each for each in metadata.finalizers if each != resources.JOBS_FINALIZER]
+    return ", ".join(others) or "the controller"

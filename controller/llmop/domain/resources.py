@@ -6,6 +6,8 @@ from typing import Any
 
 API_VERSION = "llmop/v1alpha1"
 
+JOBS_FINALIZER = "llmop/jobs"  # on deployments, until the controller sees that none of their jobs is left
+
 MODEL_DEPLOYMENT = "ModelDeployment"
 REPLICA = "Replica"
 REVISION = "Revision"

@@ -319,7 +319,8 @@ def _cluster(survey: Survey, name: str, shared_dir: str, left_out: Sequence[str]
         )
     return ProposedCluster(
         name=name,
-        shared_dir=shared_dir or f"{survey.home.rstrip('/')}/llmop",
+        # Not ~/llmop: that is where people clone the repository to.
+        shared_dir=shared_dir or f"{survey.home.rstrip('/')}/llmop-shared",
         settle_s=settle_s,
         poll_min_s=poll_min_s,
         poll_max_s=60,

@@ -84,7 +84,10 @@ def deployment_conditions(
         ready = _condition("Ready", _FALSE, "AwaitingGateways", words)
     elif is_settled:
         ready = _condition("Ready", _TRUE, "AllReplicasReady", "")
-    elif capacity.status is _FALSE and counts.pending:
+    elif (capacity.status is _FALSE and counts.pending) or (
+        # Nothing is made before the cluster answers: "0 of 3 were made" would be what follows, and not why.
+        capacity.status is _UNKNOWN and progressing.reason == "CreatingReplicas"
+    ):
         ready = _condition("Ready", _FALSE, capacity.reason, capacity.message)
     else:
         ready = _condition("Ready", _FALSE, progressing.reason, progressing.message)

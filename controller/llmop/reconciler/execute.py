@@ -10,8 +10,6 @@ from llmop.planner import values
 from llmop.reconciler import codec, mirror
 from llmop.store import interface
 
-JOBS_FINALIZER = "llmop/jobs"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Effects:

@@ -13,7 +13,6 @@ from llmop.rpc import audit, deletion, moving, referring
 from llmop.rpc.errors import BadRequest
 from llmop.store import interface
 
-JOBS_FINALIZER = "llmop/jobs"
 DEFAULT_MANAGER = "llmctl"
 _ATTEMPTS = 5
 _Result = TypeVar("_Result")
@@ -185,7 +184,7 @@ class Writer:
 
     def _new(self, resource: resources.Resource) -> resources.Resource:
         """What a new object gets from the server; a deployment holds its jobs until the reconciler says they are gone."""
-        finalizers = (JOBS_FINALIZER,) if resource.kind == resources.MODEL_DEPLOYMENT else ()
+        finalizers = (resources.JOBS_FINALIZER,) if resource.kind == resources.MODEL_DEPLOYMENT else ()
         return dataclasses.replace(
             resource, uid=self._clock.uid(), created_at=self._clock.now(), finalizers=finalizers
         )

@@ -175,6 +175,7 @@ def test_apply_what_is_wrong(transcript: Transcript) -> None:
     )
     transcript.run("apply", "-f", str(transcript.world.directory / "absent.yaml"))
     transcript.run("apply", "-f", transcript.write("empty.yaml", "# nothing\n"))
+    transcript.run("apply", "-f", "-")
     transcript.run("apply", "-f", "https://example.org/chat.yaml")
     transcript.run("apply")
 
@@ -367,6 +368,7 @@ def test_describe(transcript: Transcript) -> None:
         MD, "chat", conditions=[*PENDING, *conditions(Stalled=("False", "Progressing"))], replicas=2,
         readyReplicas=1, pendingReplicas=1, retryAt="2025-10-09T08:54:02Z", lastFailure=FAILURE,
         pending={"estimatedStartTime": "2025-10-09T09:00:00Z", "source": "Slurm"},
+        leadTime={"queueWaitP95": "20s", "bootP95": "3m", "last": [[15, 170], [20, 180]]},
     )  # fmt: skip
     for ago in (500, 60):
         world.event(
@@ -574,6 +576,8 @@ def test_wait(transcript: Transcript) -> None:
     transcript.run("wait", "md/nobody", "--for=create", "--timeout=0")
     transcript.run("wait", "md/nobody", "--for=delete")
     transcript.run("wait", "md/chat", "--for=create", "--for=condition=Available")
+    transcript.run("wait", "md/chat", "--for=condition=Raedy", "--timeout=0")
+    transcript.run("wait", "md/chat", "--for=condition=Healthy", "--timeout=0")
     world.status(MD, "chat", conditions=PENDING, readyReplicas=1, pendingReplicas=1)
     transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
     world.status(MD, "chat", conditions=STALLED, lastFailure=FAILURE)
@@ -621,6 +625,9 @@ def test_version(transcript: Transcript) -> None:
     transcript.run("version")
     transcript.run("version", "--client")
     transcript.run("version", "-o", "json")
+    transcript.run("--version")
+    transcript.run("verzion")
+    transcript.run("nothing-like-it")
 
 
 def test_explain(transcript: Transcript) -> None:

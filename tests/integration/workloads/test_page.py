@@ -24,8 +24,8 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
 
 def test_every_command_about_batches(laptop: Laptop) -> None:
     laptop.up("--ephemeral", "--quiet")
-    laptop.apply(simulator())
-    laptop.wait_ready("sim")
+    laptop.apply(simulator("simulator"))
+    laptop.wait_ready("simulator")
     follow(laptop, PAGES / "run-batches.md")
 
 

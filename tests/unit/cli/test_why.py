@@ -46,6 +46,7 @@ def replicas(plan: values.Plan) -> tuple[dict[str, Any], ...]:
                 "metadata": {"name": facts.name, "creationTime": times.to_rfc3339(facts.created_at)},
                 "spec": {
                     "deployment": facts.deployment,
+                    "revision": facts.revision,
                     "cluster": facts.cluster,
                     "drain": codec.drain_json(drain) if drain else None,
                 },
@@ -193,6 +194,20 @@ def _rollout() -> causes.Situation:
     return situation(make.desired([old, new], revision=2), seen)
 
 
+def _recovered() -> causes.Situation:
+    """What went wrong was the template before this one."""
+    one, bad = make.a_replica(1, revision=2), young(2)
+    record = replica.End(
+        reason=replica.EndReason.ENGINE_CRASHED, at=make.NOW - 20, message="it crashed", node="n1"
+    )
+    seen = make.observed(
+        [make.a_job(one), make.a_job(bad, job.JobState.FAILED)],
+        [make.a_heartbeat(one)],
+        exits={bad.uid: record},
+    )
+    return situation(make.desired([one, bad], revision=2), seen)
+
+
 def _paused() -> causes.Situation:
     one = make.a_replica(1)
     seen = make.observed([make.a_job(one)], [make.a_heartbeat(one)])
@@ -301,6 +316,7 @@ SITUATIONS: Mapping[str, Any] = {
     "loading": _loading,
     "progress-deadline-exceeded": lambda: _loading(started_at=make.NOW - 4000),
     "rollout-in-its-middle": _rollout,
+    "recovered-from-another-template": _recovered,
     "paused": _paused,
     "agent-is-late": lambda: _silent(20),
     "agent-is-silent": lambda: _silent(60),

@@ -208,7 +208,7 @@ def test_settings_of_the_site_become_those_of_the_cluster() -> None:
 
 def test_a_shared_directory_that_nobody_named_is_a_guess_and_says_so() -> None:
     cluster = discovery.propose(SITE, "default").cluster
-    assert cluster.shared_dir == "/home/ann/llmop"
+    assert cluster.shared_dir == "/home/ann/llmop-shared"
     assert cluster.comments["sharedDir"].startswith("CHECK THIS")
 
 

@@ -82,7 +82,7 @@ def create(
         _wait(found, batch["id"], None)
 
 
-@command.command("get")
+@command.command("get", short_help="Show one batch, and what holds it up.")
 @click.argument("batch")
 @_output
 @_options
@@ -161,7 +161,7 @@ def wait(
     _wait(gateway(session, url, key_file, timeout), batch, longest)
 
 
-@command.command("results")
+@command.command("results", short_help="Print the answers of a batch that has ended.")
 @click.argument("batch")
 @click.option("--errors", is_flag=True, help="The error file: what was refused, and what was never asked.")
 @click.option(

@@ -17,7 +17,7 @@ def command() -> None:
     """
 
 
-@command.command("run")
+@command.command("run", short_help="Send requests and say how they were answered.")
 @click.option(
     "-m",
     "--model",
@@ -139,7 +139,7 @@ def run(session: Session, /, **given: Any) -> None:
     measuring.measure(session, asked.Given(**given))
 
 
-@command.command("startup")
+@command.command("startup", short_help="Start replicas and say how long it took.")
 @click.argument("deployments", nargs=-1, metavar="md/NAME...", shell_complete=complete_deployments)
 @click.option(
     "--rounds",
@@ -196,7 +196,7 @@ def startup(
     )
 
 
-@command.command("report")
+@command.command("report", short_help="Put results of several runs side by side.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--out",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait/--no-wait",
     default=True,
-    help="Wait until the objects, and the jobs that belong to them, are gone.",
+    help="Wait until the objects, and the jobs that belong to them, are gone; the default.",
 )
 @click.option(
     "--timeout",

@@ -59,6 +59,8 @@ def _describe(session: Session, item: Any) -> list[str]:
         for key, value in status.items()
         if key not in _SHOWN_STATUS and value not in (None, "", [], {})
     }
+    if "leadTime" in rest:  # without its samples, which are pairs of numbers without a name
+        rest["leadTime"] = {key: value for key, value in rest["leadTime"].items() if key != "last"}
     lines += _section("Status", rest) if rest else []
     lines += _conditions(status.get("conditions") or (), now)
     lines += autoscale.history(status, now)
@@ -98,6 +100,7 @@ _SHOWN_STATUS = (
 
 
 def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> list[list[str]]:
+    from llmop.cli import waiting
     from llmop.domain import resources, rollouts
 
     metadata = item.metadata
@@ -109,7 +112,7 @@ def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: fl
         rows.append(["Owner:", f"{metadata.owner.kind}/{metadata.owner.name}"])
     rows.append(["Created:", _when(metadata.creation_time.seconds, now)])
     if metadata.HasField("deletion_time"):
-        held = ", ".join(metadata.finalizers) or "the controller"
+        held = waiting.waits_for(metadata)
         rows.append(["Deleting:", f"since {_when(metadata.deletion_time.seconds, now)}; waits for {held}"])
     if item.kind == resources.MODEL_DEPLOYMENT:
         counts = [f"{rollouts.wanted(spec, status)} desired"]

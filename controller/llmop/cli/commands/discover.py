@@ -20,7 +20,7 @@ _TIMEOUT_S = 200.0
     "--shared-dir",
     default="",
     metavar="PATH",
-    help="Its sharedDir: a directory that the controller and all nodes see.  [default: llmop in the home directory, to be checked]",
+    help="Its sharedDir: a directory that the controller and all nodes see.  [default: llmop-shared in the home directory, to be checked]",
 )
 @click.option(
     "-o",

@@ -33,7 +33,10 @@ def command(session: Session, path: str | None, recursive: bool, schema: bool) -
     """Describe the fields of a kind: llmctl explain md.spec.rolloutStrategy.
 
     An editor with the YAML language server checks manifests with the file that `llmctl explain --schema` prints, named in their first
-    line: # yaml-language-server: $schema=llmop.schema.json
+    line:
+
+    \b
+      # yaml-language-server: $schema=llmop.schema.json
     """
     from llmop.cli import printing, targets
     from llmop.domain import errors

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmop.cli.session import Duration, Session, context_option, out
-from llmop.cli.talking import Gateway, address_options, gateway
+from llmop.cli.talking import Gateway, gateway, gateway_options
 
 if TYPE_CHECKING:
     from llmop.cli import load
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 )
 @click.option("--replicas", is_flag=True, help="One line for each replica: the requests there now.")
 @click.option("--no-headers", is_flag=True, help="The table without its first line.")
-@address_options
+@click.option("-m", "--model", "wanted", metavar="NAME", help="Only this model.")
+@gateway_options
 @context_option
 @click.pass_obj
 def command(

@@ -145,7 +145,7 @@ def _condition(text: str, kind: str, namespace: str, name: str) -> Any:
         met=met,
         hopeless=hopeless,
         progress=progress,
-        details=waiting.failure,
+        details=lambda item: waiting.unknown_condition(item, condition_type) or waiting.failure(item),
         done=f"{targets.label(kind, name)} condition met",
         text=f"the condition {condition_type} on",
     )
