@@ -107,7 +107,9 @@ async def test_openai_models_and_errors(simulated: Rig, client: openai.AsyncOpen
 
 async def test_text_generation(simulated: Rig) -> None:
     for address in (simulated.address, f"{simulated.address}/models/org/sim"):
-        client = text_generation.AsyncClient(address, headers={"Authorization": f"Bearer {simulated.key}"})
+        client = text_generation.AsyncClient(
+            address, headers={"Authorization": f"Bearer {simulated.key}"}, timeout=60
+        )
         answer = await client.generate("Hello", max_new_tokens=4)
         assert answer.generated_text
         events = [event async for event in client.generate_stream("Hello", max_new_tokens=4)]
@@ -117,7 +119,7 @@ async def test_text_generation(simulated: Rig) -> None:
 
 async def test_what_text_generation_took_is_counted(simulated: Rig) -> None:
     client = text_generation.AsyncClient(
-        simulated.address, headers={"Authorization": f"Bearer {simulated.key}"}
+        simulated.address, headers={"Authorization": f"Bearer {simulated.key}"}, timeout=60
     )
     answer = await client.generate("Hello", max_new_tokens=4)  # both ask for details
     assert 4 == len([event async for event in client.generate_stream("Hello", max_new_tokens=4)])

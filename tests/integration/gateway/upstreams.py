@@ -80,7 +80,6 @@ class Gate:
     def __init__(self) -> None:
         self.now = 0
         self.most = 0
-        self.models: list[str] = []
         self._passes = asyncio.Semaphore(0)
 
     def let(self, number: int) -> None:
