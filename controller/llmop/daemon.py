@@ -9,7 +9,7 @@ import random
 import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,36 +123,10 @@ async def _serve(
         stack.push_async_callback(agents.stop)
         stack.callback(at.close)
         places.urls = (f"https://{_advertised(settings)}:{agents.port}",)
-        control = server.build(
-            settings.socket,
-            store=store,
-            clock=clock,
-            endpoints=reconciler.book,
-            loads=reconciler.scaler,
-            seen_at=reconciler.lookout.seen_at,
-            hint=reconciler.hint,
-            administration=office.Office(
-                store=store,
-                clock=clock,
-                reconciler=reconciler,
-                state_dir=settings.state_dir,
-                certificates=(settings.authority / "ca.pem", settings.own_certificates / "listener.pem"),
-                environ=os.environ,
-                install=places.install,
-                make_cluster=lambda where: make_cluster(where, clock),
-                addresses=lambda: places.urls,
-            ),
-        )
+        control = _control_server(settings, store, clock, reconciler, places)
         await control.start()
         stack.push_async_callback(control.stop)
-        scheduler = AsyncIOScheduler(
-            timezone=datetime.UTC,
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
-        scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
-        scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock, places])
-        scheduler.start()
-        stack.callback(scheduler.shutdown, wait=False)
+        stack.enter_context(_scheduled(reconciler, store, clock, places))
         _log.info(
             "controller started",
             installation=installation,
@@ -163,21 +137,7 @@ async def _serve(
         ready(settings.socket)
         inboxes = inbox.Inboxes(at, clock, installation, reconciler.lookout.places, reconciler.lookout.signal)
         at.deliver = inboxes.deliver
-        letters = asyncio.create_task(inboxes.run(), name="inboxes")
-        work = asyncio.create_task(reconciler.run(), name="reconciler")
-        stopped = asyncio.create_task(stop.wait(), name="stop")
-        try:
-            until: list[asyncio.Future[Any]] = [work, letters, stopped, agents.ended]
-            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
-            for each in (work, letters):
-                if each.done():
-                    each.result()
-            if agents.ended.done():
-                agents.ended.result()
-        finally:
-            for task in (work, letters, stopped):
-                task.cancel()
-            await asyncio.gather(work, letters, stopped, return_exceptions=True)
+        await _work(reconciler, inboxes, agents, stop)
 
 
 class Places:
@@ -233,6 +193,74 @@ class Places:
         agent = directory.install(self._agent, self._simulator)
         directory.publish(self.urls, self._ca)
         return agent
+
+
+def _control_server(
+    settings: ControllerSettings,
+    store: interface.Store,
+    clock: Clock,
+    reconciler: loop.Reconciler,
+    places: Places,
+) -> server.ControlServer:
+    return server.build(
+        settings.socket,
+        store=store,
+        clock=clock,
+        endpoints=reconciler.book,
+        loads=reconciler.scaler,
+        seen_at=reconciler.lookout.seen_at,
+        hint=reconciler.hint,
+        administration=office.Office(
+            store=store,
+            clock=clock,
+            reconciler=reconciler,
+            state_dir=settings.state_dir,
+            certificates=(settings.authority / "ca.pem", settings.own_certificates / "listener.pem"),
+            environ=os.environ,
+            install=places.install,
+            make_cluster=lambda where: make_cluster(where, clock),
+            addresses=lambda: places.urls,
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _scheduled(
+    reconciler: loop.Reconciler, store: interface.Store, clock: Clock, places: Places
+) -> Iterator[None]:
+    """What is done from time to time, whatever else happens."""
+    scheduler = AsyncIOScheduler(
+        timezone=datetime.UTC,
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    scheduler.add_job(reconciler.resync, "interval", seconds=RESYNC_S)
+    scheduler.add_job(retain, "interval", seconds=RETENTION_S, args=[store, clock, places])
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+async def _work(
+    reconciler: loop.Reconciler, inboxes: inbox.Inboxes, agents: listener.Listener, stop: asyncio.Event
+) -> None:
+    """Until it is told to stop. Raises what has ended one of the parts."""
+    letters = asyncio.create_task(inboxes.run(), name="inboxes")
+    work = asyncio.create_task(reconciler.run(), name="reconciler")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        until: list[asyncio.Future[Any]] = [work, letters, stopped, agents.ended]
+        await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
+        for each in (work, letters):
+            if each.done():
+                each.result()
+        if agents.ended.done():
+            agents.ended.result()
+    finally:
+        for task in (work, letters, stopped):
+            task.cancel()
+        await asyncio.gather(work, letters, stopped, return_exceptions=True)
 
 
 def make_cluster(where: site.Site, clock: Clock) -> driver.Cluster:

@@ -140,7 +140,7 @@ class Installation:
         self._clients.clear()
         for kept in self._kept:
             kept.stop()
-            wait_for(f"{kept.name} to end", kept.ended, timeout=20)
+            wait_for(f"{kept.name} to end", kept.ended, timeout=60)
         self._kept.clear()
         self.controllers.clear()
         self._gateway = None
@@ -188,20 +188,20 @@ class Installation:
         ]
         kept = self.controllers[which] = self._keep(f"controller-{which}", argv)
         if wait:
-            self.wait("the controller to answer", lambda: self.answers(which), timeout=40)
+            self.wait("the controller to answer", lambda: self.answers(which), timeout=60)
         return kept
 
     def kill_controller(self, which: str = "first") -> None:
         """kill -9. What it had started (sbatch, squeue) goes on, as it does on a login node."""
         kept = self.controllers.pop(which)
         kept.daemon.kill(signal.SIGKILL)
-        wait_for("the controller to end", lambda: not kept.daemon.alive(), timeout=10)
+        wait_for("the controller to end", lambda: not kept.daemon.alive(), timeout=30)
 
     def end_controller(self, which: str = "first") -> None:
         """SIGTERM."""
         kept = self.controllers.pop(which)
         kept.daemon.kill(signal.SIGTERM)
-        wait_for("the controller to end", lambda: not kept.daemon.alive(), timeout=20)
+        wait_for("the controller to end", lambda: not kept.daemon.alive(), timeout=60)
 
     def answers(self, which: str = "first") -> bool:
         try:
@@ -219,7 +219,7 @@ class Installation:
                 return True
             return False
 
-        self.wait("the gateway to listen", listens, timeout=30)
+        self.wait("the gateway to listen", listens, timeout=60)
 
     def _keep(self, name: str, argv: Sequence[str]) -> Kept:
         kept = keep(
@@ -279,7 +279,7 @@ class Installation:
 
     def client(self, which: str = "first") -> Client:
         if which not in self._clients:
-            self._clients[which] = Client(self.address(which), 10.0)
+            self._clients[which] = Client(self.address(which), 30.0)
         return self._clients[which]
 
     def status(self, kind: str, name: str, which: str = "first") -> dict[str, Any]:
@@ -299,8 +299,21 @@ class Installation:
             return error.reason != "NotFound"
 
     def condition(self, kind: str, name: str, condition: str) -> dict[str, Any]:
+        """{} where nothing is known of it, or nobody answers."""
         found = self.status(kind, name).get("conditions", [])
         return next((dict(one) for one in found if one["type"] == condition), {})
+
+    def wait_condition(
+        self, kind: str, name: str, condition: str, *, timeout: float = 60, **wanted: str
+    ) -> dict[str, Any]:
+        """The condition as it is when it has these fields for the first time: a second look may find it changed."""
+
+        def found() -> dict[str, Any] | None:
+            seen = self.condition(kind, name, condition)
+            return seen if seen and wanted.items() <= seen.items() else None
+
+        what = " and ".join(f"{field} {value}" for field, value in wanted.items())
+        return self.wait(f"{condition} of {name} to be {what}", found, timeout=timeout)
 
     def replicas(self, deployment: str = "", which: str = "first") -> list[Replica]:
         try:
@@ -431,12 +444,15 @@ class Installation:
     def assert_nothing_left(self) -> None:
         """No job, no process, no mount, no working directory."""
         self.wait("the queue to be empty", lambda: not self.jobs(), timeout=60)
-        self.wait("the processes to be gone", lambda: not self.processes(), timeout=20)
+        self.wait("the processes to be gone", lambda: not self.processes(), timeout=60)
         assert [] == sorted(mounts() - self._mounts)
         left = "replicas/*/scratch/*"  # removed by the agent, or by the controller just after the end is recorded
-        self.wait("the working directories to be gone", lambda: not [*self.shared.glob(left)], timeout=20)
-        temporary = [path for path in self.shared.rglob("*") if path.name.endswith(".tmp")]
-        assert [] == temporary
+        self.wait("the working directories to be gone", lambda: not [*self.shared.glob(left)], timeout=60)
+        self.wait(
+            "what was being written to be whole",
+            lambda: not [path for path in self.shared.rglob("*") if path.name.endswith(".tmp")],
+            timeout=60,
+        )
 
     # Reports
 

@@ -41,11 +41,7 @@ def test_an_image_of_a_registry_is_staged_once_and_runs_in_jobs(
     site.apply(simulator(replicas=1) | {"spec": simulator(replicas=1)["spec"] | {"image": image}})
 
     site.wait("the image to be on its way", held.reached.is_set, timeout=60)
-    site.wait(
-        "the condition to say so",
-        lambda: site.condition("ModelDeployment", "sim", "ArtifactsReady").get("reason") == "Downloading",
-        timeout=30,
-    )
+    site.wait_condition("ModelDeployment", "sim", "ArtifactsReady", reason="Downloading")
     assert [] == site.jobs() == site.replicas("sim")
     # The controller dies in the middle and comes back; the tag moves. Neither changes what runs.
     site.kill_controller()

@@ -130,10 +130,10 @@ def test_replicas_follow_a_step_of_the_load_and_back_without_a_failed_request(
     with Stream(site, "step") as stream:
         site.hold("one replica serves a request per second", is_one, seconds=8)
         rose_at = stream.change(40.0)
-        site.wait("five to be ready", lambda: len(site.ready("step")) >= 5, timeout=60)
+        site.wait("five to be ready", lambda: len(site.ready("step")) >= 5, timeout=120)
         five_after = CLOCK.now() - rose_at
         fell_at = stream.change(1.0)
-        site.wait("one to be left", is_one, timeout=90)
+        site.wait("one to be left", is_one, timeout=120)
         site.wait_settled(1)
         one_after = CLOCK.now() - fell_at
         site.hold("one replica serves a request per second again", is_one, seconds=8)

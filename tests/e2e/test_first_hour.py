@@ -229,13 +229,9 @@ def test_where_dependencies_are_stripped_a_replica_still_has_one_engine(
 def test_where_nothing_survives_nothing_is_submitted(with_plugin: Callable[[str], Installation]) -> None:
     site = with_plugin(plugins.REWRITES_NAME_AND_COMMENT)
     site.apply(simulator(replicas=2))
-    site.wait(
-        "the reason to be shown",
-        lambda: site.condition("ModelDeployment", "sim", "Stalled").get("reason") == "SiteRewritesJobs",
-        timeout=30,
-    )
+    stalled = site.wait_condition("ModelDeployment", "sim", "Stalled", reason="SiteRewritesJobs")
     assert {job.state for job in site.rig.squeue()} <= {"CANCELLED"}  # the canary
-    assert "Ask your site" in site.condition("ModelDeployment", "sim", "Stalled")["message"]
+    assert "Ask your site" in stalled["message"]
 
 
 def test_the_words_of_a_plugin_that_refuses_reach_people(
@@ -250,8 +246,4 @@ def test_the_words_of_a_plugin_that_refuses_reach_people(
     )
     profile = {"cluster": "default", "partition": "gpu", "account": "nlp", "cpus": 1, "memory": "200Mi"}
     site.apply(document("ResourceProfile", "named", profile))
-    site.wait(
-        "the canary to get through",
-        lambda: site.condition("Cluster", "default", "Fenced").get("reason") == "Proven",
-        timeout=90,
-    )
+    site.wait_condition("Cluster", "default", "Fenced", reason="Proven", timeout=90)

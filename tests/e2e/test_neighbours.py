@@ -60,12 +60,7 @@ def orphans(site: Installation) -> dict[str, str]:
 
 def refusal(site: Installation, cluster: str) -> str:
     """Why the sharedDir of this Cluster cannot be used."""
-
-    def judged() -> dict[str, Any] | None:
-        found = site.condition("Cluster", cluster, "SharedDirectory")
-        return found if found.get("status") == "False" else None
-
-    found = site.wait("the directory to be refused", judged, timeout=20)
+    found = site.wait_condition("Cluster", cluster, "SharedDirectory", status="False")
     assert "NotUsable" == found["reason"]
     return str(found["message"])
 

@@ -124,8 +124,12 @@ def test_singleton_holds_a_second_job_of_the_same_name(slurm: SlurmRig) -> None:
     first = submit(slurm, "sleep 600", "--job-name=only-one", "--dependency=singleton")
     second = submit(slurm, "sleep 600", "--job-name=only-one", "--dependency=singleton")
     slurm.wait_for_state(first, "RUNNING")
-    reason = slurm.run_as_user(["squeue", "--noheader", f"--jobs={second}", "--format=%T %r"]).stdout
-    assert "PENDING Dependency\n" == reason
+
+    def reason() -> str:
+        argv = ["squeue", "--noheader", f"--jobs={second}", "--format=%T %r"]
+        return str(slurm.run_as_user(argv).stdout)
+
+    wait_for("the second to wait", lambda: "PENDING Dependency\n" == reason(), timeout=30)
 
 
 def test_a_container_runs_inside_a_job_of_an_ordinary_user(slurm: SlurmRig, engine_sif: Path) -> None:

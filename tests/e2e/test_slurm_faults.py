@@ -33,6 +33,10 @@ def reachable(site: Installation) -> dict[str, str]:
     return site.condition("Cluster", "default", "Reachable")
 
 
+def wait_reachable(site: Installation, **wanted: str) -> dict[str, str]:
+    return site.wait_condition("Cluster", "default", "Reachable", timeout=90, **wanted)
+
+
 def assert_no_other_job(site: Installation, jobs: set[int]) -> None:
     """Slurm has not seen any job of this installation but these, and the canary: none doubled, none cancelled. It keeps ended ones for
     MinJobAge."""
@@ -68,17 +72,13 @@ def test_what_slurmctld_took_while_it_was_paused_becomes_no_second_job(
                 ),
                 timeout=30,
             )
-            unreachable = site.wait(
-                "the cluster to be unreachable",
-                lambda: reachable(site) if reachable(site).get("status") == "False" else None,
-                timeout=90,
-            )
+            unreachable = wait_reachable(site, status="False")
             print(f"       {unreachable['message']}")
             assert "squeue" in unreachable["message"] or "slurm" in unreachable["message"].lower()
         finally:
             site.rig.resume_slurmctld()
-        site.wait_ready("sim", 3, timeout=60)
-        site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+        site.wait_ready("sim", 3)
+        wait_reachable(site, status="True")
         running = {job.id for job in site.wait_settled(3)}
         # Past the settle time: what was submitted again would be here.
         site.hold("no other job comes", lambda: running == {job.id for job in site.jobs()}, seconds=14)
@@ -97,37 +97,25 @@ def test_a_slurmctld_that_is_gone_for_more_than_a_minute_costs_nothing(
     with site.flowing():
         site.rig.kill_slurmctld()
         killed_at = time.monotonic()
-        unreachable = site.wait(
-            "the cluster to be unreachable",
-            lambda: reachable(site) if reachable(site).get("status") == "False" else None,
-            timeout=60,
-        )
+        unreachable = wait_reachable(site, status="False")
         print(f"       {unreachable['message']}")
         assert "Unable to contact slurm controller" in unreachable["message"]
-        site.wait(
-            "the deployment to say so",
-            lambda: (
-                "ClusterUnreachable"
-                == site.condition("ModelDeployment", "sim", "CapacityAvailable").get("reason")
-            ),
-            timeout=20,
-        )
+        site.wait_condition("ModelDeployment", "sim", "CapacityAvailable", reason="ClusterUnreachable")
         site.scale("sim", 4)
 
         def as_it_was() -> bool:
             capacity = site.condition("ModelDeployment", "sim", "CapacityAvailable")
             return (
                 reachable(site) == unreachable
-                and capacity["reason"] == "ClusterUnreachable"
+                and capacity.get("reason") == "ClusterUnreachable"
                 and before == {each.job_id for each in site.ready("sim")}
             )
 
         rest = OUTAGE_S - (time.monotonic() - killed_at)
         site.hold("three go on, and the same words say what is wrong", as_it_was, seconds=rest)
         site.rig.start_slurmctld()
-        site.wait_ready("sim", 4, timeout=60)
-        site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=60)
-        assert not reachable(site)["message"]
+        site.wait_ready("sim", 4)
+        assert not wait_reachable(site, status="True")["message"]
     after = {job.id for job in site.wait_settled(4)}
     assert before < after
     assert_no_other_job(site, after)
@@ -157,28 +145,20 @@ def test_a_squeue_that_lies_costs_nothing(install: Callable[..., Installation], 
     with site.flowing() as traffic:
         for fault in ("in-a-record", "garbage", "words", "error"):
             mode.write_text(fault)
-            said = site.wait(
-                f"the cluster to be unreachable ({fault})",
-                lambda: reachable(site) if reachable(site).get("status") == "False" else None,
-                timeout=30,
-            )
+            said = wait_reachable(site, status="False")
             print(f"       {said['message'][:150]!r}")
             assert said["message"]
             mode.write_text("")
-            site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+            wait_reachable(site, status="True")
         for fault in ("fewer", "nothing"):
             mode.write_text(fault)
-            said = site.wait(
-                f"the brake ({fault})",
-                lambda: reachable(site) if reachable(site).get("reason") == "MassVanish" else None,
-                timeout=30,
-            )
+            said = wait_reachable(site, reason="MassVanish")
             print(f"       {said['message'][:150]!r}")
             traffic.phase(fault)
             site.hold("all four jobs go on", lambda: before == {job.id for job in site.jobs()}, seconds=8)
-            assert 4 == len(traffic.replicas), "what still sends heartbeats is still asked"
+            site.wait("all to be asked that send heartbeats", lambda: 4 == len(traffic.replicas), timeout=20)
             mode.write_text("")
             site.wait("all to be Ready again", lambda: 4 == len(site.ready("sim")), timeout=30)
-            site.wait("the cluster to be reachable", lambda: reachable(site)["status"] == "True", timeout=30)
+            wait_reachable(site, status="True")
     assert before == {job.id for job in site.wait_settled(4)}
     assert_no_other_job(site, before)

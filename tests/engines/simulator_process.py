@@ -19,7 +19,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import httpx
 
 SOURCE = Path(__file__).resolve().parents[2] / "controller"
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
@@ -57,13 +59,13 @@ class SimulatorProcess:
         self.process.wait()
         self._last_output = self.output
 
-    def wait_until_ready(self, deadline: float = 20.0) -> None:
+    def wait_until_ready(self, deadline: float = 60.0) -> None:
         """Return at the first 200 on /health. AssertionError, with the output, if it ends or takes too long (s)."""
         limit = time.monotonic() + deadline
         while not self._healthy():
             self._still_going(limit, "ready")
 
-    def wait_until_says(self, text: str, deadline: float = 20.0) -> None:
+    def wait_until_says(self, text: str, deadline: float = 60.0) -> None:
         """Return once the output contains `text`; AssertionError as above."""
         limit = time.monotonic() + deadline
         while text not in self.output:
@@ -73,26 +75,51 @@ class SimulatorProcess:
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, deadline: float = 20.0) -> int:
+    def wait(self, deadline: float = 60.0) -> int:
         """The exit status; AssertionError if it does not come in time (s)."""
         try:
             return self.process.wait(deadline)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the simulator has not ended after {deadline} s:\n{self.output}") from None
 
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self._request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self._request("POST", path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        return self._request("DELETE", path, **options)
+
+    def metrics(self) -> str:
+        return self._get("/metrics")
+
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and answer tokens that it has counted as vLLM."""
+        totals = [0, 0]
+        for line in self.metrics().splitlines():
+            for place, series in enumerate(("vllm:prompt_tokens_total", "vllm:generation_tokens_total")):
+                if line.startswith(series):
+                    totals[place] += int(float(line.rpartition(" ")[2]))
+        return totals[0], totals[1]
+
     def metric(self, series: str) -> float:
         """The value of a series such as `tgi_queue_size`, labels included; 0 where it is absent."""
-        for line in self._get("/metrics").splitlines():
+        for line in self.metrics().splitlines():
             name, _, value = line.rpartition(" ")
             if name == series:
                 return float(value)
         return 0.0
 
-    def wait_for_metric(self, series: str, value: float, deadline: float = 20.0) -> None:
+    def wait_for_metric(self, series: str, value: float, deadline: float = 60.0) -> None:
         """Return once a series has the value; AssertionError as above."""
         limit = time.monotonic() + deadline
         while self.metric(series) != value:
             self._still_going(limit, f"at {series} {value}")
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Whatever status it has, with the patience of a busy machine."""
+        return httpx.request(method, self.url + path, **{"timeout": 60, "trust_env": False, **options})
 
     def _healthy(self) -> bool:
         if self.port == 0:
@@ -108,7 +135,7 @@ class SimulatorProcess:
 
     def _get(self, path: str) -> str:
         """http.client knows nothing of proxies. Raises OSError, HTTPException, also for any status but 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", path)
             response = connection.getresponse()

@@ -12,20 +12,11 @@ from typing import Any
 
 import pytest
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import Laptop
+from tests.integration.laptop import Laptop
 from tests.rigs.hub import HubServer
 from tests.rigs.loopback import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    laptop = Laptop(tmp_path)
-    try:
-        yield laptop
-    finally:
-        laptop.clean()
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import re
 import threading
 import urllib.error
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import Laptop
+from tests.integration.laptop import Laptop
 
 # Requests take a second and a half; two at a time are what a replica is meant for.
 SCALING = {
@@ -26,13 +25,10 @@ BODY = {"inputs": "Hello", "parameters": {"max_new_tokens": 30}}
 
 
 @pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    made = Laptop(tmp_path)
-    try:
-        made.up("--ephemeral")
-        yield made
-    finally:
-        made.clean()
+def laptop(laptop: Laptop) -> Laptop:
+    """It is up."""
+    laptop.up("--ephemeral")
+    return laptop
 
 
 def slow(name: str, **scaling: Any) -> dict[str, Any]:

@@ -20,22 +20,25 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import BIN, Laptop
+from tests.integration.laptop import BIN, Laptop
 from tests.rigs.processes import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+SLOWLY = ("--decode-base-ms=20",)  # 3000 tokens take a minute: nobody is too late to stop them
+
+
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """Two models: `sim` speaks both dialects, `plain` that of OpenAI only."""
+    """Two models: `sim` speaks both dialects, `plain` that of OpenAI only, and slowly."""
     made = Laptop(tmp_path_factory.mktemp("laptop"))
     try:
         made.up("--ephemeral")
         runtime = yaml.safe_load((ROOT / "manifests/runtimes/simulator.yaml").read_text())
         runtime["metadata"]["name"] = "plain"
         runtime["spec"]["protocols"] = ["openai"]
-        made.apply(runtime, simulator(replicas=2), simulator("plain", runtime="plain"))
+        made.apply(runtime, simulator(replicas=2), simulator("plain", runtime="plain", args=SLOWLY))
         made.wait_ready("sim")
         made.wait_ready("plain")
         yield made
@@ -44,15 +47,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 
 def run(laptop: Laptop, *argv: str, text: str = "") -> tuple[int, str, str]:
-    done = subprocess.run(
-        [BIN / "llmctl", *argv],
-        env=laptop._environment,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = laptop.run(*argv, text=text)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -151,7 +146,7 @@ class Terminal:
         self._side, other = pty.openpty()
         self.process = subprocess.Popen(
             [BIN / "llmctl", *argv],
-            env={**laptop._environment, "TERM": "dumb"},
+            env={**laptop.environment, "TERM": "dumb"},
             stdin=other,
             stdout=other,
             stderr=other,
@@ -163,7 +158,7 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """Everything up to where `pattern` stands; it is taken off."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (found := re.search(pattern, self.shown)) is None:
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.shown!r}"
             if select.select([self._side], [], [], 0.1)[0]:
@@ -198,13 +193,13 @@ def test_a_conversation_on_a_terminal(laptop: Laptop) -> None:
         terminal.type("Hello\n")
         assert first.split() == terminal.until(r"\r\n> $").split()  # the same as if nothing had been said
         terminal.type("/exit\n")
-        assert 0 == terminal.process.wait(20)
+        assert 0 == terminal.process.wait(60)
     finally:
         terminal.close()
 
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_the_conversation(laptop: Laptop) -> None:
-    terminal = Terminal(laptop, "chat", "-m", "sim", "--max-tokens=3000")
+    terminal = Terminal(laptop, "chat", "-m", "plain", "--max-tokens=3000")
     try:
         terminal.until(r"> ")
         terminal.type("Hello\n")
@@ -212,15 +207,15 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_the_conversation(laptop: Laptop) -> N
         terminal.type("\x03")
         terminal.until(r"\(stopped; it is not remembered\)\r\n> ")
         terminal.type("\x04")
-        assert 0 == terminal.process.wait(20)
+        assert 0 == terminal.process.wait(60)
     finally:
         terminal.close()
 
 
 def test_ctrl_c_ends_one_answer_at_once(laptop: Laptop) -> None:
     process = subprocess.Popen(
-        [BIN / "llmctl", "generate", "-m", "sim", "--max-new-tokens=3000", "Hello"],
-        env=laptop._environment,
+        [BIN / "llmctl", "generate", "-m", "plain", "--max-new-tokens=3000", "Hello"],
+        env=laptop.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -228,7 +223,7 @@ def test_ctrl_c_ends_one_answer_at_once(laptop: Laptop) -> None:
     assert process.stdout is not None
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert 130 == process.returncode
 
 
@@ -251,8 +246,9 @@ def test_top_shows_what_the_gateway_counts(laptop: Laptop) -> None:
     assert ["plain", "sim"] == [row.split()[0] for row in rows]
     (mine,) = [row.split() for row in rows if row.startswith("sim")]
     assert (True, "0") == (int(mine[5]) >= 3, mine[6])
-    with laptop.flowing("sim"):
-        (busy,) = laptop.llmctl("top", "-m", "sim", "--interval=1", "--no-headers").splitlines()
+    with laptop.flowing("sim") as traffic:
+        laptop.wait("an answer", lambda: traffic.replicas, timeout=30)
+        (busy,) = laptop.llmctl("top", "-m", "sim", "--interval=3", "--no-headers").splitlines()
         laptop.wait("a request at a replica", lambda: max(loads(laptop)["default/sim"]) > 0, timeout=30)
     assert {"default/plain", "default/sim"} == loads(laptop).keys()
     assert float(busy.split()[2]) > 0
@@ -262,7 +258,7 @@ def test_top_shows_what_the_gateway_counts(laptop: Laptop) -> None:
 def test_port_forward_reaches_the_engine(laptop: Laptop) -> None:
     process = subprocess.Popen(
         [BIN / "llmctl", "port-forward", "md/sim"],
-        env=laptop._environment,
+        env=laptop.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -285,7 +281,7 @@ def test_port_forward_reaches_the_engine(laptop: Laptop) -> None:
                 answer.read()
                 assert (path, status) == (path, answer.status)
         process.send_signal(signal.SIGINT)
-        assert 130 == process.wait(20)
+        assert 130 == process.wait(60)
     finally:
         process.kill()
         process.communicate()
@@ -338,6 +334,7 @@ def test_a_rollout_is_paused_resumed_undone_and_restarted(laptop: Laptop) -> Non
     settled(laptop, [4, 4])
     history = laptop.llmctl("rollout", "history", "md/roll")
     assert re.search(r"3 +back to revision 1 .*\n4 +restarted", history), history
+    laptop.llmctl("delete", "md", "roll")
 
 
 def test_logs_of_a_deployment_over_a_rollout_and_after_it(laptop: Laptop) -> None:
@@ -346,7 +343,7 @@ def test_logs_of_a_deployment_over_a_rollout_and_after_it(laptop: Laptop) -> Non
     laptop.wait_ready("talk")
     process = subprocess.Popen(
         [BIN / "llmctl", "logs", "-f", "md/talk"],
-        env=laptop._environment,
+        env=laptop.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -368,12 +365,16 @@ def test_logs_of_a_deployment_over_a_rollout_and_after_it(laptop: Laptop) -> Non
         laptop.llmctl("rollout", "restart", "md/talk")
         laptop.llmctl("rollout", "status", "md/talk", "--timeout=60s")
         wait_for("its end", lambda: any(line.startswith(f"{old} has ended") for line in lines), timeout=60)
-        new = {line.partition("]")[0][1:] for line in lines if line.startswith("[talk-")} - {old}
-        assert 1 == len(new)
+
+        def others() -> set[str]:
+            return {line.partition("]")[0][1:] for line in lines if line.startswith("[talk-")} - {old}
+
+        wait_for("lines of the new one", others, timeout=60)
+        assert 1 == len(others())
         assert laptop.llmctl("logs", f"rep/{old}", "--since=1h")
         assert laptop.llmctl("logs", "md/talk", "--previous", "--tail=1").startswith(f"[{old}] ")
         laptop.llmctl("delete", "md", "talk")
-        assert 0 == process.wait(30)
+        assert 0 == process.wait(60)
     finally:
         process.kill()
         process.communicate()
@@ -429,7 +430,7 @@ def test_bench_startup_that_is_interrupted_leaves_nothing(laptop: Laptop) -> Non
     before = names()
     process = subprocess.Popen(
         [BIN / "llmctl", "bench", "startup", "md/sim", "--rounds=50"],
-        env=laptop._environment,
+        env=laptop.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

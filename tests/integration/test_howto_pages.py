@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import ROOT, Laptop
+from tests.integration.laptop import ROOT, Laptop
 from tests.integration.workloads.test_page import follow
 
 PAGES = ROOT / "docs" / "howto"

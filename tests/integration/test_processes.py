@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import Laptop
+from tests.integration.laptop import Laptop
 from tests.rigs.processes import wait_for
 
 from llmop.clock import SystemClock
@@ -68,7 +68,7 @@ class Controller:
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         begun = time.monotonic()
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         print(f"       ended {time.monotonic() - begun:.1f} s after {signal.Signals(number).name}")
         return code
 
@@ -296,7 +296,7 @@ def test_a_log_on_a_full_disk_does_not_end_it(home: Path) -> None:
         )
         assert process.poll() is None
         process.terminate()
-        process.wait(15)
+        process.wait(60)
     finally:
         process.kill()
         process.wait()
@@ -418,16 +418,8 @@ def test_a_child_that_was_killed_is_started_again(laptop: Laptop, name: str) -> 
 
     laptop.wait(f"another {name}", again, timeout=30)
     assert f"the {name} has ended; starting it again" in laptop.log.read_text()
-    laptop.wait("the controller to answer", lambda: answers(laptop), timeout=60)
+    laptop.wait("the controller to answer", laptop.answers, timeout=60)
     assert 0 == laptop.end()
-
-
-def answers(laptop: Laptop) -> bool:
-    try:
-        laptop.llmctl("get", "clusters")
-    except AssertionError:
-        return False
-    return True
 
 
 def test_a_child_that_cannot_start_is_reported_in_its_own_words(laptop: Laptop) -> None:
@@ -463,7 +455,7 @@ def test_a_controller_that_keeps_ending_does_not_take_the_gateway_away(laptop: L
     assert "can be read or changed by others" in laptop.log.read_text()
     assert gateway == child(laptop, "gateway")
     authority.chmod(0o600)
-    laptop.wait("the controller to answer", lambda: answers(laptop), timeout=90)
+    laptop.wait("the controller to answer", laptop.answers, timeout=90)
     assert gateway == child(laptop, "gateway")
     assert 0 == laptop.end()
 

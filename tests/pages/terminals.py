@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.pages.transcript import File, Step, missing, read
 
-COMMAND_S = 60.0
+COMMAND_S = 120.0
 ENDED = "-- ended with "
 
 

@@ -4,10 +4,7 @@ The authority belongs to the installation and may lie where several machines see
 controller. Whoever can read the authority's key can pose as the controller: it is for the installation's account alone.
 """
 
-import contextlib
 import datetime
-import os
-import secrets
 from pathlib import Path
 
 from cryptography import x509
@@ -18,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from llmop import statedir
 from llmop.domain import errors
+from llmop.files import whole
 
 _VALID = datetime.timedelta(days=3650)
 _EARLIER = datetime.timedelta(days=1)  # clocks of nodes may be behind
@@ -138,20 +136,8 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, once: bool = False) -> None:
-    """Atomic and durable. `once` leaves a file that is there as it is, also one that another machine makes at this moment."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """`once` leaves a file that is there as it is."""
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if once:
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(temporary)
-        else:
-            temporary.rename(path)
-        temporary.unlink(missing_ok=True)
+        (whole.create if once else whole.write)(path, content, 0o600)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise errors.NeedsUser("BadCertificates", f"{path} cannot be written: {error.strerror}") from error

@@ -82,9 +82,9 @@ def change(path: Path, decide: Callable[[Contexts], Contexts]) -> None:
 
     Raises what `decide` raises, and ConfigError for a file that is not a context file or cannot be written.
     """
-    import tempfile
-
     import yaml
+
+    from llmop.files import whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,14 +92,7 @@ def change(path: Path, decide: Callable[[Contexts], Contexts]) -> None:
             known = decide(load(path))
             entries = [_entry(each) for each in known.contexts]
             text = yaml.safe_dump({"currentContext": known.current, "contexts": entries}, sort_keys=False)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".contexts-")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(text)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            whole.write(path, text.encode(), 0o600)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -33,6 +33,8 @@ _COLD = "GET / (the chat page), /v1/models, /healthz, /metrics, /v1/operations, 
 _SERVING = (EndpointState.READY.value, EndpointState.SUSPECT.value)
 _METHODS = (b"GET", b"POST")  # /models/<name>/info is also a name that POST would take
 
+Answer = Callable[[Request], Awaitable[Response]]
+
 
 class Presence:
     """Whether the controller answers, and when it last confirmed the table (epoch seconds, None: never)."""
@@ -74,14 +76,60 @@ def make_app(
 ) -> ASGIApp:
     """`everybody` gives the counts of all processes of this gateway, `overview` what the controller tells operators."""
     gauges = WorkerGauges(worker, presence)
-    needs = KnownNeeds(forward.read, worker.loop.time)
+    models = _Models(worker, gauges, KnownNeeds(forward.read, worker.loop.time))
+    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    routes = Starlette(
+        routes=[
+            Route("/v1/models", models.listed),
+            Route("/v1/models/{name:path}", models.one),
+            Route("/models/{name:path}/v1/models", models.one),
+            Route("/v1/operations", _operations(overview, worker.clock)),
+            Route("/healthz", _healthz(gauges)),
+            Route("/metrics", _metrics(everybody, gauges)),
+            *page.routes(),
+            *(Route(path, forward) for path in PATHS),
+            Route("/{path:path}", _not_served, methods=every),
+        ]
+    )
+    return _with_request_id(routes, worker)
 
-    async def describe(*models: RoutedModel) -> list[dict[str, Any]]:
+
+class _Models:
+    """What clients read of models: of all that their key may use, and of one."""
+
+    def __init__(self, worker: Worker, gauges: WorkerGauges, needs: KnownNeeds) -> None:
+        self._worker = worker
+        self._gauges = gauges
+        self._needs = needs
+
+    async def listed(self, request: Request) -> Response:
+        if self._worker.fleet.received is None:
+            return _refuse(errors.NO_TABLE)
+        known = self._worker.fleet.models_for(request.state.key)
+        shown: dict[str, Any] = {"object": "list", "data": await self._describe(*known.values())}
+        if operations.is_shown_to(request.state.key):
+            shown["llmop"] = {"operations": True}
+        return _json(shown)
+
+    async def one(self, request: Request) -> Response:
+        if self._worker.fleet.received is None:
+            return _refuse(errors.NO_TABLE)
+        name = request.path_params["name"]
+        found = self._worker.fleet.models_for(request.state.key).get(name)
+        if found is None:
+            return _refuse(errors.unknown_model(name))
+        if request.url.path.startswith("/models/"):
+            return _json({"object": "list", "data": await self._describe(found)})
+        return _json((await self._describe(found))[0])
+
+    async def _describe(self, *models: RoutedModel) -> list[dict[str, Any]]:
         is_any_virtual = any(each.virtual for each in models)
-        table = worker.fleet.models  # that `models` are of: the next one may come while others are asked
-        asked = await needs.get(gauges.table()[0]) if is_any_virtual else None
-        states = worker.fleet.states(worker.loop.time())
-        now = worker.clock.now()
+        table = (
+            self._worker.fleet.models
+        )  # that `models` are of: the next one may come while others are asked
+        asked = await self._needs.get(self._gauges.table()[0]) if is_any_virtual else None
+        states = self._worker.fleet.states(self._worker.loop.time())
+        now = self._worker.clock.now()
         # A virtual model asks also what the client's key may not.
         served = {
             each.name: Served(
@@ -98,79 +146,31 @@ def make_app(
             for each in models
         ]
 
-    async def models(request: Request) -> Response:
-        if worker.fleet.received is None:
-            return _refuse(errors.NO_TABLE)
-        known = worker.fleet.models_for(request.state.key)
-        listed: dict[str, Any] = {"object": "list", "data": await describe(*known.values())}
-        if operations.is_shown_to(request.state.key):
-            listed["llmop"] = {"operations": True}
-        return _json(listed)
 
-    async def model(request: Request) -> Response:
-        if worker.fleet.received is None:
-            return _refuse(errors.NO_TABLE)
-        name = request.path_params["name"]
-        found = worker.fleet.models_for(request.state.key).get(name)
-        if found is None:
-            return _refuse(errors.unknown_model(name))
-        if request.url.path.startswith("/models/"):
-            return _json({"object": "list", "data": await describe(found)})
-        return _json((await describe(found))[0])
-
-    async def healthz(_: Request) -> Response:
+def _healthz(gauges: WorkerGauges) -> Answer:
+    async def answer(_: Request) -> Response:
         version, age = gauges.table()
         state = {
             "status": "ok" if version >= 0 else "no endpoint table yet",
             "table_version": version,
             "table_age_s": round(age, 1),
-            "controller": "connected" if presence.connected else "away",
+            "controller": "connected" if gauges.connected() else "away",
         }
         return _json(state, 200 if version >= 0 else 503)
 
-    async def metrics(_: Request) -> Response:
+    return answer
+
+
+def _metrics(everybody: Callable[[], Awaitable[Counts]], gauges: WorkerGauges) -> Answer:
+    async def answer(_: Request) -> Response:
         registry = CollectorRegistry()
         registry.register(CountsCollector(await everybody(), gauges))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    async def anything(request: Request) -> Response:
-        path = request.url.path
-        # The path as it came: an encoded slash belongs to a model's name.
-        raw = request.scope["raw_path"] or path.encode()
-        for method in _METHODS if path != "/" else ():
-            if (route := find_route(method, raw)) is not None:
-                taken = method.decode()
-                refusal = Refusal(
-                    status=405, code="method_not_allowed", message=f"{path[:200]} takes {taken} only"
-                )
-                return _refuse(refusal, {"allow": taken}, route.dialect)
-        return _refuse(
-            Refusal(
-                status=404,
-                code="not_found",
-                message=f"{request.method} {path[:200]} is not served in this version; there are "
-                f"{_HOT} (each also below /models/<name>), and {_COLD}",
-            )
-        )
-
-    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    routes = Starlette(
-        routes=[
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
-            Route("/models/{name:path}/v1/models", model),
-            Route("/v1/operations", _operations(overview, worker.clock)),
-            Route("/healthz", healthz),
-            Route("/metrics", metrics),
-            *page.routes(),
-            *(Route(path, forward) for path in PATHS),
-            Route("/{path:path}", anything, methods=every),
-        ]
-    )
-    return _with_request_id(routes, worker)
+    return answer
 
 
-def _operations(overview: operations.Source, clock: Clock) -> Callable[[Request], Awaitable[Response]]:
+def _operations(overview: operations.Source, clock: Clock) -> Answer:
     async def answer(request: Request) -> Response:
         if not operations.is_shown_to(request.state.key):
             return _refuse(operations.NOT_ALLOWED)
@@ -180,6 +180,28 @@ def _operations(overview: operations.Source, clock: Clock) -> Callable[[Request]
         return Response(found.text, headers={"cache-control": "no-store"}, media_type="application/json")
 
     return answer
+
+
+async def _not_served(request: Request) -> Response:
+    """What no route takes, and what is a route of inference by its path, asked with a method that it does not take."""
+    path = request.url.path
+    # The path as it came: an encoded slash belongs to a model's name.
+    raw = request.scope["raw_path"] or path.encode()
+    for method in _METHODS if path != "/" else ():
+        if (route := find_route(method, raw)) is not None:
+            taken = method.decode()
+            refusal = Refusal(
+                status=405, code="method_not_allowed", message=f"{path[:200]} takes {taken} only"
+            )
+            return _refuse(refusal, {"allow": taken}, route.dialect)
+    return _refuse(
+        Refusal(
+            status=404,
+            code="not_found",
+            message=f"{request.method} {path[:200]} is not served in this version; there are "
+            f"{_HOT} (each also below /models/<name>), and {_COLD}",
+        )
+    )
 
 
 def _with_request_id(app: ASGIApp, worker: Worker) -> ASGIApp:

@@ -12,7 +12,7 @@ from pathlib import Path
 from llmop.clock import Clock, SystemClock
 from llmop.domain.client import KEY_PREFIX, ClientKey, digest
 from llmop.domain.errors import AlreadyExists, NeedsUser
-from llmop.gateway.table_file import write_private
+from llmop.files import whole
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 # The key of `llmop workloads`, as it is made by `kept`: no name of a person's key, and no name that the controller gives (they have a slash).
@@ -52,7 +52,7 @@ def create(file: Path, name: str, clock: Clock | None = None) -> str:
             raise AlreadyExists("key", name)
         keys[digest(secret.encode())] = name
         text = "".join(f"{owner} sha256:{found.hex()}\n" for found, owner in keys.items())
-        write_private(file, text.encode())
+        whole.write(file, text.encode(), 0o600)
     finally:
         os.close(lock)
     return secret
@@ -71,7 +71,7 @@ def kept(file: Path, name: str, secret_file: Path, clock: Clock | None = None) -
         if digest(secret.encode()) in known:
             return secret
     secret = create(file, name if name not in known.values() else f"{name}-{clock.suffix(5)}", clock)
-    write_private(secret_file, f"{secret}\n".encode())
+    whole.write(secret_file, f"{secret}\n".encode(), 0o600)
     return secret
 
 

@@ -17,8 +17,8 @@ import orjson
 
 from llmop.clock import Clock
 from llmop.domain.usage import HOUR, Amount, UsageRow
+from llmop.files import whole
 from llmop.gateway import tally
-from llmop.gateway.table_file import write_private
 from llmop.gateway.tally import Names
 
 LOG = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class Spool:
         return self._state.batches[0] if self._state.batches else None
 
     def _write(self) -> None:
-        write_private(self._file, to_json(self._state))
+        whole.write(self._file, to_json(self._state), 0o600)
         self._stored = self._state
 
     def arrived(self, number: int) -> None:

@@ -123,8 +123,6 @@ _ROWS = (
     _Row("other", lambda _seen, _asked: True, _Reason.FAILED, "the job failed"),
 )
 
-ROW_IDS = tuple(row.id for row in _ROWS)
-
 
 def end_of(seen: job.ObservedJob, record: replica.End | None, *, asked: bool, now: float) -> replica.End:
     """How a replica whose job is terminal ended. The agent's own `record` knows best, Slurm's words come second.

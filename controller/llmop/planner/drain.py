@@ -16,7 +16,6 @@ from llmop.planner import assess, values
 
 GATEWAY_PATIENCE_S = 5.0  # the stop order waits this long for gateways to acknowledge
 AFTER_DEADLINE_S = 60.0  # what the agent needs to end the engine after the last connection was cut
-CANCEL_AGAIN_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,7 +155,7 @@ class FakeController:
             self.orders.append(order)
             self.changed.notify_all()
 
-    def wait_for_beat(self, wanted: Callable[[Json], bool], *, after: int = 0, seconds: float = 15) -> Json:
+    def wait_for_beat(self, wanted: Callable[[Json], bool], *, after: int = 0, seconds: float = 60) -> Json:
         """The first heartbeat from index `after` on that is `wanted`."""
 
         def found() -> Json | None:
@@ -166,5 +166,5 @@ class FakeController:
             assert beat is not None, f"no such heartbeat; the last were {self.beats[-3:]}"
             return beat
 
-    def wait_for_phase(self, phase: str, *, after: int = 0, seconds: float = 15) -> Json:
+    def wait_for_phase(self, phase: str, *, after: int = 0, seconds: float = 60) -> Json:
         return self.wait_for_beat(lambda beat: beat["phase"] == phase, after=after, seconds=seconds)

@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 TOKEN, KEY = "token-of-the-replica", "key-of-the-engine"
 
 
-def eventually(look: Callable[[], Found], *, seconds: float = 15, what: str = "it") -> Found:
+def eventually(look: Callable[[], Found], *, seconds: float = 60, what: str = "it") -> Found:
     """The first true value that `look` returns within the time."""
     pause = threading.Event()
     for _ in range(int(seconds / 0.02)):
@@ -93,9 +93,9 @@ class Rig:
                 "ports": ["http"],
                 "cwd": "{scratch}",
                 "requires": [],
-                "health": {"path": "/health", "period": 0.1, "timeout": 0.5, "failureThreshold": 2},
+                "health": {"path": "/health", "period": 0.1, "timeout": 5, "failureThreshold": 2},
                 "warmup": {"method": "POST", "path": "/generate", "body": {"inputs": "Hello"}},
-                "startupTimeout": 30,
+                "startupTimeout": 60,
                 "maxRestarts": 1,
                 "stop": {"signal": "TERM", "timeout": 2},
             },
@@ -137,7 +137,7 @@ class Rig:
         self.agents.append(agent)
         return agent
 
-    def end(self, agent: subprocess.Popen[bytes], seconds: float = 15) -> int:
+    def end(self, agent: subprocess.Popen[bytes], seconds: float = 60) -> int:
         """The exit status of the agent."""
         return agent.wait(timeout=seconds)
 
@@ -153,7 +153,7 @@ class Rig:
         return processes_with(str(self.faults))
 
     def ask(self, port: int, path: str) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", path)
         response = connection.getresponse()
         connection.close()  # the response keeps its own hold on the socket

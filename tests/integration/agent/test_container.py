@@ -48,7 +48,7 @@ def test_an_engine_in_a_container_lives_and_ends_like_any_other(
     contained: Rig, controller: FakeController
 ) -> None:
     agent = contained.start()
-    ready = controller.wait_for_phase("ready", seconds=30)
+    ready = controller.wait_for_phase("ready")
     assert 200 == contained.ask(ready["endpoint"]["port"], "/health").status
     controller.order(id="o1", type="drain", reason="ScaledDown", deadline=10)
 
@@ -60,7 +60,7 @@ def test_an_engine_in_a_container_lives_and_ends_like_any_other(
 def test_killing_the_agent_ends_the_container(contained: Rig, controller: FakeController) -> None:
     contained.engine["argv"].append("--child")
     agent = contained.start()
-    controller.wait_for_phase("ready", seconds=30)
+    controller.wait_for_phase("ready")
     agent.send_signal(signal.SIGKILL)
     agent.wait()
 
@@ -97,7 +97,7 @@ def test_the_key_reaches_the_engine_by_file_or_variable_and_stands_in_no_command
     contained.engine["apiKeyEnv"] = "ENGINE_KEY"
     contained.fault("tell")
     contained.start()
-    controller.wait_for_phase("ready", seconds=30)
+    controller.wait_for_phase("ready")
 
     assert KEY == told(contained)[1]["ENGINE_KEY"]
     assert [] == processes_with(KEY)

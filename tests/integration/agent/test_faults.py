@@ -156,7 +156,7 @@ def test_a_stranger_on_the_port_never_sees_a_probe(rig: Rig, controller: FakeCon
 
 
 def test_an_engine_that_hangs_is_restarted(rig: Rig, controller: FakeController) -> None:
-    rig.engine["health"]["timeout"] = 0.2
+    rig.engine["health"]["timeout"] = 1
     rig.start()
     controller.wait_for_phase("ready")
     hang = rig.fault("hang")
@@ -169,7 +169,7 @@ def test_an_engine_that_hangs_is_restarted(rig: Rig, controller: FakeController)
 def test_an_engine_that_works_too_hard_to_answer_is_unhealthy_but_left_alone(
     rig: Rig, controller: FakeController
 ) -> None:
-    rig.engine["health"].update(timeout=0.2, failureThreshold=4)
+    rig.engine["health"].update(timeout=1, failureThreshold=4)
     rig.start()
     controller.wait_for_phase("ready")
     busy = rig.fault("busy")
@@ -191,13 +191,13 @@ def test_an_engine_that_refuses_its_warm_up_is_never_ready(rig: Rig, controller:
 
 
 def test_an_engine_that_is_not_ready_in_time_ends_the_job(rig: Rig) -> None:
-    rig.engine["startupTimeout"] = 1
+    rig.engine["startupTimeout"] = 5
     rig.fault("loading")
     assert 124 == rig.end(rig.start())
 
     record = rig.record()
     assert "StartupTimeout" == record["reason"]
-    assert "not ready within 1 s: loading: /health answers 503" in record["message"]
+    assert "not ready within 5 s: loading: /health answers 503" in record["message"]
 
 
 def test_what_is_missing_on_the_node_is_named(lonely: Rig) -> None:

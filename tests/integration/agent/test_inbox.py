@@ -179,7 +179,6 @@ def test_it_turns_to_files_when_its_controller_is_away_for_long(rig: Rig, contro
     controller.is_away = True
     ready = eventually(
         lambda: next((each for each in inbox.take() if each["body"]["phase"] == "ready"), None),
-        seconds=40,
         what="a file",
     )
     after = len(controller.beats)

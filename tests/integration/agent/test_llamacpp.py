@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chat(port: int, key: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(ASK), headers)
     response = connection.getresponse()
@@ -64,7 +64,7 @@ def test_an_agent_serves_a_model_with_llama_cpp(rig: Rig, controller: FakeContro
     }
     rig.engine["stop"] = {"signal": "TERM", "timeout": 20}
     agent = rig.start()
-    port = controller.wait_for_phase("ready", seconds=30)["endpoint"]["port"]
+    port = controller.wait_for_phase("ready")["endpoint"]["port"]
 
     status, answer = chat(port, KEY)
     assert 200 == status
@@ -77,7 +77,7 @@ def test_an_agent_serves_a_model_with_llama_cpp(rig: Rig, controller: FakeContro
     assert 401 == chat(port, "another key")[0]
 
     controller.order(id="o1", type="drain", reason="Deleted", deadline=20)
-    assert 0 == rig.end(agent, seconds=30)
+    assert 0 == rig.end(agent)
     assert ("Drained", 0) == (rig.record()["reason"], rig.record()["engineExitCode"])
     log = (rig.directory / "engine.log").read_text()
     assert KEY not in log
@@ -156,5 +156,5 @@ def test_sigterm_ends_it_with_status_0(model: Path, tmp_path: Path) -> None:
 
         eventually(ready, what="the first answer")
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
     assert 0 == server.returncode

@@ -172,7 +172,7 @@ def test_the_simulator_as_an_engine_says_what_waits_and_how_full_it_is(
         rig.engine["warmup"]["body"] = {"inputs": "one", "parameters": {"max_new_tokens": 1}}
     rig.engine["metrics"] = names_of(case.runtime)
     rig.start()
-    idle = controller.wait_for_beat(told(queueDepth=0, running=0, kvCacheUsage=0.0), seconds=30)
+    idle = controller.wait_for_beat(told(queueDepth=0, running=0, kvCacheUsage=0.0))
     with asked(idle["endpoint"]["port"], case.path, case.body, 5):
         busy = controller.wait_for_beat(told(queueDepth=3, running=2))
         assert 0.3 < busy["load"]["kvCacheUsage"] < 0.6  # two of 400 tokens and some, of 2000
@@ -210,7 +210,7 @@ def test_llama_cpp_says_what_waits(
     rig.engine["stop"] = {"signal": "TERM", "timeout": 20}
     rig.engine["metrics"] = names_of("llamacpp")
     rig.start()
-    idle = controller.wait_for_beat(told(queueDepth=0, running=0, kvCacheUsage=None), seconds=30)
+    idle = controller.wait_for_beat(told(queueDepth=0, running=0, kvCacheUsage=None))
     long = {"prompt": "hello", "max_tokens": 4000, "ignore_eos": True}
     with asked(idle["endpoint"]["port"], "/v1/completions", long, 6):
         controller.wait_for_beat(told(queueDepth=4, running=2))

@@ -170,7 +170,7 @@ def install(case: Case, rig: Rig) -> None:
 
 
 def post(port: int, path: str, body: Json, key: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     try:
         connection.request("POST", path, json.dumps(body), headers)
@@ -191,7 +191,7 @@ def test_a_built_in_runtime_lives_and_ends_in_a_container(
     rig.document["engine"] = engine_part(case, rig, image)
 
     agent = rig.start()
-    ready = controller.wait_for_phase("ready", seconds=60)
+    ready = controller.wait_for_phase("ready")
     port = ready["endpoint"]["port"]
 
     assert (200, 401) == (post(port, case.path, case.body, KEY), post(port, case.path, case.body, ""))
@@ -201,7 +201,7 @@ def test_a_built_in_runtime_lives_and_ends_in_a_container(
     else:
         controller.wait_for_beat(lambda beat: (beat["load"] or {}).get("queueDepth") == 0)
     controller.order(id="o1", type="drain", reason="ScaledDown", deadline=10)
-    assert 0 == rig.end(agent, seconds=60)
+    assert 0 == rig.end(agent)
     record = rig.record()
     assert ("Drained", 0) == (record["reason"], record["engineExitCode"])
     log = (rig.directory / "engine.log").read_text()

@@ -41,7 +41,7 @@ async def test_claim_heartbeat_order_and_end_on_one_connection(door: Door) -> No
     await asyncio.wait([waiting], timeout=0.2)
     assert not waiting.done()
     door.rig.desk.drain(uid_of(1), "a", "ScaledDown", door.rig.clock.now() + 60)
-    ordered = await asyncio.wait_for(waiting, 5)
+    ordered = await asyncio.wait_for(waiting, LONG_S)
     order = {"id": "a", "type": "drain", "reason": "ScaledDown", "deadline": 60.0}
     assert [order] == ordered.body["orders"]
     reply = await agent.beat(seq=3, phase="ended", endpoint=None, exit=END)
@@ -438,4 +438,4 @@ async def test_a_certificate_that_cannot_be_used_ends_the_start(door: Door, tmp_
     with listener.bind("127.0.0.1", 0) as bound:
         at = listener.Listener(door.rig.desk, door.rig.clock, broken, broken, bound)
         with pytest.raises(ssl.SSLError):
-            await asyncio.wait_for(at.start(), 5)
+            await asyncio.wait_for(at.start(), LONG_S)

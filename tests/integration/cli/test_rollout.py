@@ -121,6 +121,6 @@ def test_rollout_status_goes_on_until_it_is_complete(world: World) -> None:
                 world.status(MD, "chat", conditions=waiting, **{**COUNTS, **changes})
 
     thread = later(go_on, lambda: True)
-    outcome = world.llmctl("rollout", "status", "md/chat", "--timeout=20s")
+    outcome = world.llmctl("rollout", "status", "md/chat", "--timeout=60s")
     thread.join()
     assert (0, 'deployment "chat" successfully rolled out') == (outcome.code, outcome.stdout.splitlines()[-1])

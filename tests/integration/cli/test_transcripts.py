@@ -88,7 +88,7 @@ def later(action: Callable[[], None], when: Callable[[], bool]) -> threading.Thr
     """Runs `action` beside the test once `when` holds."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not when() and time.monotonic() < deadline:
             threading.Event().wait(0.01)
         action()
@@ -189,7 +189,7 @@ def test_apply_and_wait(transcript: Transcript) -> None:
         world.status(MD, "chat", conditions=READY, readyReplicas=2)
 
     thread = later(come_up, lambda: exists(world, MD, "chat"))
-    outcome = world.llmctl("apply", "-f", file, "--wait", "--timeout=20s")
+    outcome = world.llmctl("apply", "-f", file, "--wait", "--timeout=60s")
     thread.join()
     expected = "modeldeployment.llmop/chat created\nmodeldeployment.llmop/chat ready\n"
     assert (expected, 0) == (outcome.stdout, outcome.code)
@@ -540,7 +540,7 @@ def test_delete_and_wait(transcript: Transcript) -> None:
     world = transcript.world
     running(world)
     thread = later(lambda: remove(world, MD, "chat"), lambda: is_deleting(world, MD, "chat"))
-    outcome = world.llmctl("delete", "md", "chat", "--timeout=20s")
+    outcome = world.llmctl("delete", "md", "chat", "--timeout=60s")
     thread.join()
     assert ('modeldeployment.llmop "chat" deleted from default namespace\n', 0) == (
         outcome.stdout,
@@ -550,7 +550,7 @@ def test_delete_and_wait(transcript: Transcript) -> None:
         lambda: remove(world, resources.REPLICA, "chat-aaaaa"),
         lambda: is_deleting(world, resources.REPLICA, "chat-aaaaa"),
     )
-    outcome = world.llmctl("delete", "rep", "chat-aaaaa", "--timeout=20s")
+    outcome = world.llmctl("delete", "rep", "chat-aaaaa", "--timeout=60s")
     thread.join()
     assert ('replica.llmop "chat-aaaaa" deleted from default namespace\n', 0) == (
         outcome.stdout,
@@ -596,7 +596,7 @@ def test_wait_for_what_comes(transcript: Transcript) -> None:
         world.status(MD, "chat", conditions=READY, readyReplicas=1)
 
     threading.Timer(0.2, come).start()
-    outcome = world.llmctl("wait", "md/chat", "--for=condition=Ready", "--timeout=20s")
+    outcome = world.llmctl("wait", "md/chat", "--for=condition=Ready", "--timeout=60s")
     assert ("modeldeployment.llmop/chat condition met\n", 0) == (outcome.stdout, outcome.code)
     threading.Timer(0.2, lambda: remove(world, MD, "chat")).start()
     transcript.run("wait", "md/chat", "--for=delete", "--timeout=20s")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+from tests.waiting import PATIENCE_S, until
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 
@@ -24,6 +25,7 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         self.usage: list[gateway_pb2.ReportUsageRequest] = []
         self.overview = "{}"
         self.overviews = 0  # how often it was asked for
+        self.period_ms = 200  # between two reports
         self.forgets_to_answer = 0  # so many batches are counted, and their gateway is not told
         self._table: gateway_pb2.EndpointTable | None = None
         self._version = 0
@@ -64,15 +66,21 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def acknowledged(self, version: int) -> None:
         """Returns once a gateway reported that it acts on `version`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not any(report.table_version >= version for report in self.reports):
                 await self._reported.wait()
 
     async def report(self) -> gateway_pb2.ReportRequest:
         """The next report that comes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self._reported.wait()
         return self.reports[-1]
+
+    async def loads(self, wanted: Callable[[list[gateway_pb2.DeploymentLoad]], object]) -> None:
+        """Returns once a report comes whose loads are wanted."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not wanted(list((await self.report()).loads)):
+                pass
 
     # What a gateway calls
 
@@ -89,7 +97,7 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         self.reports.append(request)
         reported, self._reported = self._reported, asyncio.Event()
         reported.set()
-        return gateway_pb2.ReportResponse(period_ms=200)
+        return gateway_pb2.ReportResponse(period_ms=self.period_ms)
 
     async def ReportUsage(
         self, request: gateway_pb2.ReportUsageRequest, context: Any
@@ -118,6 +126,4 @@ class Control(gateway_pb2_grpc.GatewayServiceServicer):
         return sums
 
     async def until_used(self, key: str, model: str, requests: int) -> None:
-        async with asyncio.timeout(30):
-            while self.used().get((key, model), (0,))[0] != requests:  # noqa: ASYNC110  # polled, as whoever asks for it does
-                await asyncio.sleep(0.05)
+        await until(lambda: self.used().get((key, model), (0,))[0] == requests)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.integration.gateway import child
 from tests.integration.gateway.child import Child
+from tests.waiting import PATIENCE_S, eventually
 
 PROGRAM = """
 import sys
@@ -26,7 +27,7 @@ REQUEST = b"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r
 async def gateway_process(folder: Path) -> AsyncIterator[Child]:
     process = await child.start(PROGRAM, str(folder))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 with contextlib.suppress(OSError):
                     await ask(folder, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -47,7 +48,7 @@ async def metric(folder: Path, series: str) -> float:
     reader, writer = await connect(folder)
     try:
         writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             text = (await reader.read()).decode()
     finally:
         writer.close()
@@ -56,9 +57,7 @@ async def metric(folder: Path, series: str) -> float:
 
 
 async def until_metric(folder: Path, series: str, value: float) -> None:
-    async with asyncio.timeout(30):
-        while await metric(folder, series) != value:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.02)
+    await eventually(lambda: metric(folder, series), lambda seen: seen == value)
 
 
 async def ask(folder: Path, request: bytes) -> bytes:
@@ -66,7 +65,7 @@ async def ask(folder: Path, request: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(str(folder / "door.sock"))
     try:
         writer.write(request)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             return await reader.readuntil(b"\r\n\r\n")
     finally:
         writer.close()

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.upstreams import Behaviour, Engine, model, polite
+from tests.waiting import PATIENCE_S, eventually
 
 from llmop.gateway import keys
 from llmop.gateway.main import run
@@ -41,7 +42,7 @@ class Wire:
         await self.writer.drain()
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
         headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
@@ -50,7 +51,7 @@ class Wire:
 
     async def chunk(self) -> bytes:
         """The next chunk of an answer; empty is the last one."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             size = int(await self.reader.readuntil(b"\r\n"), 16)
             data = await self.reader.readexactly(size + 2)
         return data[:-2]
@@ -60,7 +61,7 @@ class Wire:
         body = b""
         whole = True
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 if bodiless or status in (204, 304):
                     pass
                 elif "content-length" in headers:
@@ -77,7 +78,7 @@ class Wire:
 
     async def ended(self) -> bytes:
         """What still comes until the gateway closes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read()
             except ConnectionResetError:
@@ -114,7 +115,7 @@ class Rig:
         if self._task is not None:
             self._stop.set()
             task, self._task = self._task, None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await task
 
     @property
@@ -176,14 +177,23 @@ class Rig:
 
     async def until_refused(self) -> None:
         """Returns once the gateway knows the key no more."""
-        async with asyncio.timeout(10):
-            while (await self.ask("/v1/models", b"", method="GET")).status != 401:  # noqa: ASYNC110  # nothing tells
-                await asyncio.sleep(0.01)
+        await eventually(
+            lambda: self.ask("/v1/models", b"", method="GET"), lambda answer: answer.status == 401
+        )
+
+    async def until_known(self, key: str) -> None:
+        """Returns once the gateway knows this one: it reads its keys once a second."""
+        bearer = {"authorization": f"Bearer {key}"}
+        await eventually(
+            lambda: self.ask("/v1/models", b"", bearer, method="GET"), lambda answer: answer.status != 401
+        )
 
     async def until_metric(self, series: str, value: float) -> None:
-        async with asyncio.timeout(10):
-            while await self.metric(series) != value:  # noqa: ASYNC110  # there is nothing to wait for but the number
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.metric(series), lambda seen: seen == value)
+
+    async def until_at_least(self, series: str, value: float) -> None:
+        """Of what may go on rising."""
+        await eventually(lambda: self.metric(series), lambda seen: seen >= value)
 
 
 @contextlib.asynccontextmanager

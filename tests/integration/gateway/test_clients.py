@@ -13,9 +13,7 @@ import text_generation.errors
 from openai.types.chat import ChatCompletionUserMessageParam
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import Rig
-from tests.integration.gateway.upstreams import model, waits
-
-from llmop.api.v1 import gateway_pb2
+from tests.integration.gateway.upstreams import endpoint, model, waits
 
 KEY = "replica-key"
 MESSAGES = [ChatCompletionUserMessageParam(role="user", content="Hello")]
@@ -33,18 +31,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Simulator
 
 @pytest.fixture
 async def simulated(rig: Rig, engines: list[SimulatorProcess]) -> AsyncIterator[Rig]:
-    endpoints = [
-        gateway_pb2.Endpoint(
-            replica=f"sim-{number}",
-            uid=f"uid-{number}",
-            host="127.0.0.1",
-            port=engine.port,
-            api_key=KEY,
-            state=gateway_pb2.Endpoint.STATE_READY,
-            deployment="default/d",
-        )
-        for number, engine in enumerate(engines)
-    ]
+    endpoints = [endpoint(f"sim-{number}", each.port, key=KEY) for number, each in enumerate(engines)]
     await rig.control.acknowledged(rig.control.publish(endpoints, [model("org/sim", upstream_model="tgi")]))
     yield rig
 
@@ -77,17 +64,8 @@ async def test_openai_streams(client: openai.AsyncOpenAI) -> None:
 async def test_the_usage_of_openai_streams_is_counted_whether_it_is_asked_for_or_not(
     rig: Rig, engines: list[SimulatorProcess]
 ) -> None:
-    endpoint = gateway_pb2.Endpoint(
-        replica="sim-1",
-        uid="uid-1",
-        host="127.0.0.1",
-        port=engines[0].port,
-        api_key=KEY,
-        state=gateway_pb2.Endpoint.STATE_READY,
-        deployment="default/d",
-    )
     sim = model("org/sim", upstream_model="tgi", usage_in_stream=True)
-    await rig.control.acknowledged(rig.control.publish([endpoint], [sim]))
+    await rig.control.acknowledged(rig.control.publish([endpoint("sim-1", engines[0].port, key=KEY)], [sim]))
     prompt = 0
     async with openai.AsyncOpenAI(base_url=f"{rig.address}/v1", api_key=rig.key, max_retries=0) as client:
         asked = await client.chat.completions.create(
@@ -129,7 +107,9 @@ async def test_openai_models_and_errors(simulated: Rig, client: openai.AsyncOpen
 
 async def test_text_generation(simulated: Rig) -> None:
     for address in (simulated.address, f"{simulated.address}/models/org/sim"):
-        client = text_generation.AsyncClient(address, headers={"Authorization": f"Bearer {simulated.key}"})
+        client = text_generation.AsyncClient(
+            address, headers={"Authorization": f"Bearer {simulated.key}"}, timeout=60
+        )
         answer = await client.generate("Hello", max_new_tokens=4)
         assert answer.generated_text
         events = [event async for event in client.generate_stream("Hello", max_new_tokens=4)]
@@ -139,7 +119,7 @@ async def test_text_generation(simulated: Rig) -> None:
 
 async def test_what_text_generation_took_is_counted(simulated: Rig) -> None:
     client = text_generation.AsyncClient(
-        simulated.address, headers={"Authorization": f"Bearer {simulated.key}"}
+        simulated.address, headers={"Authorization": f"Bearer {simulated.key}"}, timeout=60
     )
     answer = await client.generate("Hello", max_new_tokens=4)  # both ask for details
     assert 4 == len([event async for event in client.generate_stream("Hello", max_new_tokens=4)])
@@ -165,7 +145,7 @@ async def test_a_full_engine_hands_its_stream_to_the_other_one(
     simulated: Rig, engines: list[SimulatorProcess]
 ) -> None:
     full, _ = engines
-    body = b'{"inputs":"x","parameters":{"max_new_tokens":500}}'
+    body = b'{"inputs":"x","parameters":{"max_new_tokens":1500}}'  # half a minute
     wires = [await asyncio.open_connection("127.0.0.1", full.port) for _ in range(2)]
     for reader, writer in wires:  # as many as it takes
         writer.write(
@@ -195,18 +175,7 @@ async def bounded(rig: Rig, engines: list[SimulatorProcess], simulated: Rig) -> 
 
 
 async def publish_bounded(rig: Rig, engines: list[SimulatorProcess]) -> None:
-    endpoints = [
-        gateway_pb2.Endpoint(
-            replica=f"sim-{number}",
-            uid=f"uid-{number}",
-            host="127.0.0.1",
-            port=engine.port,
-            api_key=KEY,
-            state=gateway_pb2.Endpoint.STATE_READY,
-            deployment="default/d",
-        )
-        for number, engine in enumerate(engines)
-    ]
+    endpoints = [endpoint(f"sim-{number}", each.port, key=KEY) for number, each in enumerate(engines)]
     served = model("org/sim", upstream_model="tgi", max_in_flight=2, queue=waits())
     await rig.control.acknowledged(rig.control.publish(endpoints, [served]))
 

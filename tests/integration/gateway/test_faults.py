@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest
 from tests.integration.gateway.rig import Rig, Wire
 from tests.integration.gateway.test_client_keys import bearer, key
 from tests.integration.gateway.upstreams import Call, Engine, Gate, answer_any, model, waits
+from tests.waiting import PATIENCE_S
 
 from llmop.gateway import access, attempts, downstream, faults, routing, turns, upstream, usage
 from llmop.gateway.attempts import Attempts
@@ -31,14 +33,16 @@ from llmop.gateway.upstream import UpstreamConnection
 
 CHAT = b'{"model":"m","messages":[]}'
 STREAM = b'{"model":"m","messages":[],"stream":true}'
+QUEUED = 'llmop_gateway_queued{model="m",priority="default"}'
 ONE_AT_A_TIME = key(parallel_requests=1, tokens_per_minute=100_000)
+FORESEEN_BY_NOBODY = "nobody foresaw this"
 FAULTS = "llmop_gateway_faults_total"
 
 
 class Broken:
     """`name` of `owner` raises: once it is told to, and then the first time."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, late: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, late: bool = False) -> None:
         """`late`: it does what it always does before."""
         self.original = getattr(owner, name)
         self.late = late
@@ -56,7 +60,7 @@ class Broken:
         self.due = False
         if self.late:
             self.original(*args, **options)
-        raise RuntimeError("nobody foresaw this")
+        raise RuntimeError(FORESEEN_BY_NOBODY)
 
 
 async def serve(rig: Rig, *behaviours: Callable[[Call], Awaitable[None]], **options: Any) -> None:
@@ -78,101 +82,121 @@ async def nothing_stays(rig: Rig) -> None:
         answer = await rig.ask(headers=bearer())
         assert (200, True) == (answer.status, answer.whole)
     await rig.until_metric('llmop_gateway_in_flight{model="m"}', 0)
-    await rig.until_metric('llmop_gateway_queued{model="m",priority="default"}', 0)
+    await rig.until_metric(QUEUED, 0)
     await rig.until_metric('llmop_gateway_queued_bytes{model="m"}', 0)
     page = (await rig.ask("/metrics", b"", method="GET")).body.decode()
     assert {"0.0"} == set(re.findall(r"^llmop_gateway_replica_in_flight\{.*\} (.*)$", page, re.MULTILINE))
     assert await rig.metric(FAULTS) >= 1
 
 
-async def is_told(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
-    """A whole answer 500, and the end; the log has its id."""
-    answer = await wire.answer()
-    assert (500, True, "internal") == (answer.status, answer.whole, answer.json()["error"]["code"])
-    assert "close" == answer.headers["connection"]
-    assert b"" == await wire.ended()
-    assert answer.headers["x-request-id"] in caplog.text
-    assert "nobody foresaw this" in caplog.text
+Breaks = Callable[..., Broken]
+Told = Callable[[Wire], Awaitable[None]]
 
 
-BEFORE_THE_ANSWER = [
-    pytest.param(owner, name, late, id=f"{getattr(owner, '__name__', owner)}.{name}-{'late' if late else 'early'}")
-    for owner, name, lates in [
-        (access, "whose", (False, True)),
-        (downstream, "read_request_head", (False,)),
-        (attempts, "admit", (False, True)),
-        (Bill, "reserve", (False,)),
-        (Deployment, "choose", (False, True)),
-        (Pool, "take", (False, True)),
-        (Pool, "connect", (False,)),
-        (UpstreamConnection, "send", (False, True)),
-        (upstream, "read_response_head", (False, True)),
-        (Exchange, "progress", (False,)),
-        (usage, "read", (False, True)),
-        (ModelCounts, "spent", (False, True)),
-        (Entry, "used", (False, True)),
-        (ModelCounts, "answered_whole", (False, True)),
-        (Pool, "give_back", (False, True)),
-        (Exchange, "let_go", (True,)),
+@pytest.fixture
+def breaks(monkeypatch: pytest.MonkeyPatch) -> Breaks:
+    """Makes `Broken`."""
+    return functools.partial(Broken, monkeypatch)
+
+
+@pytest.fixture
+def is_told(caplog: pytest.LogCaptureFixture) -> Told:
+    """That a client gets a whole answer 500, and the end; the log has its id."""
+
+    async def check(wire: Wire) -> None:
+        answer = await wire.answer()
+        assert (500, True, "internal") == (answer.status, answer.whole, answer.json()["error"]["code"])
+        assert "close" == answer.headers["connection"]
+        assert b"" == await wire.ended()
+        assert answer.headers["x-request-id"] in caplog.text
+        assert FORESEEN_BY_NOBODY in caplog.text
+
+    return check
+
+
+async def sent(rig: Rig, *broken: Broken, **options: Any) -> Wire:
+    """A client that has asked, with the key that may do so once at a time; these are broken for its request."""
+    wire = await rig.wire()
+    for each in broken:
+        each.due = True
+    await wire.send(rig.request(**{"headers": bearer(), **options}))
+    return wire
+
+
+EARLY, LATE = False, True
+
+
+def places(*rows: tuple[Any, ...]) -> list[Any]:
+    """Parameters `owner, name, late` of each (owner, name, and how it breaks: early where nothing is said)."""
+    return [
+        pytest.param(
+            owner, name, late, id=f"{getattr(owner, '__name__', owner)}.{name}-{'late' if late else 'early'}"
+        )
+        for owner, name, *ways in rows
+        for late in ways or [EARLY]
     ]
-    for late in lates
-]  # fmt: skip
+
+
+BEFORE_THE_ANSWER = places(
+    (access, "whose", EARLY, LATE),
+    (downstream, "read_request_head"),
+    (attempts, "admit", EARLY, LATE),
+    (Bill, "reserve"),
+    (Deployment, "choose", EARLY, LATE),
+    (Pool, "take", EARLY, LATE),
+    (Pool, "connect"),
+    (UpstreamConnection, "send", EARLY, LATE),
+    (upstream, "read_response_head", EARLY, LATE),
+    (Exchange, "progress"),
+    (usage, "read", EARLY, LATE),
+    (ModelCounts, "spent", EARLY, LATE),
+    (Entry, "used", EARLY, LATE),
+    (ModelCounts, "answered_whole", EARLY, LATE),
+    (Pool, "give_back", EARLY, LATE),
+    (Exchange, "let_go", LATE),
+)
 
 
 @pytest.mark.parametrize("owner, name, late", BEFORE_THE_ANSWER)
 async def test_a_client_is_told_of_a_fault_before_its_answer(
-    rig: Rig,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    owner: Any,
-    name: str,
-    late: bool,
+    rig: Rig, breaks: Breaks, is_told: Told, owner: Any, name: str, late: bool
 ) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, owner, name, late=late)
-    wire = await rig.wire()
-    broken.due = True
-    await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    broken = breaks(owner, name, late=late)
+    wire = await sent(rig, broken)
+    await is_told(wire)
     await nothing_stays(rig)
 
 
-REPEATED = [
-    pytest.param(owner, name, id=f"{getattr(owner, '__name__', owner)}.{name}")
-    for owner, name in [
-        (Exchange, "renew"),
-        (Exchange, "start"),
-        (Pool, "take"),
-        (Exchange, "progress"),
-        (Entry, "used"),
-    ]
-]
+REPEATED = places(
+    (Exchange, "renew"),
+    (Exchange, "start"),
+    (Pool, "take"),
+    (Exchange, "progress"),
+    (Entry, "used"),
+)
 
 
-@pytest.mark.parametrize("owner, name", REPEATED)
+@pytest.mark.parametrize("owner, name, late", REPEATED)
 async def test_a_client_is_told_also_where_its_head_came_again(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: Any, name: str
+    rig: Rig, breaks: Breaks, is_told: Told, owner: Any, name: str, late: bool
 ) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, owner, name, late=False)
+    broken = breaks(owner, name, late=late)
     wire = await rig.wire()
     for _ in range(3):
         await wire.send(rig.request(headers=bearer()))
         assert 200 == (await wire.answer()).status
     broken.due = True
     await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    await is_told(wire)
     await nothing_stays(rig)
 
 
-async def test_a_fault_after_an_answer_costs_the_connection_alone(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_after_an_answer_costs_the_connection_alone(rig: Rig, breaks: Breaks) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, downstream.GatewayProtocol, "_rest", late=False)
-    wire = await rig.wire()
-    broken.due = True
-    await wire.send(rig.request(headers=bearer()))
+    broken = breaks(downstream.GatewayProtocol, "_rest")
+    wire = await sent(rig, broken)
     answer = await wire.answer()
     assert (200, True) == (answer.status, answer.whole)
     assert b"" == await wire.ended()
@@ -180,44 +204,40 @@ async def test_a_fault_after_an_answer_costs_the_connection_alone(
 
 
 async def test_of_pipelined_requests_those_before_the_fault_are_answered(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, breaks: Breaks, is_told: Told
 ) -> None:
     gate = Gate()
     await serve(rig, gate)
-    broken = Broken(monkeypatch, Exchange, "start", late=False)
+    broken = breaks(Exchange, "start")
     wire = await rig.wire()
     await wire.send(rig.request(headers=bearer()) * 2)
     await rig.engines[0].until(lambda engine: len(engine.calls) == 1)
     broken.due = True
     gate.let(3)
     assert 200 == (await wire.answer()).status
-    await is_told(wire, caplog)
+    await is_told(wire)
     await nothing_stays(rig)
 
 
-async def test_a_dialect_keeps_its_form(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dialect_keeps_its_form(rig: Rig, breaks: Breaks) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, Deployment, "choose", late=False)
+    broken = breaks(Deployment, "choose")
     broken.due = True
     answer = await rig.ask("/generate", b'{"inputs":"x"}')
     assert (500, "internal") == (answer.status, answer.json()["error_type"])
     assert 1 == await rig.metric('llmop_gateway_requests_total{code="5xx",dialect="tgi",model="m"}')
 
 
-async def test_a_fault_between_two_attempts_is_told(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_fault_between_two_attempts_is_told(rig: Rig, breaks: Breaks, is_told: Told) -> None:
     async def full(call: Call) -> None:
         await call.answer(status="503 Busy")
 
     await serve(rig, full, full)
     for engine in rig.engines:
         engine.behaviour = full
-    broken = Broken(monkeypatch, Attempts, "_again", late=False)
-    wire = await rig.wire()
-    broken.due = True
-    await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    broken = breaks(Attempts, "_again")
+    wire = await sent(rig, broken)
+    await is_told(wire)
     for engine in rig.engines:
         engine.behaviour = answer_any
     await nothing_stays(rig)
@@ -225,39 +245,30 @@ async def test_a_fault_between_two_attempts_is_told(
 
 @pytest.mark.parametrize("owner, name", [(routing, "after_connect_failure"), (Dispatcher, "failed")])
 async def test_a_fault_about_a_replica_that_cannot_be_reached_is_told_or_survived(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+    rig: Rig, breaks: Breaks, owner: Any, name: str
 ) -> None:
     await serve(rig, answer_any, answer_any)
     await rig.engines[0].stop()
-    broken = Broken(monkeypatch, owner, name, late=False)
+    broken = breaks(owner, name)
     broken.due = True
     statuses = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while broken.due:
             statuses.add((await rig.ask(headers=bearer())).status)
     assert ({200, 500} if owner is routing else {200}) >= statuses
     await nothing_stays(rig)
 
 
-IN_A_STREAM = [
-    pytest.param(owner, name, late, id=f"{getattr(owner, '__name__', owner)}.{name}-{'late' if late else 'early'}")
-    for owner, name, lates in [
-        (Relay, "progress", (False,)),
-        (usage.Stream, "feed", (False,)),
-        (Relay, "sweep", (False, True)),
-    ]
-    for late in lates
-]  # fmt: skip
+IN_A_STREAM = places(
+    (Relay, "progress"),
+    (usage.Stream, "feed"),
+    (Relay, "sweep", EARLY, LATE),
+)
 
 
 @pytest.mark.parametrize("owner, name, late", IN_A_STREAM)
 async def test_a_stream_that_has_begun_ends_with_one_event(
-    rig: Rig,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    owner: Any,
-    name: str,
-    late: bool,
+    rig: Rig, breaks: Breaks, caplog: pytest.LogCaptureFixture, owner: Any, name: str, late: bool
 ) -> None:
     goes_on = asyncio.Event()
 
@@ -269,9 +280,8 @@ async def test_a_stream_that_has_begun_ends_with_one_event(
         await call.gone()
 
     await serve(rig, slow)
-    broken = Broken(monkeypatch, owner, name, late=late)
-    wire = await rig.wire()
-    await wire.send(rig.request(body=STREAM, headers=bearer()))
+    broken = breaks(owner, name, late=late)
+    wire = await sent(rig, body=STREAM)
     assert 200 == (await wire.head())[0]
     assert b'data: {"token":1}\n\n' == await wire.chunk()
     broken.due = True
@@ -282,38 +292,33 @@ async def test_a_stream_that_has_begun_ends_with_one_event(
     assert event.startswith(b"data: ") and event.endswith(b"\n\n")
     with pytest.raises(asyncio.IncompleteReadError):  # no last chunk: it is not complete
         await wire.chunk()
-    assert "nobody foresaw this" in caplog.text
+    assert FORESEEN_BY_NOBODY in caplog.text
     rig.engines[0].behaviour = answer_any
     await nothing_stays(rig)
 
 
-AT_THE_BEGIN_OF_A_STREAM = [
-    pytest.param(owner, name, id=f"{owner.__name__}.{name}")
-    for owner, name in [
-        (FirstBlock, "feed"),
-        (ModelCounts, "first_byte"),
-        (Relay, "begin"),
-        (usage.Stream, "feed"),
-    ]
-]
+AT_THE_BEGIN_OF_A_STREAM = places(
+    (FirstBlock, "feed"),
+    (ModelCounts, "first_byte"),
+    (Relay, "begin"),
+    (usage.Stream, "feed"),
+)
 
 
-@pytest.mark.parametrize("owner, name", AT_THE_BEGIN_OF_A_STREAM)
+@pytest.mark.parametrize("owner, name, late", AT_THE_BEGIN_OF_A_STREAM)
 async def test_a_stream_that_has_not_begun_is_an_answer_500(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: Any, name: str
+    rig: Rig, breaks: Breaks, is_told: Told, owner: Any, name: str, late: bool
 ) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, owner, name, late=False)
-    wire = await rig.wire()
-    broken.due = True
-    await wire.send(rig.request(body=STREAM, headers=bearer()))
-    await is_told(wire, caplog)
+    broken = breaks(owner, name, late=late)
+    wire = await sent(rig, broken, body=STREAM)
+    await is_told(wire)
     await nothing_stays(rig)
 
 
 @pytest.mark.parametrize("name", ["_settle", "_let_go"])
 async def test_a_stream_whose_end_fails_is_not_taken_for_complete(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str
+    rig: Rig, breaks: Breaks, name: str
 ) -> None:
     ends = asyncio.Event()
 
@@ -324,9 +329,8 @@ async def test_a_stream_whose_end_fails_is_not_taken_for_complete(
         await call.end_stream()
 
     await serve(rig, slow)
-    broken = Broken(monkeypatch, Relay, name, late=False)
-    wire = await rig.wire()
-    await wire.send(rig.request(body=STREAM, headers=bearer()))
+    broken = breaks(Relay, name)
+    wire = await sent(rig, body=STREAM)
     assert 200 == (await wire.head())[0]
     assert b'data: {"token":1}\n\n' == await wire.chunk()
     broken.due = True
@@ -338,41 +342,31 @@ async def test_a_stream_whose_end_fails_is_not_taken_for_complete(
     await nothing_stays(rig)
 
 
-IN_THE_QUEUE = [
-    pytest.param(owner, name, late, id=f"{getattr(owner, '__name__', owner)}.{name}-{'late' if late else 'early'}")
-    for owner, name, lates in [
-        (Stay, "end", (False, True)),
-        (Deployment, "named", (False, True)),
-        (access, "objection", (False,)),
-        (KeyRing, "find", (False,)),
-        (UpstreamConnection, "send", (False,)),
-    ]
-    for late in lates
-]  # fmt: skip
+IN_THE_QUEUE = places(
+    (Stay, "end", EARLY, LATE),
+    (Deployment, "named", EARLY, LATE),
+    (access, "objection"),
+    (KeyRing, "find"),
+    (UpstreamConnection, "send"),
+)
 
 
 @pytest.mark.parametrize("owner, name, late", IN_THE_QUEUE)
 async def test_who_fails_at_its_release_is_told_and_harms_neither_the_one_before_nor_the_next(
-    rig: Rig,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    owner: Any,
-    name: str,
-    late: bool,
+    rig: Rig, breaks: Breaks, is_told: Told, owner: Any, name: str, late: bool
 ) -> None:
     gate = Gate()
     await serve(rig, gate, max_in_flight=1)
-    first, second, third = [await rig.wire() for _ in range(3)]
-    await first.send(rig.request())
+    first = await sent(rig, headers={})
     await rig.engines[0].until(lambda engine: len(engine.calls) == 1)
-    await second.send(rig.request(headers=bearer()))
-    await rig.until_metric('llmop_gateway_queued{model="m",priority="default"}', 1)
-    await third.send(rig.request())
-    await rig.until_metric('llmop_gateway_queued{model="m",priority="default"}', 2)
-    broken = Broken(monkeypatch, owner, name, late=late)
+    second = await sent(rig)
+    await rig.until_metric(QUEUED, 1)
+    third = await sent(rig, headers={})
+    await rig.until_metric(QUEUED, 2)
+    broken = breaks(owner, name, late=late)
     broken.due = True
     gate.let(10)
-    await is_told(second, caplog)
+    await is_told(second)
     for wire in (first, third):
         answer = await wire.answer()
         assert (200, True) == (answer.status, answer.whole)
@@ -381,16 +375,15 @@ async def test_who_fails_at_its_release_is_told_and_harms_neither_the_one_before
 
 @pytest.mark.parametrize("name", ["freed", "tick", "begun"])
 async def test_a_fault_of_the_queue_is_nobodys_and_the_next_look_mends_it(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str
+    rig: Rig, breaks: Breaks, name: str
 ) -> None:
     gate = Gate()
     await serve(rig, gate, max_in_flight=1)
-    first, second = await rig.wire(), await rig.wire()
-    await first.send(rig.request())
+    first = await sent(rig, headers={})
     await rig.engines[0].until(lambda engine: len(engine.calls) == 1)
-    await second.send(rig.request())
-    await rig.until_metric('llmop_gateway_queued{model="m",priority="default"}', 1)
-    broken = Broken(monkeypatch, Dispatcher, name, late=name == "begun")
+    second = await sent(rig, headers={})
+    await rig.until_metric(QUEUED, 1)
+    broken = breaks(Dispatcher, name, late=name == "begun")
     broken.due = True
     if name == "tick":
         await rig.until_metric(FAULTS, 1)
@@ -400,15 +393,12 @@ async def test_a_fault_of_the_queue_is_nobodys_and_the_next_look_mends_it(
     await nothing_stays(rig)
 
 
-async def test_a_stream_that_waits_and_has_begun_is_told_in_an_event(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_that_waits_and_has_begun_is_told_in_an_event(rig: Rig, breaks: Breaks) -> None:
     await publish(rig)
-    wire = await rig.wire()
-    await wire.send(rig.request(body=STREAM, headers=bearer() | {"x-llmop-progress": "1"}))
+    wire = await sent(rig, body=STREAM, headers=bearer() | {"x-llmop-progress": "1"})
     assert 200 == (await wire.head())[0]
     assert b": " == (await wire.chunk())[:2]
-    broken = Broken(monkeypatch, Deployment, "named", late=False)
+    broken = breaks(Deployment, "named")
     broken.due = True
     await publish(rig, await rig.engine(answer_any))
     assert b'"code":"internal"' in await wire.chunk()
@@ -417,16 +407,13 @@ async def test_a_stream_that_waits_and_has_begun_is_told_in_an_event(
     await nothing_stays(rig)
 
 
-async def test_a_fault_about_a_client_that_leaves_gives_back_what_it_held(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_about_a_client_that_leaves_gives_back_what_it_held(rig: Rig, breaks: Breaks) -> None:
     async def never(call: Call) -> None:
         await call.gone()
 
     await serve(rig, never)
-    broken = Broken(monkeypatch, Exchange, "cancel", late=False)
-    wire = await rig.wire()
-    await wire.send(rig.request(headers=bearer()))
+    broken = breaks(Exchange, "cancel")
+    wire = await sent(rig)
     await rig.engines[0].until(lambda engine: len(engine.calls) == 1)
     broken.due = True
     wire.close()
@@ -437,61 +424,56 @@ async def test_a_fault_about_a_client_that_leaves_gives_back_what_it_held(
 
 
 async def test_a_replica_that_closes_into_a_fault_leaves_no_client_waiting(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, breaks: Breaks, is_told: Told
 ) -> None:
     async def closes(call: Call) -> None:
         call.close()
 
     await serve(rig, closes)
-    broken = Broken(monkeypatch, Pool, "closed", late=False)
-    broken.due = True
-    wire = await rig.wire()
-    await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    broken = breaks(Pool, "closed")
+    wire = await sent(rig, broken)
+    await is_told(wire)
     rig.engines[0].behaviour = answer_any
     await nothing_stays(rig)
 
 
 async def test_a_fault_in_giving_back_stops_neither_the_rest_of_it_nor_the_answer(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, breaks: Breaks, is_told: Told
 ) -> None:
     await serve(rig, answer_any)
-    first = Broken(monkeypatch, Exchange, "progress", late=False)
-    second = Broken(monkeypatch, UpstreamConnection, "close", late=True)
-    wire = await rig.wire()
-    first.due = second.due = True
-    await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    first = breaks(Exchange, "progress")
+    second = breaks(UpstreamConnection, "close", late=True)
+    wire = await sent(rig, first, second)
+    await is_told(wire)
     await nothing_stays(rig)
 
 
 async def test_other_clients_go_on_beside_a_fault_in_the_look_of_every_second(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, breaks: Breaks
 ) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, KeyRing, "refresh", late=False)
+    broken = breaks(KeyRing, "refresh")
     broken.due = True
     await rig.until_metric(FAULTS, 1)
     await nothing_stays(rig)
 
 
 async def test_the_log_is_told_of_the_first_faults_of_a_minute_and_all_are_counted(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, breaks: Breaks, caplog: pytest.LogCaptureFixture
 ) -> None:
     await serve(rig, answer_any)
     number = faults.MOST + 5
+    broken = breaks(Deployment, "choose")
     for _ in range(number):
-        broken = Broken(monkeypatch, Deployment, "choose", late=False)
         broken.due = True
         assert 500 == (await rig.ask()).status
-        monkeypatch.undo()
     assert number == await rig.metric(FAULTS)
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert faults.MOST + 1 == len(told)
 
 
 async def test_a_client_that_reads_slowly_is_told_by_the_end_of_its_connection(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, breaks: Breaks
 ) -> None:
     async def much(call: Call) -> None:
         await call.begin_stream()
@@ -501,10 +483,8 @@ async def test_a_client_that_reads_slowly_is_told_by_the_end_of_its_connection(
         await call.gone()
 
     await serve(rig, much)
-    broken = Broken(monkeypatch, Exchange, "pause", late=False)
-    broken.due = True
-    wire = await rig.wire()
-    await wire.send(rig.request(body=STREAM, headers=bearer()))
+    broken = breaks(Exchange, "pause")
+    wire = await sent(rig, broken, body=STREAM)
     await rig.until_metric(FAULTS, 1)
     await rig.engines[0].until(lambda engine: engine.connections == 0)
     assert not (await wire.ended()).endswith(b"\r\n0\r\n\r\n")
@@ -512,9 +492,9 @@ async def test_a_client_that_reads_slowly_is_told_by_the_end_of_its_connection(
     await nothing_stays(rig)
 
 
-async def test_a_connection_that_cannot_be_begun_is_closed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_cannot_be_begun_is_closed(rig: Rig, breaks: Breaks) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, turns.HttpToolsProtocol, "connection_made", late=False)
+    broken = breaks(turns.HttpToolsProtocol, "connection_made")
     broken.due = True
     wire = await rig.wire()
     assert b"" == await wire.ended()
@@ -523,40 +503,35 @@ async def test_a_connection_that_cannot_be_begun_is_closed(rig: Rig, monkeypatch
 
 
 async def test_a_fault_after_an_answer_of_another_route_costs_the_connection_alone(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, breaks: Breaks
 ) -> None:
     await serve(rig, answer_any)
-    broken = Broken(monkeypatch, downstream.GatewayProtocol, "response_done", late=False)
-    broken.due = True
-    wire = await rig.wire()
-    await wire.send(rig.request("/v1/models", b"", method="GET"))
+    broken = breaks(downstream.GatewayProtocol, "response_done")
+    wire = await sent(rig, broken, path="/v1/models", body=b"", method="GET", headers={})
     assert 200 == (await wire.answer()).status
     assert b"" == await wire.ended()
     await nothing_stays(rig)
 
 
 async def test_who_cannot_be_told_why_it_waited_in_vain_is_told_of_the_fault(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rig: Rig, breaks: Breaks, is_told: Told
 ) -> None:
     await publish(rig, queue=waits(no_endpoint_ttl_s=1))
-    broken = Broken(monkeypatch, Stay, "refusal", late=False)
-    broken.due = True
-    wire = await rig.wire()
-    await wire.send(rig.request(headers=bearer()))
-    await is_told(wire, caplog)
+    broken = breaks(Stay, "refusal")
+    wire = await sent(rig, broken)
+    await is_told(wire)
     await publish(rig, await rig.engine(answer_any))
     await nothing_stays(rig)
 
 
 async def test_a_fault_in_one_connection_does_not_keep_a_gateway_from_ending(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, breaks: Breaks
 ) -> None:
     await serve(rig, answer_any)
-    wires = [await rig.wire() for _ in range(3)]
+    wires = [await sent(rig, headers={}) for _ in range(3)]
     for wire in wires:
-        await wire.send(rig.request())
         assert 200 == (await wire.answer()).status
-    broken = Broken(monkeypatch, downstream.GatewayProtocol, "_close", late=False)
+    broken = breaks(downstream.GatewayProtocol, "_close")
     broken.due = True
     await rig.stop()
     assert not broken.due

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 
 import pytest
@@ -28,9 +27,7 @@ class Workloads:
         self.key = keys.create(rig.settings.keys_file, keys.OF_WORKLOADS)
 
     async def known(self) -> None:
-        async with asyncio.timeout(10):
-            while (await self.ask(None)).status == 401:  # noqa: ASYNC110  # nothing tells
-                await asyncio.sleep(0.02)
+        await self._rig.until_known(self.key)
 
     def headers(self, owner: str | None = OWNER) -> dict[str, str]:
         return bearer(self.key) | ({} if owner is None else {"x-llmop-for": owner})

@@ -8,6 +8,7 @@ from tests.integration.gateway.rig import Answer, Rig
 from tests.integration.gateway.test_client_keys import SECRET, bearer, key
 from tests.integration.gateway.test_workers import Gateway, gateway  # noqa: F401  # a fixture
 from tests.integration.gateway.upstreams import model
+from tests.waiting import eventually
 
 OTHER = "llmop-of-somebody-else"
 
@@ -82,9 +83,7 @@ async def test_without_a_controller_it_is_said_for_how_long_and_models_are_serve
     await grant(rig)
     assert 200 == (await look(rig)).status
     await rig.control.stop()
-    async with asyncio.timeout(20):
-        while (answer := await look(rig)).status == 200:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.05)
+    answer = await eventually(lambda: look(rig), lambda answer: answer.status != 200)
 
     assert (503, "controller_away", "5") == (
         answer.status,
@@ -94,9 +93,7 @@ async def test_without_a_controller_it_is_said_for_how_long_and_models_are_serve
     assert "the controller gives no overview, and did" in answer.json()["error"]["message"]
     assert 200 == (await rig.ask("/v1/models", b"", bearer(), method="GET")).status
     await rig.control.start()
-    async with asyncio.timeout(20):
-        while (await look(rig)).status != 200:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.05)
+    await eventually(lambda: look(rig), lambda answer: answer.status == 200)
 
 
 async def test_a_gateway_that_started_without_a_controller_says_that_it_never_answered(rig: Rig) -> None:
@@ -121,6 +118,4 @@ async def test_workers_ask_for_it_by_their_parent(gateway: Gateway) -> None:  # 
     assert 403 == await gateway.status("/v1/operations", "GET")
     await gateway.control.stop()
     gateway.key = SECRET
-    async with asyncio.timeout(20):
-        while await gateway.status("/v1/operations", "GET") != 503:  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.05)
+    await eventually(lambda: gateway.status("/v1/operations", "GET"), lambda status: status == 503)

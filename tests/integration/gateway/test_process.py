@@ -12,6 +12,7 @@ import pytest
 from tests.integration.gateway.control import Control
 from tests.integration.gateway.gateway_process import REQUEST, ask, gateway_process
 from tests.integration.gateway.upstreams import Call, Engine, model, polite
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ async def test_killed_and_started_again_without_a_controller_it_serves(folder: P
     async with gateway_process(folder) as process:
         assert (await ask(folder, REQUEST)).startswith(b"HTTP/1.1 200 ")
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert 0 == await process.wait()
     assert not (folder / "door.sock").exists()
 
@@ -54,7 +55,7 @@ async def test_a_second_signal_does_not_wait_for_open_streams(folder: Path, engi
         writer.write(REQUEST)
         await reader.readuntil(b"data: 1\n\n")
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while process.returncode is None:
                 with contextlib.suppress(OSError):
                     (await asyncio.open_unix_connection(str(folder / "door.sock")))[1].close()
@@ -62,7 +63,7 @@ async def test_a_second_signal_does_not_wait_for_open_streams(folder: Path, engi
                     continue
                 break
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert 0 == await process.wait()
         writer.close()
     await control.stop()

@@ -20,9 +20,7 @@ import text_generation.errors
 import text_generation.types
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import Rig
-from tests.integration.gateway.upstreams import Call, model
-
-from llmop.api.v1 import gateway_pb2
+from tests.integration.gateway.upstreams import Call, endpoint, model
 
 KEY = "replica-key"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -179,16 +177,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Simu
 @pytest.fixture
 async def served(rig: Rig, engines: dict[str, SimulatorProcess]) -> AsyncIterator[Rig]:
     endpoints = [
-        gateway_pb2.Endpoint(
-            replica=f"sim-{number}",
-            uid=f"uid-{number}",
-            host="127.0.0.1",
-            port=engine.port,
-            api_key=KEY,
-            state=gateway_pb2.Endpoint.STATE_READY,
-            deployment=f"default/d{number}",
-        )
-        for number, engine in enumerate(engines.values())
+        endpoint(f"sim-{number}", each.port, key=KEY, deployment=f"default/d{number}")
+        for number, each in enumerate(engines.values())
     ]
     models = [
         model(name, *PROTOCOLS[name], deployment=f"default/d{number}", usage_in_stream=name == CHAT)

@@ -10,6 +10,7 @@ from tests.integration.gateway.gateway_process import gateway_process
 from tests.integration.gateway.rig import Rig, Wire
 from tests.integration.gateway.test_client_keys import bearer, key
 from tests.integration.gateway.upstreams import Call, Engine, model
+from tests.waiting import PATIENCE_S
 
 ANSWER = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
@@ -43,7 +44,7 @@ async def test_a_batch_whose_answer_is_lost_is_sent_again_as_it_was(rig: Rig) ->
     await serve(rig)
     rig.control.forgets_to_answer = 2
     assert 200 == (await rig.ask(headers=bearer())).status
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while len(rig.control.usage) < 3:  # nothing tells
             await asyncio.sleep(0.05)
             await rig.ask(headers=bearer())

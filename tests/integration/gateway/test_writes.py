@@ -7,6 +7,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
+from tests.waiting import PATIENCE_S
+
 
 @contextlib.asynccontextmanager
 async def pair() -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
@@ -27,7 +29,7 @@ async def test_what_the_socket_does_not_take_follows_in_order() -> None:
             transport.write(piece)
         assert transport.get_write_buffer_size()
         received = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(received) < sum(map(len, pieces)):
                 received += await asyncio.get_running_loop().sock_recv(far, 1 << 20)
         assert b"".join(pieces) == received

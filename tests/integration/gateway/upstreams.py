@@ -9,6 +9,8 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from tests.waiting import PATIENCE_S
+
 from llmop.api.v1 import gateway_pb2
 
 
@@ -51,11 +53,10 @@ class Call:
         self.writer.close()
 
     async def gone(self) -> None:
-        """Returns once the gateway has closed the connection."""
-        async with asyncio.timeout(10):
-            with contextlib.suppress(OSError):
-                while await self.reader.read(65536):
-                    pass
+        """Returns once the gateway has closed the connection, however long that takes: the test has a deadline."""
+        with contextlib.suppress(OSError):
+            while await self.reader.read(65536):
+                pass
 
 
 Behaviour = Callable[[Call], Awaitable[None]]
@@ -79,7 +80,6 @@ class Gate:
     def __init__(self) -> None:
         self.now = 0
         self.most = 0
-        self.models: list[str] = []
         self._passes = asyncio.Semaphore(0)
 
     def let(self, number: int) -> None:
@@ -144,7 +144,7 @@ class Engine:
 
     async def until(self, true: Callable[[Engine], bool]) -> None:
         """Returns once something holds of this engine."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not true(self):
                 await self._changed.wait()
 
@@ -153,15 +153,7 @@ class Engine:
         state: gateway_pb2.Endpoint.State = gateway_pb2.Endpoint.STATE_READY,
         deployment: str = "default/d",
     ) -> gateway_pb2.Endpoint:
-        return gateway_pb2.Endpoint(
-            replica=self.name,
-            uid=f"uid-{self.name}",
-            host="127.0.0.1",
-            port=self.port,
-            api_key=self.key,
-            state=state,
-            deployment=deployment,
-        )
+        return endpoint(self.name, self.port, key=self.key, deployment=deployment, state=state)
 
     def _change(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -200,6 +192,26 @@ class Engine:
         call = Call(line=line, headers=headers, body=b"", reader=reader, writer=writer, number=number)
         call.body = await reader.readexactly(int(call.header("content-length") or 0))
         return call
+
+
+def endpoint(
+    name: str,
+    port: int,
+    *,
+    key: str = "",
+    deployment: str = "default/d",
+    state: gateway_pb2.Endpoint.State = gateway_pb2.Endpoint.STATE_READY,
+) -> gateway_pb2.Endpoint:
+    """A replica on this machine."""
+    return gateway_pb2.Endpoint(
+        replica=name,
+        uid=f"uid-{name}",
+        host="127.0.0.1",
+        port=port,
+        api_key=key,
+        state=state,
+        deployment=deployment,
+    )
 
 
 class Workloads(Engine):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 from tests.integration.gateway.rig import Rig, gateway_rig
 from tests.integration.gateway.upstreams import Behaviour, Call, Engine, Workloads, asks, model
+from tests.waiting import PATIENCE_S
 
 from llmop.api.v1 import gateway_pb2
 
@@ -40,7 +41,7 @@ class Site:
         return self.rig.key
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * PATIENCE_S)
 
     def publish(
         self,
@@ -82,11 +83,11 @@ def running_site() -> Iterator[Site]:
 
     try:
         with tempfile.TemporaryDirectory(prefix="llmop-page-") as folder:
-            site = asyncio.run_coroutine_threadsafe(begin(Path(folder)), loop).result(30)
+            site = asyncio.run_coroutine_threadsafe(begin(Path(folder)), loop).result(PATIENCE_S)
             try:
                 yield site
             finally:
-                asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(30)
+                asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(PATIENCE_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(20)

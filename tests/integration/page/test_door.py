@@ -45,6 +45,7 @@ def test_the_key_stays_in_the_tab_unless_it_is_to_be_remembered(visit: Visit, si
     other.goto(visit.url)
     expect(other.get_by_label("Key", exact=True)).to_be_visible()
     visit.page.get_by_role("button", name="Sign out").click()
+    expect(visit.page.get_by_label("Key", exact=True)).to_be_visible()
     assert "{}" == visit.page.evaluate("JSON.stringify({...sessionStorage})")
     assert "secret" not in visit.page.content()
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.e2e.installation import document, simulator
+from tests.integration.laptop import Laptop
 from tests.integration.page.conftest import Visit, window
-from tests.integration.test_local_installation import Laptop
 
 REVIEWS = json.dumps(
     {
@@ -52,12 +52,12 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         scaling = {"minReplicas": 0, "maxReplicas": 1, "metrics": [{"type": "InFlight", "target": 4}]}
         made.apply(
             simulator("writer", args=(f"--answers={script}", "--decode-base-ms=15")),
-            simulator("sleeper", replicas=None, args=("--load-seconds=1",), scaling=scaling),
+            simulator("sleeper", replicas=None, args=("--load-seconds=3",), scaling=scaling),
             document("Tribunal", "panel", PANEL),
             document("Tribunal", "sleepers", PANEL | {"judge": {"model": "sleeper"}}),
         )
         made.wait_ready("writer")
-        made.llmctl("wait", "tb/panel", "tb/sleepers", "--for=condition=Ready", "--timeout=30s")
+        made.llmctl("wait", "tb/panel", "tb/sleepers", "--for=condition=Ready", "--timeout=90s")
         yield made
     finally:
         made.clean()
@@ -103,17 +103,13 @@ def test_a_tribunals_steps_and_its_answer(visit: Visit, picture: Callable[[Page,
 
 def test_operators_see_what_runs(browser: Browser, laptop: Laptop) -> None:
     key = laptop.llmctl("key", "create", "operator", "--operations").strip()
+    laptop.wait(
+        "the gateway to know the key", lambda: laptop.status("/v1/models", key=key) == 200, timeout=30
+    )
     port, _ = laptop.gateway
     for visit in window(browser, f"http://127.0.0.1:{port}/", key):
-        visit.refused = {401}  # until the gateway has heard of the key
+        visit.sign_in()
         page = visit.page
-        page.goto(visit.url)
-        page.get_by_label("Key", exact=True).fill(key)
-        for _ in range(50):
-            page.get_by_role("button", name="Sign in").click()
-            page.wait_for_timeout(200)
-            if page.locator("#app").is_visible():
-                break
         page.get_by_role("button", name="Operations").click()
         expect(page.locator("#clusters li")).to_have_text(
             re.compile(r"^default local: answers, looked at \d+ s ago$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from tests.integration.gateway.upstreams import model
 from tests.integration.page.conftest import Visit, window
 from tests.integration.page.site import Site
 from tests.integration.page.test_keyboard_and_looks import CONTRAST, FOCUSED, OUTLINE, WIDER
+from tests.waiting import eventually
 
 NOW = 1_795_875_600  # 2026-11-28 14:20 UTC
 MINUTE, HOUR = 60, 3600
@@ -190,8 +190,10 @@ def show(site: Site, what: dict[str, Any]) -> None:
     text = site.rig.control.overview = json.dumps(what)
 
     async def until_known() -> None:
-        while (await site.rig.ask("/v1/operations", b"", bearer(), method="GET")).body.decode() != text:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await eventually(
+            lambda: site.rig.ask("/v1/operations", b"", bearer(), method="GET"),
+            lambda answer: answer.body.decode() == text,
+        )
 
     site.run(until_known())
 
@@ -240,6 +242,7 @@ def test_it_is_there_for_keys_that_may_see_it_alone(visit: Visit, site: Site) ->
     expect(visit.page.get_by_role("button", name="Operations")).to_have_attribute("aria-current", "page")
     assert "/v1/operations" in asked
     visit.page.get_by_role("button", name="Sign out").click()
+    expect(visit.page.get_by_label("Key", exact=True)).to_be_visible()
     assert "gpu-07" not in visit.page.content()
 
 
@@ -425,11 +428,11 @@ def test_it_is_looked_at_again_only_while_it_is_seen(visit: Visit, site: Site) -
     expect(page.locator("#operations-time")).to_have_text("as of 14:20:05")
     expect(page.locator("#deployments tr").last).to_contain_text("7")
     assert page.evaluate("window.kept.isConnected")  # what is the same is left alone
-    seen = len(asked)
     page.evaluate(
         "Object.defineProperty(document, 'hidden', { configurable: true, get: () => true });"
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
+    seen = len(asked)
     page.clock.fast_forward(60_000)
     assert seen == len(asked)
     show(site, changed | {"now": NOW + 65})

@@ -30,14 +30,14 @@ def open_stream(engine: SimulatorProcess, tokens: int) -> Iterator[Iterator[str]
 
 def refuses_connections(engine: SimulatorProcess) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", engine.port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", engine.port), timeout=30).close()
     except ConnectionRefusedError:
         return True
     return False
 
 
 def wait_until_refusing(engine: SimulatorProcess) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not refuses_connections(engine):
         assert time.monotonic() < limit, engine.output
         time.sleep(0.01)
@@ -45,11 +45,11 @@ def wait_until_refusing(engine: SimulatorProcess) -> None:
 
 def ask(engine: SimulatorProcess, tokens: int = 2) -> httpx.Response:
     body = {"inputs": "hello", "parameters": {"max_new_tokens": tokens}}
-    return httpx.post(f"{engine.url}/generate", json=body, timeout=60)
+    return engine.post("/generate", json=body, timeout=60)
 
 
 def test_the_port_opens_only_after_loading() -> None:
-    flags = ("--load-seconds", "0.2", "--fault", "slow-load:0.2")
+    flags = ("--load-seconds", "2", "--fault", "slow-load:2")
     with started_simulator(*flags) as engine:
         engine.wait_until_says("loading model simulated")
         assert "listening" not in engine.output
@@ -58,7 +58,7 @@ def test_the_port_opens_only_after_loading() -> None:
 
 def test_settings_come_from_the_environment_too() -> None:
     with simulator_process(environment={"LLMOP_SIM_MODEL_ID": "from-env"}) as engine:
-        assert "from-env" == httpx.get(f"{engine.url}/info").json()["model_id"]
+        assert "from-env" == engine.get("/info").json()["model_id"]
 
 
 def test_the_folder_alone_can_be_started_anywhere(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_folder_alone_can_be_started_anywhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_engine_ends_at_once(number: signal.Signals) -> None:
-    with simulator_process() as engine, httpx.Client() as client:
+    with simulator_process() as engine, httpx.Client(timeout=60) as client:
         client.get(f"{engine.url}/health")  # the connection stays open, idle
         engine.process.send_signal(number)
         assert 0 == engine.wait()
@@ -157,7 +157,7 @@ def test_a_stream_is_cut_at_the_token_it_was_told() -> None:
         ):
             data = ""
             with (
-                httpx.stream("POST", engine.url + path, json=body) as answer,
+                httpx.stream("POST", engine.url + path, json=body, timeout=60) as answer,
                 pytest.raises(httpx.RemoteProtocolError),
             ):
                 for text in answer.iter_text():
@@ -171,9 +171,9 @@ def test_generation_hangs_but_health_answers_when_told_to() -> None:
         assert 200 == ask(engine).status_code
         body = {"inputs": "hello", "parameters": {"max_new_tokens": 2}}
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{engine.url}/generate", json=body, timeout=0.3)
-        assert 200 == httpx.get(f"{engine.url}/health").status_code
-        assert {"faults": []} == httpx.delete(f"{engine.url}/simulator/fault").json()
+            engine.post("/generate", json=body, timeout=0.3)
+        assert 200 == engine.get("/health").status_code
+        assert {"faults": []} == engine.delete("/simulator/fault").json()
         assert 200 == ask(engine).status_code
 
 
@@ -181,7 +181,7 @@ def test_health_is_bad_when_told_so() -> None:
     with started_simulator("--fault", "unhealthy@ready") as engine:
         engine.wait_until_says("listening")
         engine.port = int(engine.output.rstrip().rpartition(":")[2])
-        answer = httpx.get(f"{engine.url}/health")
+        answer = engine.get("/health")
         assert (503, {"error": "unhealthy", "error_type": "healthcheck"}) == (
             answer.status_code,
             answer.json(),
@@ -190,19 +190,19 @@ def test_health_is_bad_when_told_so() -> None:
 
 def test_a_fault_can_be_set_while_it_runs() -> None:
     with simulator_process("--admin") as engine:
-        url = f"{engine.url}/simulator/fault"
+        path = "/simulator/fault"
         assert 200 == ask(engine).status_code
-        assert {"faults": ["unhealthy@request:1"]} == httpx.post(
-            url, json={"fault": "unhealthy@request:1"}
+        assert {"faults": ["unhealthy@request:1"]} == engine.post(
+            path, json={"fault": "unhealthy@request:1"}
         ).json()
-        assert 200 == httpx.get(f"{engine.url}/health").status_code
+        assert 200 == engine.get("/health").status_code
         ask(engine)
-        assert 503 == httpx.get(f"{engine.url}/health").status_code
+        assert 503 == engine.get("/health").status_code
         for spec, words in (("melt", "want one of"), ("hang@load", "the model is loaded already")):
-            refused = httpx.post(url, json={"fault": spec})
+            refused = engine.post(path, json={"fault": spec})
             assert (422, True) == (refused.status_code, words in refused.text)
         with pytest.raises(httpx.TransportError):
-            httpx.post(url, json={"fault": "crash@ready"})
+            engine.post(path, json={"fault": "crash@ready"})
         assert 1 == engine.wait()
 
 
@@ -211,10 +211,10 @@ def test_setting_faults_needs_the_key(tmp_path: Path) -> None:
     key_file.touch(mode=0o600)
     key_file.write_text("sesame")
     with simulator_process("--admin", "--api-key-file", str(key_file)) as engine:
-        url = f"{engine.url}/simulator/fault"
-        assert 401 == httpx.post(url, json={"fault": "crash@ready"}).status_code
-        allowed = httpx.post(
-            url, json={"fault": "fail@request:1"}, headers={"authorization": "Bearer sesame"}
+        path = "/simulator/fault"
+        assert 401 == engine.post(path, json={"fault": "crash@ready"}).status_code
+        allowed = engine.post(
+            path, json={"fault": "fail@request:1"}, headers={"authorization": "Bearer sesame"}
         )
         assert 200 == allowed.status_code
 

@@ -24,7 +24,7 @@ def engine() -> Iterator[SimulatorProcess]:
 
 @pytest.fixture
 def client(engine: SimulatorProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=engine.url, trust_env=False) as client:
+    with httpx.Client(base_url=engine.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -228,8 +228,8 @@ def test_unknown_paths_and_methods_are_refused(client: httpx.Client) -> None:
 
 def test_metrics_count_what_happened() -> None:
     with simulator_process() as engine:
-        httpx.post(f"{engine.url}/generate", json={"inputs": "a", "parameters": {"max_new_tokens": 3}})
-        httpx.post(f"{engine.url}/generate", json={"inputs": ""})
+        engine.post("/generate", json={"inputs": "a", "parameters": {"max_new_tokens": 3}})
+        engine.post("/generate", json={"inputs": ""})
         assert (2, 1, 1, 1, 3) == tuple(
             engine.metric(series)
             for series in (
@@ -240,7 +240,7 @@ def test_metrics_count_what_happened() -> None:
                 "tgi_request_generated_tokens_sum",
             )
         )
-        httpx.post(f"{engine.url}/v1/chat/completions", json={"messages": []})
+        engine.post("/v1/chat/completions", json={"messages": []})
         assert 4 == engine.metric("tgi_request_count"), "TGI counts a chat twice"
 
 
@@ -266,7 +266,7 @@ def test_a_client_that_goes_away_frees_its_place(path: str) -> None:
             engine.wait_for_metric("tgi_batch_current_size", 1)
         engine.wait_for_metric('tgi_request_failure{err="dropped"}', 1)
         assert 0 == engine.metric("tgi_batch_current_size")
-        answer = httpx.post(f"{engine.url}/generate", content=generate_body(max_new_tokens=1), headers=JSON)
+        answer = engine.post("/generate", content=generate_body(max_new_tokens=1), headers=JSON)
         assert 200 == answer.status_code
 
 
@@ -279,8 +279,8 @@ def test_requests_in_a_pipeline_are_answered_in_order(engine: SimulatorProcess) 
         answers = read_all(line).split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert 6 == len(answers)
     for number in range(5):
-        alone = httpx.post(
-            f"{engine.url}/generate",
+        alone = engine.post(
+            "/generate",
             content=generate_body(f"prompt {number}", max_new_tokens=3),
             headers=JSON,
         )
@@ -301,7 +301,7 @@ def test_a_body_may_come_in_chunks_and_in_pieces(engine: SimulatorProcess) -> No
         for index in range(len(request)):
             line.sendall(request[index : index + 1])
         answer = read_all(line)
-    alone = httpx.post(f"{engine.url}/generate", content=body, headers=JSON)
+    alone = engine.post("/generate", content=body, headers=JSON)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(alone.content)
 
@@ -356,7 +356,9 @@ async def test_places_and_memory_are_all_given_back_whatever_the_clients_do() ->
     """Thirty clients at once: some stay, some leave while they wait, some in the middle of a stream."""
     flags = ("--max-concurrent-requests", "30", "--kv-tokens", "500", "--decode-base-ms", "2")
     with simulator_process(*flags) as engine:
-        async with httpx.AsyncClient(base_url=engine.url, limits=httpx.Limits(max_connections=30)) as client:
+        async with httpx.AsyncClient(
+            base_url=engine.url, limits=httpx.Limits(max_connections=30), timeout=60
+        ) as client:
 
             async def stay(number: int) -> str:
                 body = {"inputs": f"prompt {number}", "parameters": {"max_new_tokens": 40}}
@@ -382,7 +384,7 @@ async def test_places_and_memory_are_all_given_back_whatever_the_clients_do() ->
             for series in ("tgi_queue_size", "tgi_batch_current_size", "tgi_batch_current_max_tokens")
         )
         assert 40 == engine.metric("tgi_request_success")
-        async with httpx.AsyncClient(base_url=engine.url) as client:
+        async with httpx.AsyncClient(base_url=engine.url, timeout=60) as client:
             body = {"inputs": "again", "parameters": {"max_new_tokens": 5}}
             answers = await asyncio.gather(*[client.post("/generate", json=body) for _ in range(30)])
         assert {200} == {answer.status_code for answer in answers}

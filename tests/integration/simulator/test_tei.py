@@ -30,7 +30,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProces
 @pytest.fixture
 def client(engine: SimulatorProcess) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=engine.url, headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=engine.url, headers=headers, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -168,7 +168,7 @@ def test_tokens_and_information_are_told(client: httpx.Client) -> None:
 
 
 def test_the_key_guards_all_but_health_and_metrics(engine: SimulatorProcess) -> None:
-    with httpx.Client(base_url=engine.url, trust_env=False) as anybody:
+    with httpx.Client(base_url=engine.url, trust_env=False, timeout=60) as anybody:
         assert [200, 200, 200, 401, 401, 401] == [
             *(anybody.get(path).status_code for path in ("/health", "/", "/metrics", "/info")),
             anybody.post("/embed", json={"inputs": "a"}).status_code,
@@ -190,7 +190,7 @@ def test_a_full_or_broken_engine_says_so() -> None:
 
         def take_the_place() -> None:
             with pytest.raises(httpx.TransportError):
-                httpx.post(f"{engine.url}/embed", json={"inputs": "a"}, timeout=None)
+                engine.post("/embed", json={"inputs": "a"})
 
         holder = threading.Thread(target=take_the_place)
         holder.start()
@@ -207,7 +207,10 @@ def test_a_full_or_broken_engine_says_so() -> None:
 
 def test_metrics_count_what_happened_in_the_routers_buckets() -> None:
     """router/src/prometheus.rs: durations grow by half from 10 us on, sizes double."""
-    with simulator_process(*FLAGS) as engine, httpx.Client(base_url=engine.url, trust_env=False) as client:
+    with (
+        simulator_process(*FLAGS) as engine,
+        httpx.Client(base_url=engine.url, trust_env=False, timeout=60) as client,
+    ):
         client.post("/embed", json={"inputs": ["a b", "c d e"]})
         client.post("/embed", json={"inputs": "a"})
         client.post("/embed", json={"inputs": []})

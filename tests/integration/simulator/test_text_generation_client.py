@@ -34,11 +34,11 @@ def busy_engine() -> Iterator[SimulatorProcess]:
 
 def _hold(url: str, body: object) -> None:
     with pytest.raises(httpx.TransportError):
-        httpx.post(url, json=body, timeout=None)
+        httpx.post(url, json=body)
 
 
 def test_generate_gives_as_many_words_as_asked_for(engine: SimulatorProcess) -> None:
-    response = Client(engine.url).generate("Why is the sky blue?", max_new_tokens=7)
+    response = Client(engine.url, timeout=60).generate("Why is the sky blue?", max_new_tokens=7)
     assert (7, FinishReason.Length, None) == (
         response.details.generated_tokens,
         response.details.finish_reason,
@@ -49,7 +49,7 @@ def test_generate_gives_as_many_words_as_asked_for(engine: SimulatorProcess) -> 
 
 
 def test_a_stream_gives_the_same_words_one_by_one(engine: SimulatorProcess) -> None:
-    client = Client(engine.url)
+    client = Client(engine.url, timeout=60)
     whole = client.generate("Why is the sky blue?", max_new_tokens=12)
     events = list(client.generate_stream("Why is the sky blue?", max_new_tokens=12))
     assert whole.details.tokens == [event.token for event in events]
@@ -63,7 +63,7 @@ def test_a_stream_gives_the_same_words_one_by_one(engine: SimulatorProcess) -> N
 
 
 def test_a_stop_sequence_ends_the_answer(engine: SimulatorProcess) -> None:
-    client = Client(engine.url)
+    client = Client(engine.url, timeout=60)
     third = client.generate("stop here", max_new_tokens=3).details.tokens[2].text
     response = client.generate("stop here", max_new_tokens=50, stop_sequences=[third])
     assert FinishReason.StopSequence == response.details.finish_reason
@@ -71,7 +71,7 @@ def test_a_stop_sequence_ends_the_answer(engine: SimulatorProcess) -> None:
 
 
 def test_the_prompt_and_its_tokens_come_back_when_asked_for(engine: SimulatorProcess) -> None:
-    response = Client(engine.url).generate(
+    response = Client(engine.url, timeout=60).generate(
         "two words", max_new_tokens=1, return_full_text=True, decoder_input_details=True
     )
     assert response.generated_text.startswith("two words ")
@@ -79,7 +79,7 @@ def test_the_prompt_and_its_tokens_come_back_when_asked_for(engine: SimulatorPro
 
 
 def test_several_likely_tokens_come_back_when_asked_for(engine: SimulatorProcess) -> None:
-    client = Client(engine.url)
+    client = Client(engine.url, timeout=60)
     response = client.generate("top", max_new_tokens=2, top_n_tokens=3)
     assert response.details.top_tokens is not None
     assert [3, 3] == [len(tokens) for tokens in response.details.top_tokens]
@@ -89,7 +89,9 @@ def test_several_likely_tokens_come_back_when_asked_for(engine: SimulatorProcess
 
 
 def test_the_best_of_two_answers_comes_with_the_other(engine: SimulatorProcess) -> None:
-    details = Client(engine.url).generate("best", max_new_tokens=5, do_sample=True, best_of=2).details
+    details = (
+        Client(engine.url, timeout=60).generate("best", max_new_tokens=5, do_sample=True, best_of=2).details
+    )
     assert details.best_of_sequences is not None
     (other,) = details.best_of_sequences
     assert details.tokens != other.tokens
@@ -99,7 +101,7 @@ def test_the_best_of_two_answers_comes_with_the_other(engine: SimulatorProcess) 
 
 
 def test_a_seed_changes_the_answer_and_is_reported_when_sampling(engine: SimulatorProcess) -> None:
-    client = Client(engine.url)
+    client = Client(engine.url, timeout=60)
     first, again, other = (
         client.generate("seed", max_new_tokens=5, do_sample=True, seed=seed) for seed in (1, 1, 2)
     )
@@ -109,30 +111,30 @@ def test_a_seed_changes_the_answer_and_is_reported_when_sampling(engine: Simulat
 
 
 def test_chat_answers_as_the_assistant(engine: SimulatorProcess) -> None:
-    answer = Client(engine.url).chat([{"role": "user", "content": "Hello"}], max_tokens=6)
+    answer = Client(engine.url, timeout=60).chat([{"role": "user", "content": "Hello"}], max_tokens=6)
     (choice,) = answer.choices
     assert ("assistant", "length") == (choice.message.role, choice.finish_reason)
     assert 6 == len(str(choice.message.content).split())
 
 
 def test_too_long_a_request_is_a_validation_error(engine: SimulatorProcess) -> None:
-    client = Client(engine.url)
+    client = Client(engine.url, timeout=60)
     with pytest.raises(ValidationError, match="must be <= 500"):
         client.generate("hello", max_new_tokens=500)
 
 
 def test_an_overloaded_engine_refuses_a_request(busy_engine: SimulatorProcess) -> None:
     with pytest.raises(OverloadedError, match="Model is overloaded"):
-        Client(busy_engine.url).generate("me too")
+        Client(busy_engine.url, timeout=60).generate("me too")
 
 
 def test_an_overloaded_engine_refuses_a_stream_by_its_first_event(busy_engine: SimulatorProcess) -> None:
     with pytest.raises(OverloadedError, match="Model is overloaded"):
-        list(Client(busy_engine.url).generate_stream("me too"))
+        list(Client(busy_engine.url, timeout=60).generate_stream("me too"))
 
 
 async def test_the_asynchronous_client_gets_the_same_answers(engine: SimulatorProcess) -> None:
-    client, synchronous = AsyncClient(engine.url), Client(engine.url)
+    client, synchronous = AsyncClient(engine.url, timeout=60), Client(engine.url, timeout=60)
     whole = await client.generate("async", max_new_tokens=5)
     assert synchronous.generate("async", max_new_tokens=5) == whole
     events = [event async for event in client.generate_stream("async", max_new_tokens=5)]
@@ -142,7 +144,7 @@ async def test_the_asynchronous_client_gets_the_same_answers(engine: SimulatorPr
 
 
 async def test_the_asynchronous_client_is_refused_both_ways(busy_engine: SimulatorProcess) -> None:
-    client = AsyncClient(busy_engine.url)
+    client = AsyncClient(busy_engine.url, timeout=60)
     with pytest.raises(OverloadedError):
         await client.generate("me too")
     with pytest.raises(OverloadedError):

@@ -25,11 +25,11 @@ def engine() -> Iterator[SimulatorProcess]:
 
 
 def set_fault(engine: SimulatorProcess, spec: str) -> None:
-    assert 200 == httpx.post(f"{engine.url}/simulator/fault", json={"fault": spec}).status_code
+    assert 200 == engine.post("/simulator/fault", json={"fault": spec}).status_code
 
 
 def events(engine: SimulatorProcess, path: str, body: dict[str, Any]) -> list[Any]:
-    answer = httpx.post(engine.url + path, json=body)
+    answer = engine.post(path, json=body)
     assert (200, "text/event-stream") == (answer.status_code, answer.headers["content-type"])
     texts = [line.removeprefix("data:") for line in answer.text.split("\n\n") if line]
     return [text if text == "[DONE]" else json.loads(text) for text in texts]
@@ -39,7 +39,7 @@ def test_an_answer_that_fails_halfway_is_a_generation_error(engine: SimulatorPro
     set_fault(engine, "fail@token:2")
     message = "Request failed during generation: simulated fault"
 
-    whole = httpx.post(f"{engine.url}/generate", json=GENERATE)
+    whole = engine.post("/generate", json=GENERATE)
     assert (424, {"error": message, "error_type": "generation"}) == (whole.status_code, whole.json())
     first, second, last = events(engine, "/generate_stream", GENERATE)
     assert (1, 2) == (first["index"], second["index"])
@@ -51,8 +51,8 @@ def test_an_answer_that_fails_halfway_is_a_generation_error(engine: SimulatorPro
         end,
     )
     with pytest.raises(GenerationError):
-        Client(engine.url).generate("a", max_new_tokens=5)
-    stream = Client(engine.url).generate_stream("a", max_new_tokens=5)
+        Client(engine.url, timeout=60).generate("a", max_new_tokens=5)
+    stream = Client(engine.url, timeout=60).generate_stream("a", max_new_tokens=5)
     assert [next(stream).token.text, next(stream).token.text] == [
         word["token"]["text"] for word in (first, second)
     ]
@@ -68,14 +68,14 @@ def test_an_answer_that_fails_halfway_is_a_generation_error(engine: SimulatorPro
 def test_an_answer_no_longer_than_that_is_not_hurt(engine: SimulatorProcess) -> None:
     set_fault(engine, "fail@token:2")
     body = {"inputs": "a", "parameters": {"max_new_tokens": 2}}
-    assert 200 == httpx.post(f"{engine.url}/generate", json=body).status_code
+    assert 200 == engine.post("/generate", json=body).status_code
 
 
 def test_an_answer_without_an_end_is_incomplete(engine: SimulatorProcess) -> None:
     for number in range(1, 5):
         set_fault(engine, f"incomplete@request:{number}")
 
-    whole = httpx.post(f"{engine.url}/generate", json=GENERATE)
+    whole = engine.post("/generate", json=GENERATE)
     assert (500, {"error": "Incomplete generation", "error_type": "incomplete_generation"}) == (
         whole.status_code,
         whole.json(),
@@ -88,19 +88,19 @@ def test_an_answer_without_an_end_is_incomplete(engine: SimulatorProcess) -> Non
         "[DONE]",
     ] == events(engine, "/v1/chat/completions", {**CHAT, "stream": True})
     with pytest.raises(IncompleteGenerationError):
-        Client(engine.url).generate("a")
+        Client(engine.url, timeout=60).generate("a")
     assert 4 == engine.metric('tgi_request_failure{err="incomplete"}')
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat_tokenize"])
 def test_a_model_without_a_chat_template_says_so(path: str) -> None:
     with simulator_process("--no-chat-template") as engine:
-        answer = httpx.post(engine.url + path, json=CHAT)
+        answer = engine.post(path, json=CHAT)
         assert (422, {"error": "Template error: template not found", "error_type": "template_error"}) == (
             answer.status_code,
             answer.json(),
         )
-        assert 200 == httpx.post(f"{engine.url}/generate", json=GENERATE).status_code
+        assert 200 == engine.post("/generate", json=GENERATE).status_code
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_tools_that_cannot_be_used_are_told(
     engine: SimulatorProcess, more: dict[str, Any], message: str
 ) -> None:
     for stream in (False, True):
-        answer = httpx.post(f"{engine.url}/v1/chat/completions", json={**CHAT, **more, "stream": stream})
+        answer = engine.post("/v1/chat/completions", json={**CHAT, **more, "stream": stream})
         assert (422, {"error": message, "error_type": "tool_error"}) == (
             answer.status_code,
             answer.json(),
@@ -128,7 +128,7 @@ def test_tools_that_cannot_be_used_are_told(
 
 
 def test_a_negative_top_k_is_a_wrong_value_not_a_wrong_type(engine: SimulatorProcess) -> None:
-    answer = httpx.post(f"{engine.url}/generate", json={"inputs": "a", "parameters": {"top_k": -1}})
+    answer = engine.post("/generate", json={"inputs": "a", "parameters": {"top_k": -1}})
     assert (422, "Input validation error: `top_k` must be strictly positive") == (
         answer.status_code,
         answer.json()["error"],
@@ -147,9 +147,9 @@ def test_what_a_stream_cannot_have_takes_no_place(engine: SimulatorProcess) -> N
 
 def test_sagemakers_route_is_whatever_its_fields_say(engine: SimulatorProcess) -> None:
     def ask(body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(f"{engine.url}/invocations", json=body)
+        return engine.post("/invocations", json=body)
 
-    assert httpx.post(engine.url, json=GENERATE).json() == ask(GENERATE).json()
+    assert engine.post("", json=GENERATE).json() == ask(GENERATE).json()
     assert "chat.completion" == ask(CHAT).json()["object"]
     assert "text_completion" == ask({"prompt": "a", "max_tokens": 2}).json()["object"]
     refused = ask({"question": "a"})
@@ -158,7 +158,7 @@ def test_sagemakers_route_is_whatever_its_fields_say(engine: SimulatorProcess) -
 
 def test_a_chat_repeats_the_name_of_an_adapter(engine: SimulatorProcess) -> None:
     names = [
-        httpx.post(f"{engine.url}/v1/chat/completions", json={**CHAT, **more}).json()["model"]
+        engine.post("/v1/chat/completions", json={**CHAT, **more}).json()["model"]
         for more in ({}, {"model": "tgi"}, {"model": "mine"})
     ]
     assert ["simulated", "simulated", "mine"] == names
@@ -169,4 +169,4 @@ def test_information_has_the_fields_of_the_router(engine: SimulatorProcess) -> N
         "model_id", "model_sha", "model_pipeline_tag", "max_concurrent_requests", "max_best_of", "max_stop_sequences",
         "max_input_tokens", "max_total_tokens", "validation_workers", "max_client_batch_size", "router", "version",
         "sha", "docker_label",
-    ] == list(httpx.get(f"{engine.url}/info").json())  # fmt: skip
+    ] == list(engine.get("/info").json())  # fmt: skip

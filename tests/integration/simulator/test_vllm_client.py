@@ -33,8 +33,8 @@ def client(engine: SimulatorProcess) -> Iterator[openai.OpenAI]:
 
 
 def set_fault(engine: SimulatorProcess, fault: str) -> None:
-    answer = httpx.post(
-        f"{engine.url}/simulator/fault", json={"fault": fault}, headers={"authorization": f"Bearer {KEY}"}
+    answer = engine.post(
+        "/simulator/fault", json={"fault": fault}, headers={"authorization": f"Bearer {KEY}"}
     )
     assert 200 == answer.status_code
 
@@ -43,7 +43,7 @@ def set_fault(engine: SimulatorProcess, fault: str) -> None:
 def faulty(engine: SimulatorProcess) -> Iterator[SimulatorProcess]:
     """Faults may be set; they are gone afterwards."""
     yield engine
-    httpx.delete(f"{engine.url}/simulator/fault", headers={"authorization": f"Bearer {KEY}"})
+    engine.delete("/simulator/fault", headers={"authorization": f"Bearer {KEY}"})
 
 
 def test_the_one_model_is_listed_under_its_served_name(client: openai.OpenAI) -> None:
@@ -140,7 +140,7 @@ def test_errors_are_those_of_the_sdk(engine: SimulatorProcess, client: openai.Op
 
 
 def test_what_the_key_guards_is_what_vllm_guards(engine: SimulatorProcess) -> None:
-    with httpx.Client(base_url=engine.url, trust_env=False) as anybody:
+    with httpx.Client(base_url=engine.url, trust_env=False, timeout=60) as anybody:
         assert [200] * 4 == [
             anybody.get("/health").status_code,
             anybody.get("/metrics").status_code,
@@ -167,9 +167,7 @@ def test_a_failure_in_a_stream_is_an_event_before_the_end(
     with pytest.raises(openai.APIError, match="simulated fault"):
         list(client.chat.completions.create(model="tiny", messages=[HELLO], max_tokens=5, stream=True))
     body = {"messages": [HELLO], "max_tokens": 5, "stream": True}
-    text = httpx.post(
-        f"{faulty.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}
-    ).text
+    text = faulty.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}).text
     *words, failure, end = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     assert (3, 500, "[DONE]") == (len(words), json.loads(failure)["error"]["code"], end)
 
@@ -193,7 +191,7 @@ def test_a_model_without_a_template_takes_no_chat() -> None:
 
 def test_requests_under_way_are_aborted_at_once_as_by_default() -> None:
     flags = ("--personality", "vllm", "--decode-base-ms", "20")
-    with simulator_process(*flags) as engine, httpx.Client(trust_env=False) as client:
+    with simulator_process(*flags) as engine, httpx.Client(trust_env=False, timeout=60) as client:
         body = {"prompt": "x", "max_tokens": 4000, "stream": True}
         with client.stream("POST", f"{engine.url}/v1/completions", json=body) as stream:
             lines = stream.iter_lines()
@@ -206,7 +204,10 @@ def test_requests_under_way_are_aborted_at_once_as_by_default() -> None:
 
 def test_metrics_count_what_happened() -> None:
     flags = ("--personality", "vllm", "--served-model-name", "m")
-    with simulator_process(*flags) as engine, httpx.Client(base_url=engine.url, trust_env=False) as client:
+    with (
+        simulator_process(*flags) as engine,
+        httpx.Client(base_url=engine.url, trust_env=False, timeout=60) as client,
+    ):
         client.post("/v1/completions", json={"prompt": "a b c", "max_tokens": 5})
         client.post("/v1/completions", json={"prompt": "a", "max_tokens": 0})
         labels = 'engine="0",model_name="m"'

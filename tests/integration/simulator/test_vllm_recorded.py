@@ -145,7 +145,7 @@ def test_a_draining_engine_finishes_its_stream_keeps_its_port_and_refuses_what_i
                 answer.status_code,
                 answer.json(),
             )
-            with httpx.Client(trust_env=False) as other:
+            with httpx.Client(trust_env=False, timeout=60) as other:
                 assert 200 == other.get(f"{engine.url}/health").status_code
             *_, last, done = lines
         assert ("length", "data: [DONE]") == (
@@ -168,7 +168,7 @@ def families(text: str) -> dict[str, tuple[str, frozenset[str], frozenset[str]]]
 def test_the_series_are_those_of_a_real_one(engine: SimulatorProcess) -> None:
     real = families((DATA / "vllm-0.32.0.metrics").read_text(encoding="utf-8"))
 
-    mine = families(httpx.get(f"{engine.url}/metrics", trust_env=False).text)
+    mine = families(engine.get("/metrics").text)
 
     assert real == mine
 
@@ -185,4 +185,4 @@ def test_the_values_of_labels_are_those_of_a_real_one(engine: SimulatorProcess) 
 
     real = values((DATA / "vllm-0.32.0.metrics").read_text(encoding="utf-8"))
 
-    assert real == values(httpx.get(f"{engine.url}/metrics", trust_env=False).text)
+    assert real == values(engine.get("/metrics").text)

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 from tests.integration.gateway.rig import Rig, gateway_rig
 from tests.rigs.fixtures import pgvector_rig
+from tests.waiting import eventually
 
 from llmop.gateway import keys
 
@@ -88,7 +89,7 @@ class Workloads:
                 stdout=log,
                 stderr=log,
             )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self._process.poll() is None:
                 # Under both keys: the gateway reads its keys once a second.
                 used = (self.rig.key, self.own_key) if is_known else (self.rig.key,)
@@ -103,6 +104,37 @@ class Workloads:
         if self._process.poll() is None:
             self._process.send_signal(number)
         return await asyncio.to_thread(self._process.wait)
+
+    async def upload(self, content: bytes, key: str | None = None) -> httpx.Response:
+        """A file for a batch."""
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("rows.jsonl", content)}}
+        return await self.call("POST", "/v1/files", key, **form)
+
+    async def batch(self, content: bytes, key: str | None = None) -> str:
+        """The id of a batch of chats that has begun with these rows."""
+        file = (await self.upload(content, key)).json()["id"]
+        wanted = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        name: str = (await self.call("POST", "/v1/batches", key, json=wanted)).json()["id"]
+        return name
+
+    async def until(
+        self,
+        name: str,
+        wanted: Callable[[dict[str, Any]], object],
+        key: str | None = None,
+        *,
+        patience_s: float = 60,
+    ) -> dict[str, Any]:
+        """The batch, as soon as it is shown so."""
+
+        async def shown() -> dict[str, Any]:
+            found: dict[str, Any] = (await self.call("GET", f"/v1/batches/{name}", key)).json()
+            return found
+
+        return await eventually(shown, wanted, patience_s=patience_s)
+
+    async def completed(self, name: str, key: str | None = None) -> dict[str, Any]:
+        return await self.until(name, lambda batch: batch["status"] == "completed", key)
 
     async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         """`key` None = that of the client."""

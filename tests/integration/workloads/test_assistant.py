@@ -20,7 +20,7 @@ import pytest
 from tests.engines.minilm import embedding_model
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import model
+from tests.integration.gateway.upstreams import endpoint, model
 from tests.integration.workloads.conftest import Workloads
 from tests.integration.workloads.documents import pdf
 
@@ -46,15 +46,7 @@ class Bench:
         """
         replicas = {"minilm": self.embedder, "writer": self.writer.port}
         endpoints = [
-            gateway_pb2.Endpoint(
-                replica=f"{name}-0",
-                uid=name,
-                host="127.0.0.1",
-                port=port,
-                api_key=KEY if name == "minilm" else "",
-                state=gateway_pb2.Endpoint.STATE_READY,
-                deployment=f"default/{name}",
-            )
+            endpoint(name, port, key=KEY if name == "minilm" else "", deployment=f"default/{name}")
             for name, port in replicas.items()
             if not (name == "minilm" and embeddings)
         ]
@@ -217,10 +209,10 @@ async def test_a_store_from_its_beginning_to_its_end_with_the_sdk_as_it_is(bench
 
     # Another key sees nothing of it
     other = keys.create(bench.workloads.folder / "keys", "other")
+    await bench.workloads.rig.until_known(other)
     async with openai.AsyncOpenAI(
         base_url=f"{bench.workloads.url}/v1", api_key=other, max_retries=0
     ) as stranger:
-        await known(stranger)
         assert [each.id async for each in await stranger.vector_stores.list()] == []
         for attempt in (
             stranger.vector_stores.retrieve(store.id),
@@ -241,16 +233,6 @@ async def test_a_store_from_its_beginning_to_its_end_with_the_sdk_as_it_is(bench
     assert (await sdk.vector_stores.delete(store.id)).deleted
     with pytest.raises(openai.NotFoundError):
         await sdk.vector_stores.retrieve(store.id)
-
-
-async def known(sdk: openai.AsyncOpenAI) -> None:
-    """The gateway reads its keys once a second."""
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(openai.AuthenticationError):
-                await sdk.models.list()
-                return
-            await asyncio.sleep(0.05)
 
 
 async def test_every_kind_of_document_and_those_that_mean_harm(bench: Bench) -> None:
@@ -384,9 +366,9 @@ async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:
     await bench.put(store, "evil.md", evil)
     await bench.introduce(store)
     question = "When does the mill open in the morning?"
-    before = taken(bench.writer)
+    before = bench.writer.tokens()
     answer = await bench.ask(question)
-    after = taken(bench.writer)
+    after = bench.writer.tokens()
     told = answer.llmop["assistant"]
     assert (answer.model, answer.choices[0].message.content) == ("librarian", SAYS)
     assert told["found"]
@@ -411,7 +393,7 @@ async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:
     assert plain[-1].llmop["assistant"] == told
     assert {each.model for each in plain} == {"librarian"}
 
-    before = taken(bench.writer)
+    before = bench.writer.tokens()
     nothing = await bench.ask("Who won the football world cup in 2014?")
     assert nothing.llmop["assistant"] == {"found": False, "citations": [], "estimated": False}
     assert nothing.choices[0].message.content == "I find nothing about this in the documents."
@@ -422,7 +404,7 @@ async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:
         events.append(chunk)
     assert words == "I find nothing about this in the documents."
     assert events[-1].llmop["assistant"]["found"] is False
-    assert taken(bench.writer) == before  # nobody was asked
+    assert bench.writer.tokens() == before  # nobody was asked
 
     answer = await bench.workloads.call("POST", "/v1/tribunal", json={"model": "librarian", "messages": []})
     assert answer.status_code == 422
@@ -445,12 +427,3 @@ async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:
     await bench.sdk.vector_stores.delete(store.id)
     with pytest.raises(openai.InternalServerError, match="which is not there"):
         await bench.ask(question)
-
-
-def taken(engine: SimulatorProcess) -> tuple[int, int]:
-    totals = [0, 0]
-    for line in engine._get("/metrics").splitlines():
-        for place, series in enumerate(("vllm:prompt_tokens_total", "vllm:generation_tokens_total")):
-            if line.startswith(series):
-                totals[place] += int(float(line.rpartition(" ")[2]))
-    return totals[0], totals[1]

@@ -11,13 +11,12 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.integration.gateway.rig import gateway_rig
 from tests.integration.gateway.upstreams import Call
 from tests.integration.workloads.conftest import Workloads
-from tests.integration.workloads.test_sdk import CHAT, jsonl, row
+from tests.integration.workloads.test_sdk import jsonl, row
 
 BIN = Path(sys.executable).parent
 ROWS = 30
@@ -90,51 +89,31 @@ async def test_a_batch_waits_for_room_and_nothing_of_it_is_there_twice(
 
     (engine,) = await workloads.rig.serve(large)
     content = jsonl(*map(row, range(ROWS)))
-    file = (await upload(workloads, content)).json()["id"]
-    wanted = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
-    name = (await workloads.call("POST", "/v1/batches", json=wanted)).json()["id"]
+    name = await workloads.batch(content)
     await engine.until(lambda each: len(each.calls) == 4)
     disk.fill(but=500_000)
     go.set()
-    full = "results cannot be recorded: database or disk is full"
-    before = await until_it_waits(workloads, name, full)
+    full = {"waiting": "results cannot be recorded: database or disk is full"}
+    before = await workloads.until(name, lambda batch: batch.get("llmop") == full)
     assert before["request_counts"]["completed"] < ROWS
-    refused = await upload(workloads, b"x" * 3_000_000)
+    refused = await workloads.upload(b"x" * 3_000_000)
     assert (507, "insufficient_storage") == (refused.status_code, refused.json()["error"]["code"])
     assert "No space left on device" in refused.json()["error"]["message"]
 
     await workloads.kill(signal.SIGKILL)
     await workloads.start()
-    again = await until_it_waits(workloads, name, full)
+    again = await workloads.until(name, lambda batch: batch.get("llmop") == full)
     assert again["request_counts"]["completed"] >= before["request_counts"]["completed"]
 
     disk.make_room()
-    async with asyncio.timeout(30):
-        while (shown := await show(workloads, name))["status"] != "completed":  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.02)
+    shown = await workloads.completed(name)
     output = (await workloads.call("GET", f"/v1/files/{shown['output_file_id']}/content")).text
     assert [f"c{number}" for number in range(ROWS)] == [
         json.loads(line)["custom_id"] for line in output.splitlines()
     ]
     assert "llmop" not in shown
     assert {1, 2} >= set(asked.values())  # what was asked when it was killed is asked again, and once
-    assert 200 == (await upload(workloads, b"x" * 100_000)).status_code
-
-
-async def upload(workloads: Workloads, content: bytes) -> Any:
-    files = {"file": ("rows.jsonl", content)}
-    return await workloads.call("POST", "/v1/files", data={"purpose": "batch"}, files=files)
-
-
-async def show(workloads: Workloads, name: str) -> Any:
-    return (await workloads.call("GET", f"/v1/batches/{name}")).json()
-
-
-async def until_it_waits(workloads: Workloads, name: str, why: str) -> Any:
-    async with asyncio.timeout(30):
-        while (shown := await show(workloads, name)).get("llmop") != {"waiting": why}:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    return shown
+    assert 200 == (await workloads.upload(b"x" * 100_000)).status_code
 
 
 # What cannot be used is refused at the start

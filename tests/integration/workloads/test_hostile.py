@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.gateway.rig import Wire
 from tests.integration.gateway.upstreams import polite
 from tests.integration.workloads.conftest import Workloads
 from tests.integration.workloads.test_sdk import CHAT, jsonl, row
+from tests.waiting import until
 
 FORM = "multipart/form-data; boundary=x"
 
@@ -142,14 +144,14 @@ async def test_a_large_file_is_in_nobodys_memory(workloads: Workloads) -> None:
     await workloads.rig.serve(polite)
     wanted = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
     batch = (await workloads.call("POST", "/v1/batches", json=wanted)).json()["id"]
-    most = before
-    async with asyncio.timeout(120):
-        while True:
-            most = max(most, resident_mb(workloads.pid))
-            shown = (await workloads.call("GET", f"/v1/batches/{batch}")).json()
-            if shown["status"] == "completed":
-                break
-            await asyncio.sleep(0.1)
+    seen = [before]
+
+    def is_completed(shown: dict[str, Any]) -> bool:
+        seen.append(resident_mb(workloads.pid))
+        return bool(shown["status"] == "completed")
+
+    shown = await workloads.until(batch, is_completed, patience_s=180)
+    most = max(seen)
     assert 10_000 == shown["request_counts"]["completed"]
     print(f"{before:.0f} MB before, {most:.0f} MB at most")
     assert most - before < 40
@@ -171,9 +173,3 @@ def lying(workloads: Workloads) -> list[str]:
 def resident_mb(pid: int) -> float:
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line]
     return int(line.split()[1]) / 1024
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  # another process does it
-            await asyncio.sleep(0.02)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from pathlib import Path
 
 from tests.integration.gateway.rig import gateway_rig
 from tests.integration.workloads.conftest import Workloads
-from tests.integration.workloads.test_sdk import CHAT, echo, jsonl, row
+from tests.integration.workloads.test_sdk import echo, jsonl, row
 
 
 async def test_rows_of_nobody_are_answered_and_counted_for_nobody(folder: Path) -> None:
@@ -22,15 +21,9 @@ async def test_rows_of_nobody_are_answered_and_counted_for_nobody(folder: Path) 
         await made.start()
         try:
             content = jsonl(row(1), row(2))
-            form = {"data": {"purpose": "batch"}, "files": {"file": ("rows", content)}}
-            file = (await made.call("POST", "/v1/files", key="not-needed", **form)).json()["id"]
+            file = (await made.upload(content, "not-needed")).json()["id"]
             assert 200 == (await made.call("GET", f"/v1/files/{file}", key="another")).status_code
-            wanted = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
-            name = (await made.call("POST", "/v1/batches", json=wanted)).json()["id"]
-            async with asyncio.timeout(30):
-                while await status(made, name) != "completed":  # noqa: ASYNC110  # nothing tells
-                    await asyncio.sleep(0.02)
-            shown = (await made.call("GET", f"/v1/batches/{name}")).json()
+            shown = await made.completed(await made.batch(content, "not-needed"))
             assert {"total": 2, "completed": 2, "failed": 0} == shown["request_counts"]
             answer = await made.call("POST", "/v1/bulk", key="not-needed", content=content)
             assert [200, 200] == [
@@ -39,8 +32,3 @@ async def test_rows_of_nobody_are_answered_and_counted_for_nobody(folder: Path) 
             await rig.control.until_used("", "m", 4)
         finally:
             await made.kill()
-
-
-async def status(workloads: Workloads, name: str) -> str:
-    found: str = (await workloads.call("GET", f"/v1/batches/{name}")).json()["status"]
-    return found

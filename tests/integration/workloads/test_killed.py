@@ -15,17 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.installation import simulator
-from tests.integration.test_local_installation import Laptop
+from tests.integration.laptop import Laptop
 from tests.integration.workloads.test_sdk import CHAT
 
 SCRIPT = Path(__file__).resolve().parents[3] / "hack" / "batch-under-kills"
-
-
-@pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    made = Laptop(tmp_path)
-    yield made
-    made.clean()
 
 
 class Run:

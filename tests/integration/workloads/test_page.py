@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
 from tests.e2e.installation import simulator
 from tests.engines.minilm import embedding_model
-from tests.integration.test_local_installation import BIN, ROOT, Laptop
+from tests.integration.laptop import BIN, ROOT, Laptop
 from tests.pages.terminals import Terminals
 
 PAGES = ROOT / "docs" / "howto"
-
-
-@pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    made = Laptop(tmp_path)
-    yield made
-    made.clean()
 
 
 def test_every_command_about_batches(laptop: Laptop) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import yaml
 from tests.e2e.installation import simulator
 from tests.engines.minilm import embedding_model
-from tests.integration.test_local_installation import ROOT, Laptop
+from tests.integration.laptop import ROOT, Laptop
 from tests.integration.workloads.documents import pdf
 
 DOCS = ROOT / "docs"
@@ -29,13 +28,6 @@ AS_PDF = ("howto/give-keys-to-users.md", "explanation/autoscaling.md")
 FLOOR = 0.8  # what was seen stands in docs/explanation/measurements.md
 LINES = 60  # of a page of a PDF
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
-
-
-@pytest.fixture
-def laptop(tmp_path: Path) -> Iterator[Laptop]:
-    made = Laptop(tmp_path)
-    yield made
-    made.clean()
 
 
 @pytest.mark.parametrize("place", ["embedded", "pgvector"])

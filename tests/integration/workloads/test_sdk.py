@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +10,7 @@ import openai
 import pytest
 from tests.integration.gateway.upstreams import Call
 from tests.integration.workloads.conftest import Workloads
+from tests.waiting import eventually
 
 from llmop.gateway import keys
 
@@ -54,12 +54,11 @@ def sdk(workloads: Workloads, key: str) -> openai.AsyncOpenAI:
 
 
 async def ended(client: openai.AsyncOpenAI, name: str) -> Any:
-    async with asyncio.timeout(30):
-        while True:
-            batch = await client.batches.retrieve(name)
-            if batch.status in ("completed", "failed", "expired", "cancelled"):
-                return batch
-            await asyncio.sleep(0.02)
+    return await eventually(
+        lambda: client.batches.retrieve(name),
+        lambda batch: batch.status in ("completed", "failed", "expired", "cancelled"),
+        patience_s=60,
+    )
 
 
 async def test_a_batch_from_its_file_to_its_results(workloads: Workloads, client: openai.AsyncOpenAI) -> None:
@@ -131,14 +130,9 @@ async def test_what_belongs_to_another_key_is_not_there(
     file = await client.files.create(file=("mine.jsonl", jsonl(row(1))), purpose="batch")
     batch = await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
     other_key = keys.create(workloads.folder / "keys", "other")
+    await workloads.rig.until_known(other_key)
     async with sdk(workloads, other_key) as other:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    assert [] == [each.id async for each in other.files.list()]
-                    break
-                except openai.AuthenticationError:
-                    await asyncio.sleep(0.1)
+        assert [] == [each.id async for each in other.files.list()]
         for ask in (
             other.files.retrieve(file.id),
             other.files.content(file.id),
@@ -165,9 +159,10 @@ async def test_a_batch_is_cancelled_in_the_middle(workloads: Workloads) -> None:
         file = await client.files.create(file=("f", jsonl(*map(row, range(20)))), purpose="batch")
         batch = await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
         await engine.until(lambda each: len(each.calls) > 1)
-        async with asyncio.timeout(10):
-            while "completed=0" in str((await client.batches.retrieve(batch.id)).request_counts):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await eventually(
+            lambda: client.batches.retrieve(batch.id),
+            lambda shown: shown.request_counts is not None and shown.request_counts.completed == 1,
+        )
         assert "cancelling" == (await client.batches.cancel(batch.id)).status
         done = await ended(client, batch.id)
         assert ("cancelled", 1, 19) == (

@@ -16,10 +16,10 @@ import openai
 import pytest
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import model, waits
+from tests.integration.gateway.upstreams import endpoint, model, waits
 from tests.integration.workloads.conftest import Workloads
+from tests.waiting import eventually
 
-from llmop.api.v1 import gateway_pb2
 from llmop.manifest import admit
 
 QUESTION = [{"role": "user", "content": "How much is it?"}]
@@ -66,8 +66,8 @@ PANELS: dict[str, dict[str, Any]] = {
     "all-down": USUAL | {"drafters": [{"model": "down"}, {"model": "down"}]},
     "garbage": USUAL | {"critics": [{"model": "babble"}, {"model": "alpha"}], "rounds": 0},
     "all-garbage": USUAL | {"critics": [{"model": "babble"}, {"model": "down"}]},
-    "slow-judge": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "4s"},
-    "strict": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "4s", "onError": "Error"},
+    "slow-judge": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "8s"},
+    "strict": USUAL | {"judge": {"model": "stuck"}, "rounds": 0, "roundTimeout": "8s", "onError": "Error"},
     "frugal": USUAL | {"maxTokens": 512, "answerTokens": 64},
     "agreed": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}], "rounds": 3},
     "split": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}, {"model": "sour"}], "rounds": 0},
@@ -92,13 +92,8 @@ class Bench:
 
     def taken(self) -> tuple[int, int]:
         """Prompt and answer tokens that all members together have counted."""
-        totals = [0, 0]
-        for each in self.members.values():
-            for line in each._get("/metrics").splitlines():
-                for place, series in enumerate(("vllm:prompt_tokens_total", "vllm:generation_tokens_total")):
-                    if line.startswith(series):
-                        totals[place] += int(float(line.rpartition(" ")[2]))
-        return totals[0], totals[1]
+        counted = [each.tokens() for each in self.members.values()]
+        return sum(prompt for prompt, _ in counted), sum(answer for _, answer in counted)
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +119,7 @@ async def bench(folder: Path, members: dict[str, SimulatorProcess]) -> AsyncIter
     write(folder / "workloads" / "tribunals.json", PANELS)
     async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
         endpoints = [
-            gateway_pb2.Endpoint(
-                replica=f"{name}-0",
-                uid=name,
-                host="127.0.0.1",
-                port=each.port,
-                state=gateway_pb2.Endpoint.STATE_READY,
-                deployment=f"default/{name}",
-            )
-            for name, each in members.items()
+            endpoint(name, each.port, deployment=f"default/{name}") for name, each in members.items()
         ]
         engines = [
             model(name, "openai", deployment=f"default/{name}", usage_in_stream=True)
@@ -396,13 +383,12 @@ async def test_when_the_client_leaves_its_members_stop(bench: Bench, stream: boo
 async def idle(bench: Bench, member: str) -> None:
     """Returns once the gateway and the engine itself have nothing to do for this member."""
     await bench.workloads.rig.until_metric(f'llmop_gateway_in_flight{{model="{member}"}}', 0)
-    async with asyncio.timeout(20):
-        while True:
-            text = await asyncio.to_thread(bench.members[member]._get, "/metrics")
-            found = re.findall(r"^vllm:num_requests_(?:running|waiting)\S* (\S+)$", text, re.MULTILINE)
-            if found and not any(float(value) for value in found):
-                return
-            await asyncio.sleep(0.02)
+
+    def is_idle(text: str) -> bool:
+        found = re.findall(r"^vllm:num_requests_(?:running|waiting)\S* (\S+)$", text, re.MULTILINE)
+        return bool(found) and not any(float(value) for value in found)
+
+    await eventually(lambda: asyncio.to_thread(bench.members[member].metrics), is_idle)
 
 
 async def test_its_own_route_answers_the_same_and_only_for_tribunals(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.channel.desk_rig import INSTALLATION, Rig, job_name_of, token_of, uid_of
+from tests.waiting import until
 
 from llmop.channel import inbox, letters, messages
 from llmop.domain.replica import AgentPhase, EngineLoad, SubmissionState
@@ -488,17 +489,16 @@ class Told:
         path = self.post.replica / "orders.json"
         return json.loads(path.read_text()) if path.exists() else []
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(500):
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"it did not come to that: {self.signals} {self.orders()} {self.post.left}")
-
     async def beat(self, seq: int, phase: str = "ready") -> None:
+        """Returns when the look is over that takes the message in: a file is gone before that, and no other look begins until then."""
         self.post.put(seq, phase=phase)
         self.inboxes.look()
-        await self.until(lambda: self.post.left == [])
+        await asyncio.gather(*self.inboxes._looking.values())
+        assert [] == self.post.left
+
+    async def delivered(self) -> None:
+        """Returns when no order is on its way any more."""
+        await asyncio.gather(*self.inboxes._delivering)
 
 
 @pytest.fixture
@@ -520,7 +520,7 @@ JOB = ("main", job_name_of(1), "5")
 async def test_an_order_for_an_agent_that_writes_files_is_a_file_and_a_signal(told: Told) -> None:
     await told.beat(1)
     drain(told)
-    await told.until(lambda: told.signals == [JOB])
+    await until(lambda: told.signals == [JOB])
     assert [ORDER] == told.orders()
 
 
@@ -529,7 +529,7 @@ async def test_an_order_that_was_given_before_anything_was_heard_goes_with_the_f
 ) -> None:
     drain(told)
     await told.beat(1)
-    await told.until(lambda: told.signals == [JOB])
+    await until(lambda: told.signals == [JOB])
 
 
 async def test_a_file_of_unknown_age_tells_where_orders_go_and_nothing_else(post: Post) -> None:
@@ -539,7 +539,7 @@ async def test_a_file_of_unknown_age_tells_where_orders_go_and_nothing_else(post
     post.put(3)
     post.reopen()
     told.inboxes.look()
-    await told.until(lambda: told.signals == [JOB])
+    await until(lambda: told.signals == [JOB])
     assert post.rig.known() is None
     assert {uid_of(1)} == post.rig.desk.writers
 
@@ -558,18 +558,20 @@ async def test_a_file_of_unknown_age_by_somebody_else_tells_nothing(
 async def test_it_is_announced_again_until_it_is_acknowledged(told: Told) -> None:
     await told.beat(1)
     drain(told)
-    await told.until(lambda: told.signals == [JOB])
+    await until(lambda: told.signals == [JOB])
     drain(told)
     await told.beat(2)
+    await told.delivered()
     assert [JOB] == told.signals, "not with every message"
     told.post.rig.clock.advance(inbox.AGAIN_S + 1)
     await told.beat(3)
-    await told.until(lambda: told.signals == [JOB, JOB])
+    await until(lambda: told.signals == [JOB, JOB])
     assert [{**ORDER, "deadline": 120.0 - inbox.AGAIN_S - 1}] == told.orders()
     told.post.rig.clock.advance(inbox.AGAIN_S + 1)
     await told.beat(4, "draining")
     told.post.rig.clock.advance(inbox.AGAIN_S + 1)
     await told.beat(5, "draining")
+    await told.delivered()
     assert [JOB, JOB] == told.signals
 
 
@@ -577,12 +579,12 @@ async def test_an_order_that_could_not_be_announced_is_tried_again_at_the_next_o
     await told.beat(1)
     told.problem = "the last look at the queue does not show the job running"
     drain(told)
-    await told.until(lambda: told.signals == [JOB])
-    await told.until(lambda: not told.inboxes._delivering)
+    await until(lambda: told.signals == [JOB])
+    await told.delivered()
     told.problem = ""
     drain(told)  # the next pass
-    await told.until(lambda: told.signals == [JOB, JOB])
-    await told.until(lambda: not told.inboxes._delivering)
+    await until(lambda: told.signals == [JOB, JOB])
+    await told.delivered()
     drain(told)
     assert set() == told.inboxes._delivering
 
@@ -590,9 +592,9 @@ async def test_an_order_that_could_not_be_announced_is_tried_again_at_the_next_o
 async def test_a_shorter_deadline_is_delivered_at_once(told: Told) -> None:
     await told.beat(1)
     drain(told)
-    await told.until(lambda: len(told.signals) == 1)
+    await until(lambda: len(told.signals) == 1)
     drain(told, 10.0)
-    await told.until(lambda: len(told.signals) == 2)
+    await until(lambda: len(told.signals) == 2)
     assert [{**ORDER, "deadline": 10.0}] == told.orders()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.unit.channel.desk_rig import Rig, uid_of
+from tests.waiting import PATIENCE_S
 
 from llmop.domain.replica import SubmissionState
 
@@ -28,7 +29,7 @@ async def until_held() -> None:
 
 
 async def at_once(task: "asyncio.Task[list[dict[str, Any]]]") -> list[dict[str, Any]]:
-    return await asyncio.wait_for(task, 5.0)
+    return await asyncio.wait_for(task, PATIENCE_S)
 
 
 def drain(rig: Rig, seconds: float = 120.0, order_id: str = "a") -> None:

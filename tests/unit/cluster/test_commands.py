@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from llmop.cluster.slurm import parse
 from llmop.cluster.slurm.commands import SlurmCommands
@@ -61,12 +62,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 (what happens happens in other processes)
-            await asyncio.sleep(0.01)
 
 
 async def until_gone(pid: int) -> None:

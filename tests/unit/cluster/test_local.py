@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually, until
 
 from llmop.clock import SystemClock
 from llmop.cluster import file_threads, local_runner
@@ -44,12 +45,9 @@ class Jobs:
         return next((job for job in snapshot.jobs if job.job_id == job_id), None)
 
     async def until(self, job_id: str, condition: Callable[[ObservedJob], bool]) -> ObservedJob:
-        async with asyncio.timeout(30):
-            while True:
-                job = await self.observe(job_id)
-                if job is not None and condition(job):
-                    return job
-                await asyncio.sleep(0.01)
+        found = await eventually(lambda: self.observe(job_id), lambda job: job is not None and condition(job))
+        assert found is not None
+        return found
 
     async def until_state(self, job_id: str, state: JobState) -> ObservedJob:
         return await self.until(job_id, lambda job: job.state is state)
@@ -64,12 +62,6 @@ class Jobs:
         await self.cluster.cancel([job.job_id for job in snapshot.jobs])
         for job in snapshot.jobs:
             await self.until(job.job_id, lambda job: job.state.is_terminal)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 (what happens happens in other processes)
-            await asyncio.sleep(0.01)
 
 
 def content(path: Path) -> str:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.unit.reconciler.reconciler_rig import Rig
+from tests.waiting import until
 
 from llmop.domain import errors, resources
 from llmop.reconciler import loop
@@ -101,8 +102,3 @@ async def reconciled(rig: Rig) -> set[str]:
     """The deployments that a pass has made a revision of."""
     listing = await rig.store.list(resources.REVISION)
     return {each.owner.name for each in listing.items if each.owner is not None}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (the loop under test says nothing)
-        await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tests.control import manifests
 from tests.control.rig import Rig, serving
+from tests.waiting import PATIENCE_S
 
 from llmop.api.v1 import logs_pb2
 from llmop.domain import resources
@@ -68,7 +69,7 @@ class Reader:
         self._text = ""
 
     async def until(self, end: str) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not self._text.endswith(end):
                 self._text += (await self._call.read()).data.decode()
         return self._text

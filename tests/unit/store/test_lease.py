@@ -1,14 +1,14 @@
 """A database between machines: theirs who show that they live, and nobody's who cannot."""
 
-import asyncio
 import dataclasses
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from llmop.domain import errors
 from llmop.files import lock
@@ -161,16 +161,8 @@ async def test_it_is_renewed_again_after_a_hasty_follower_has_put_it_back(tmp_pa
     held = await lease.Lease.take(tmp_path / "store.db")
     path, grave = tmp_path / "store.db.lease", tmp_path / "store.db.lease.hasty"
     path.rename(grave)
-    await _until(lambda: held._renewed_at < 0)
+    await until(lambda: held._renewed_at < 0)
     grave.rename(path)
-    await _until(lambda: held._renewed_at > 0)
+    await until(lambda: held._renewed_at > 0)
     held.check()
     held.release()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that")

@@ -4,8 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from llmop.cli.bench.loads import Cell, Lengths, Mode
 from llmop.cli.bench.measures import Client, Failures, Figures, Spread
 from llmop.cli.bench.startup import Startup
 from llmop.cli.errors import ConfigError
+from llmop.files import whole
 
 FORMAT = "llmctl-bench/1"
 
@@ -114,21 +113,7 @@ def to_csv(runs: Sequence[Run]) -> str:
 def write(path: Path, text: str) -> None:
     """Whole or not at all: a run that is killed leaves the results of what it had measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(handle, 0o644 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    whole.write(path, text.encode(), 0o644)
 
 
 def _figures_json(figures: Figures) -> dict[str, Any]:
