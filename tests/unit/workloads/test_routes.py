@@ -139,7 +139,9 @@ STORE = {"embedding_model": "m"}
     ("wanted", "field"),
     [
         ({"ranking_options": {"hybrid_search": {"embedding_weight": 1}}}, "hybrid_search"),
-        ({"filters": {"type": "eq", "key": "a", "value": 1}}, "filters"),
+        ({"filters": {"type": "eq", "key": "a", "value": 1, "boost": 2}}, "filters.boost"),
+        ({"filters": {"type": "or", "filters": [{"type": "eq", "key": "a"}]}}, "filters.filters[0].value"),
+        ({"filters": [1]}, "filters"),
     ],
 )
 async def test_a_search_does_not_pass_over_what_it_does_not_know(

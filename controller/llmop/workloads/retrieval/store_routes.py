@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmop.domain import attributes
+from llmop.domain.attributes import BadFilter, Filter
 from llmop.domain.errors import Unavailable
 from llmop.workloads.bodies import check_fields, json_object, metadata
 from llmop.workloads.refusals import Refused, invalid, json
@@ -27,7 +29,7 @@ _MOST_RESULTS, _USUAL_RESULTS = 50, 10
 _CREATE = ("name", "file_ids", "metadata", "chunking_strategy", "embedding_model")
 _CHANGE = ("name", "metadata")
 _RANKING = ("ranker", "score_threshold")
-_SEARCH = ("query", "max_num_results", "ranking_options", "rewrite_query")
+_SEARCH = ("query", "filters", "max_num_results", "ranking_options", "rewrite_query")
 
 
 def routes(service: Service) -> list[Route]:
@@ -97,10 +99,11 @@ def routes(service: Service) -> list[Route]:
         if wanted.get("rewrite_query"):
             raise invalid("rewrite_query", "must be false: questions are taken as they are")
         least = _threshold(wanted.get("ranking_options"))
+        chosen = _filter(wanted.get("filters"))
         # Who has come without a key is asked for as that nobody, by us.
         key = key_of(request) or None
         owner = None if key else owner_of(request)
-        results = await service.search.find([store], texts, most, least, key, owner)
+        results = await service.search.find([store], texts, most, least, key, owner, chosen)
         await _note_use(service, store)
         return json(
             {
@@ -151,6 +154,15 @@ def _queries(value: Any) -> list[str]:
             "query", f"must be a text of up to {_LONGEST_QUERY} characters, or up to {_MOST_QUERIES} of them"
         )
     return texts
+
+
+def _filter(value: Any) -> Filter | None:
+    if value is None:
+        return None
+    try:
+        return attributes.read(value)
+    except BadFilter as error:
+        raise invalid(f"filters{error.path}", str(error)) from error
 
 
 def _threshold(options: Any) -> float:
