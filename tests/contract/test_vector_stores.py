@@ -236,6 +236,8 @@ async def test_stores_and_documents_are_listed_page_by_page(stores: Stores) -> N
     assert await listed("", oldest_first=False) == names[:2:-1]
     assert await listed("vs_1", oldest_first=False) == names[:1]
     assert await listed("vs_none", oldest_first=True) == []
+    between = await stores.owned("o", "vs_3", 9, before="vs_0", oldest_first=False)
+    assert [each.id for each in between] == ["vs_2", "vs_1"]
     store = made[0]
     batch = Batch("vsfb_1", 2.0)
     await stores.put(store, [wanted(store, f"f{number}", batch=batch.id) for number in range(3)], batch)
@@ -254,6 +256,10 @@ async def test_stores_and_documents_are_listed_page_by_page(stores: Stores) -> N
     assert await files() == ["f0", "f1", "f2", "single"]
     assert await files(batch="vsfb_1", after="f2", oldest_first=False) == ["f1", "f0"]
     assert await files(status="completed") == ["single"]
+    between = await stores.documents(
+        store, batch="", status="", after="f0", before="single", limit=9, oldest_first=True
+    )
+    assert [each.file for each in between] == ["f1", "f2"]
     assert await stores.counts(store, "vsfb_1") == ({Status.IN_PROGRESS: 3}, 0)
     await stores.cancel(batch)
     assert (await stores.counts(store))[0] == {Status.CANCELLED: 3, Status.COMPLETED: 1}

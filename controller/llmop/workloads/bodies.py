@@ -39,11 +39,13 @@ def object_of(body: bytes | bytearray) -> dict[str, Any]:
     return value
 
 
-def check_fields(value: dict[str, Any], fields: Collection[str]) -> None:
-    """Raises Refused for one that is not among `fields`; one that is null is one that was left out."""
+def check_fields(value: dict[str, Any], fields: Collection[str], above: str = "") -> None:
+    """Raises Refused for one that is not among `fields`; one that is null is one that was left out. `above` is where they stand, with a
+    point.
+    """
     given = {field for field, each in value.items() if each is not None}
     for field in sorted(given - set(fields)):
-        raise invalid(field[:100], f"is not known; there are {', '.join(sorted(fields))}")
+        raise invalid(f"{above}{field[:100]}", f"is not known; there are {', '.join(sorted(fields))}")
 
 
 def metadata(value: Any) -> dict[str, str]:

@@ -276,6 +276,11 @@ async def test_what_is_told_of_files_limits_searches_with_the_sdk_as_it_is(bench
         found = await bench.search(store, "When does the mill open?", filters=filters, **more)
         return {each.filename for each in found}
 
+    ids = list(files.values())
+    listed = sdk.vector_stores.files.list(store.id, order="asc", before=ids[2], limit=1)
+    assert [each.id async for each in listed] == [ids[1]]
+    listed = sdk.vector_stores.files.list(store.id, order="asc", filter="completed", limit=2)
+    assert [each.id async for each in listed] == ids
     old = {"type": "lt", "key": "year", "value": 1900}
     assert await names(old) == {"old.md"}
     assert await names({"type": "eq", "key": "public", "value": True}) == {"mill.md"}
