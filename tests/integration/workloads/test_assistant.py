@@ -302,6 +302,18 @@ async def test_what_is_told_of_files_limits_searches_with_the_sdk_as_it_is(bench
         await names({"type": "and", "filters": [{"type": "in", "key": "kind", "value": "mill"}]})
     assert raised.value.param == "filters.filters[0].value"
 
+    # An assistant answers from what its own filters leave.
+    for filters, cited in (
+        ({"type": "eq", "key": "kind", "value": "mill"}, {"mill.md", "old.md"}),
+        ({"type": "lt", "key": "year", "value": 1860}, {"ferry.md"}),
+        ({"type": "eq", "key": "kind", "value": "well"}, set()),
+    ):
+        await bench.introduce(store, filters=filters, minScore=0)
+        answer = await bench.ask("When does the mill open in the morning?")
+        told = answer.llmop["assistant"]
+        assert {each["filename"] for each in told["citations"]} == cited
+        assert told["found"] is bool(cited)
+
 
 async def known(sdk: openai.AsyncOpenAI) -> None:
     """The gateway reads its keys once a second."""
