@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmop.domain import attributes
 from llmop.workloads.retrieval.chunks import Cut, Passage
 from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index, Question
@@ -42,9 +43,15 @@ async def made_store(stores: Stores, name: str = "vs_a", owner: str = "o", dimen
 
 
 async def put(
-    stores: Stores, store: Store, file: str, texts: Mapping[str, Sequence[float]], *, ends: bool = True
+    stores: Stores,
+    store: Store,
+    file: str,
+    texts: Mapping[str, Sequence[float]],
+    *,
+    ends: bool = True,
+    **more: Any,
 ) -> Document:
-    await stores.put(store, [wanted(store, file)])
+    await stores.put(store, [wanted(store, file, **more)])
     found = await stores.document(store, file)
     assert found is not None
     rows = [
@@ -229,6 +236,8 @@ async def test_stores_and_documents_are_listed_page_by_page(stores: Stores) -> N
     assert await listed("", oldest_first=False) == names[:2:-1]
     assert await listed("vs_1", oldest_first=False) == names[:1]
     assert await listed("vs_none", oldest_first=True) == []
+    between = await stores.owned("o", "vs_3", 9, before="vs_0", oldest_first=False)
+    assert [each.id for each in between] == ["vs_2", "vs_1"]
     store = made[0]
     batch = Batch("vsfb_1", 2.0)
     await stores.put(store, [wanted(store, f"f{number}", batch=batch.id) for number in range(3)], batch)
@@ -247,6 +256,10 @@ async def test_stores_and_documents_are_listed_page_by_page(stores: Stores) -> N
     assert await files() == ["f0", "f1", "f2", "single"]
     assert await files(batch="vsfb_1", after="f2", oldest_first=False) == ["f1", "f0"]
     assert await files(status="completed") == ["single"]
+    between = await stores.documents(
+        store, batch="", status="", after="f0", before="single", limit=9, oldest_first=True
+    )
+    assert [each.file for each in between] == ["f1", "f2"]
     assert await stores.counts(store, "vsfb_1") == ({Status.IN_PROGRESS: 3}, 0)
     await stores.cancel(batch)
     assert (await stores.counts(store))[0] == {Status.CANCELLED: 3, Status.COMPLETED: 1}
@@ -278,6 +291,48 @@ async def test_what_is_told_of_stores_and_documents_is_kept_as_it_is(stores: Sto
     assert await stores.find("vs_\0") is None
     await stores.change(dataclasses.replace(store, name="nul \0"))
     assert ((await stores.find(store.id)) or store).name in ("nul \0", "nul \ufffd")
+
+
+async def test_filters_choose_before_anything_is_ranked(stores: Stores) -> None:
+    """What is wanted is the worst of all by vectors and by words, behind more than either order holds."""
+    store, other = await made_store(stores), await made_store(stores, "vs_b")
+    near = {f"fox fox fox {number}": [1.0, 0.0] for number in range(100)}
+    await put(stores, store, "near", near, attributes={"year": 1890, "town": "Ulm"})
+    far = {f"a fox among {number} other animals of all kinds": [0.1, 0.995] for number in range(12)}
+    await put(stores, store, "far", far, attributes={"year": 2026, "open": True})
+    await put(stores, store, "none", {"fox without": [0.9, 0.43]})
+    await put(stores, other, "theirs", {"fox of others": [0.8, 0.6]}, attributes={"year": 2026})
+    unfinished = {"fox unfinished": [1.0, 0.0]}
+    await put(stores, store, "unfinished", unfinished, ends=False, attributes={"year": 2026})
+    question = [Question("fox", np.array([1, 0], dtype=np.float32))]
+
+    async def found(
+        asked: Sequence[Store], most: int, kind: str, key: str, value: Any, least: float = 0.0
+    ) -> list[str]:
+        chosen = attributes.read({"type": kind, "key": key, "value": value})
+        return [each.file for each in await Index(stores).search(asked, question, most, least, chosen)]
+
+    assert {each.file for each in await Index(stores).search([store], question, 50, 0.0)} == {"near"}
+    assert await found([store], 10, "eq", "year", 2026) == ["far"] * 10
+    assert await found([store], 50, "gt", "year", 1890) == ["far"] * 12
+    assert await found([store], 50, "gt", "year", 1890, 0.2) == []
+    assert sorted(await found([store], 50, "ne", "town", "Ulm")) == ["far"] * 12 + ["none"]
+    assert await found([store, other], 1, "eq", "year", 2026) == ["theirs"]
+    assert sorted(await found([other, store], 50, "in", "year", [2026])) == ["far"] * 12 + ["theirs"]
+    assert await found([store], 50, "eq", "open", 1) == []
+    assert await found([store], 50, "eq", "year", "2026") == []
+    # What is found by words alone is chosen too.
+    documents = await stores.fitting([store], attributes.read({"type": "eq", "key": "open", "value": True}))
+    numbers = await stores.with_words([store], ["fox"], 60, documents)
+    assert {each.file for each in await stores.passages(dict.fromkeys(numbers, 1.0))} == {"far"}
+    assert len(numbers) == 12
+    assert await stores.with_words([store], ["fox"], 60, []) == []
+
+    document = await stores.document(store, "near")
+    assert document is not None
+    await stores.set_attributes(document, {"year": 2027})
+    assert await found([store], 50, "eq", "town", "Ulm") == []
+    assert set(await found([store], 5, "gte", "year", 2027)) == {"near"}
 
 
 async def test_a_document_that_is_put_again_begins_anew(stores: Stores) -> None:

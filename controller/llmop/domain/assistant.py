@@ -2,10 +2,13 @@
 
 import dataclasses
 
+from llmop.domain.attributes import Filter
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Assistant:
-    """`top_k` passages go to the model, none whose similarity (0 to 1) is below `min_score`. "" for `instructions` and `not_found` = our
+    """`top_k` passages go to the model, none whose similarity (0 to 1) is below `min_score`, and none of a document that does not fit
+    `filters`; None = of all. "" for `instructions` and `not_found` = our
     own words.
     """
 
@@ -17,6 +20,7 @@ class Assistant:
     top_k: int = 6
     min_score: float = 0.3
     not_found: str = ""
+    filters: Filter | None = None
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ Objects that were stored by an older version get the defaults of fields that it 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmop.domain import attributes, endpoint, resources, scaling, staging, times
 from llmop.domain import client as clients
 from llmop.domain import deployment as deployments
-from llmop.domain import endpoint, resources, scaling, staging, times
 from llmop.domain import profile as profiles
 from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
@@ -357,6 +357,7 @@ def assistant(resource: resources.Resource) -> Assistant:
         top_k=spec.top_k,
         min_score=spec.min_score,
         not_found=spec.not_found or "",
+        filters=None if spec.filters is None else attributes.read(spec.filters),
     )
 
 

@@ -1,16 +1,16 @@
 """What several routes read of their requests."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 
+from llmop.domain.attributes import LONGEST_KEY, LONGEST_VALUE, MOST, is_value
 from llmop.workloads.lines import can_be_written
 from llmop.workloads.refusals import Refused, invalid
 
 TOO_DEEP = "the body is nested too deeply: at most 250 levels are passed on"
-_MOST, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512  # of metadata and attributes, as OpenAI has it
 
 
 async def json_object(request: Request, limit: int, fields: Collection[str] | None = None) -> dict[str, Any]:
@@ -39,38 +39,40 @@ def object_of(body: bytes | bytearray) -> dict[str, Any]:
     return value
 
 
-def check_fields(value: dict[str, Any], fields: Collection[str]) -> None:
-    """Raises Refused for one that is not among `fields`; one that is null is one that was left out."""
+def check_fields(value: dict[str, Any], fields: Collection[str], above: str = "") -> None:
+    """Raises Refused for one that is not among `fields`; one that is null is one that was left out. `above` is where they stand, with a
+    point.
+    """
     given = {field for field, each in value.items() if each is not None}
     for field in sorted(given - set(fields)):
-        raise invalid(field[:100], f"is not known; there are {', '.join(sorted(fields))}")
+        raise invalid(f"{above}{field[:100]}", f"is not known; there are {', '.join(sorted(fields))}")
 
 
 def metadata(value: Any) -> dict[str, str]:
     """Raises Refused."""
-    return _pairs("metadata", value, (str,), "texts")
+    words = f"a text of up to {LONGEST_VALUE} characters"
+    return _pairs("metadata", value, lambda each: isinstance(each, str) and is_value(each), words)
 
 
-def attributes(value: Any) -> dict[str, str | float | bool]:
-    """Raises Refused."""
-    return _pairs("attributes", value, (str, int, float, bool), "texts, numbers and truth values")
+def attributes(value: Any, param: str = "attributes") -> dict[str, str | float | bool]:
+    """Raises Refused, which names `param`."""
+    words = f"a text of up to {LONGEST_VALUE} characters, a number or a truth value"
+    return _pairs(param, value, is_value, words)
 
 
-def _pairs(param: str, value: Any, kinds: tuple[type, ...], words: str) -> dict[str, Any]:
+def _pairs(param: str, value: Any, takes: Callable[[Any], bool], words: str) -> dict[str, Any]:
+    """At most so many, under names that are not too long."""
     if value is None:
         return {}
-    if (
-        not isinstance(value, dict)
-        or len(value) > _MOST
-        or any(
-            not isinstance(each, kinds)
-            or len(key) > _LONGEST_KEY
-            or (isinstance(each, str) and len(each) > _LONGEST_VALUE)
-            for key, each in value.items()
-        )
-    ):
-        raise invalid(
-            param,
-            f"must hold at most {_MOST} {words} of up to {_LONGEST_VALUE} characters under names of up to {_LONGEST_KEY}",
-        )
+    if not isinstance(value, dict):
+        raise invalid(param, f"must be an object; each value is {words}")
+    if len(value) > MOST:
+        raise invalid(param, f"has {len(value)} entries; at most {MOST} are kept")
+    for key, each in value.items():
+        if len(key) > LONGEST_KEY:
+            raise invalid(
+                param, f"has a name of {len(key)} characters, '{key[:20]}...'; at most {LONGEST_KEY} are kept"
+            )
+        if not takes(each):
+            raise invalid(param, f"must have {words} under '{key}'")
     return value

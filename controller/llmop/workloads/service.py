@@ -59,9 +59,13 @@ class Page(NamedTuple):
     after: str
     limit: int
 
-    def answer(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """`items` holds one more than were asked for where there are more."""
+    def answer(self, items: list[dict[str, Any]], *, backwards: bool = False) -> dict[str, Any]:
+        """`items` holds one more than were asked for where there are more; `backwards`: they stand from the end of the page to its
+        beginning.
+        """
         shown = items[: self.limit]
+        if backwards:
+            shown.reverse()
         return {
             "object": "list",
             "data": shown,

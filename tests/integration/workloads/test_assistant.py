@@ -235,6 +235,78 @@ async def test_a_store_from_its_beginning_to_its_end_with_the_sdk_as_it_is(bench
         await sdk.vector_stores.retrieve(store.id)
 
 
+async def test_what_is_told_of_files_limits_searches_with_the_sdk_as_it_is(bench: Bench) -> None:
+    sdk = bench.sdk
+    store = await bench.store()
+    files = {
+        name: (await sdk.files.create(file=(name, content), purpose="assistants")).id
+        for name, content in {
+            "mill.md": MILL,
+            "old.md": b"# The old mill\n\nThe old mill opened at six in the morning.\n",
+            "ferry.md": b"# The ferry\n\nThe ferry leaves at eight in the morning.\n",
+        }.items()
+    }
+    batch = await sdk.vector_stores.file_batches.create_and_poll(
+        store.id,
+        files=[
+            {"file_id": files["mill.md"], "attributes": {"year": 2026, "kind": "mill", "public": True}},
+            {
+                "file_id": files["old.md"],
+                "attributes": {"year": 1890, "kind": "mill"},
+                "chunking_strategy": {
+                    "type": "static",
+                    "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 50},
+                },
+            },
+            {"file_id": files["ferry.md"]},
+        ],
+        poll_interval_ms=50,
+    )
+    assert (batch.status, batch.file_counts.completed) == ("completed", 3)
+
+    async def names(filters: Any, **more: Any) -> set[str]:
+        found = await bench.search(store, "When does the mill open?", filters=filters, **more)
+        return {each.filename for each in found}
+
+    ids = list(files.values())
+    listed = sdk.vector_stores.files.list(store.id, order="asc", before=ids[2], limit=1)
+    assert [each.id async for each in listed] == [ids[1]]
+    listed = sdk.vector_stores.files.list(store.id, order="asc", filter="completed", limit=2)
+    assert [each.id async for each in listed] == ids
+    old = {"type": "lt", "key": "year", "value": 1900}
+    assert await names(old) == {"old.md"}
+    assert await names({"type": "eq", "key": "public", "value": True}) == {"mill.md"}
+    assert await names({"type": "nin", "key": "kind", "value": ["mill"]}, max_num_results=1) == {"ferry.md"}
+    assert await names({"type": "or", "filters": [old, {"type": "ne", "key": "kind", "value": "mill"}]}) == {
+        "old.md",
+        "ferry.md",
+    }
+    assert await names(old, ranking_options={"score_threshold": 0.99}) == set()
+    tagged = await sdk.vector_stores.files.update(
+        files["ferry.md"], vector_store_id=store.id, attributes={"year": 1850}
+    )
+    assert tagged.attributes == {"year": 1850}
+    (found,) = await bench.search(store, "mill", filters={"type": "lte", "key": "year", "value": 1850})
+    assert (found.filename, found.attributes) == ("ferry.md", {"year": 1850})
+    with pytest.raises(
+        openai.BadRequestError, match=r"filters\.filters\[0\]\.value.*must be a list"
+    ) as raised:
+        await names({"type": "and", "filters": [{"type": "in", "key": "kind", "value": "mill"}]})
+    assert raised.value.param == "filters.filters[0].value"
+
+    # An assistant answers from what its own filters leave.
+    for filters, cited in (
+        ({"type": "eq", "key": "kind", "value": "mill"}, {"mill.md", "old.md"}),
+        ({"type": "lt", "key": "year", "value": 1860}, {"ferry.md"}),
+        ({"type": "eq", "key": "kind", "value": "well"}, set()),
+    ):
+        await bench.introduce(store, filters=filters, minScore=0)
+        answer = await bench.ask("When does the mill open in the morning?")
+        told = answer.llmop["assistant"]
+        assert {each["filename"] for each in told["citations"]} == cited
+        assert told["found"] is bool(cited)
+
+
 async def test_every_kind_of_document_and_those_that_mean_harm(bench: Bench) -> None:
     page = (
         b"<html><head><title>x</title><script>steal()</script></head><body><h1>Ferry</h1>"

@@ -14,6 +14,7 @@ from tests.integration.workloads.test_assistant import (
     embedder,
     test_a_kill_in_the_middle_goes_on_and_doubles_nothing,
     test_a_store_from_its_beginning_to_its_end_with_the_sdk_as_it_is,
+    test_what_is_told_of_files_limits_searches_with_the_sdk_as_it_is,
     writer,
 )
 from tests.rigs.postgres import PostgresRig
@@ -23,6 +24,7 @@ __all__ = [
     "embedder",
     "test_a_kill_in_the_middle_goes_on_and_doubles_nothing",
     "test_a_store_from_its_beginning_to_its_end_with_the_sdk_as_it_is",
+    "test_what_is_told_of_files_limits_searches_with_the_sdk_as_it_is",
     "writer",
 ]
 ROOMS = 96

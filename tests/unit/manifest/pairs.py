@@ -416,6 +416,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "topK": 3,
             "minScore": 0.25,
             "notFound": "a",
+            "filters": {"type": "eq", "key": "a", "value": 1},
         },
         {
             "model": "b",
@@ -424,6 +425,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "topK": 4,
             "minScore": 0.5,
             "notFound": "b",
+            "filters": {"type": "or", "filters": [{"type": "gt", "key": "b", "value": "x"}]},
         },
     ),
 ]

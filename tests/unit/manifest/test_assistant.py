@@ -55,6 +55,13 @@ def tribunal(name: str, member: str) -> Any:
         ({"topK": 0}, "spec.topK", "must be 1 or more"),
         ({"topK": 21}, "spec.topK", "must be 20 or less"),
         ({"minScore": 1.5}, "spec.minScore", "must be 1.0 or less"),
+        ({"filters": [1]}, "spec.filters", "mapping"),
+        ({"filters": {}}, "spec.filters.type", "one of eq, ne"),
+        (
+            {"filters": {"type": "and", "filters": [{"type": "gt", "key": "year", "value": True}]}},
+            "spec.filters.filters[0].value",
+            "must be a number, or a text",
+        ),
         ({"systemPrompt": "x"}, "spec.systemPrompt", "unknown field"),
     ],
 )

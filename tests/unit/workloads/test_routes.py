@@ -138,8 +138,15 @@ STORE = {"embedding_model": "m"}
 @pytest.mark.parametrize(
     ("wanted", "field"),
     [
-        ({"ranking_options": {"hybrid_search": {"embedding_weight": 1}}}, "hybrid_search"),
-        ({"filters": {"type": "eq", "key": "a", "value": 1}}, "filters"),
+        ({"ranking_options": {"hybrid_search": {"embedding_weight": 1}}}, "ranking_options.hybrid_search"),
+        ({"ranking_options": {"ranker": "best"}}, "ranking_options.ranker"),
+        ({"ranking_options": {"score_threshold": 1.5}}, "ranking_options.score_threshold"),
+        ({"max_num_results": 51}, "max_num_results"),
+        ({"max_num_results": 0}, "max_num_results"),
+        ({"rewrite_query": True}, "rewrite_query"),
+        ({"filters": {"type": "eq", "key": "a", "value": 1, "boost": 2}}, "filters.boost"),
+        ({"filters": {"type": "or", "filters": [{"type": "eq", "key": "a"}]}}, "filters.filters[0].value"),
+        ({"filters": [1]}, "filters"),
     ],
 )
 async def test_a_search_does_not_pass_over_what_it_does_not_know(
@@ -157,7 +164,126 @@ async def test_a_passage_has_a_size_and_an_overlap_and_nothing_else(door: Door) 
     static = {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 10, "by": "sentence"}
     wanted = STORE | {"file_ids": [file["id"]], "chunking_strategy": {"type": "static", "static": static}}
     answer = await door.client.post("/v1/vector_stores", json=wanted)
-    assert (400, "by") == (answer.status_code, answer.json()["error"]["param"])
+    field = "chunking_strategy.static.by"
+    assert (400, field) == (answer.status_code, answer.json()["error"]["param"])
+
+
+async def test_what_files_are_put_in_with_is_taken_or_refused_by_its_place(door: Door) -> None:
+    form = {"data": {"purpose": "assistants"}, "files": {"file": ("a.txt", b"x")}}
+    file = (await door.client.post("/v1/files", **form)).json()["id"]
+    store = (await door.client.post("/v1/vector_stores", json=STORE)).json()["id"]
+    path = f"/v1/vector_stores/{store}"
+
+    def static(size: object, overlap: object) -> dict[str, object]:
+        return {
+            "chunking_strategy": {
+                "type": "static",
+                "static": {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap},
+            }
+        }
+
+    one, strategy = {"file_id": file}, "chunking_strategy"
+    sixteen = {f"k{number}": number for number in range(16)}
+    for below, wanted, field, words in (
+        ("/files", {**one, "attributes": {"a": [1]}}, "attributes", "a number or a truth value under 'a'"),
+        ("/files", {**one, "attributes": {"a": None}}, "attributes", "under 'a'"),
+        ("/files", {**one, "attributes": {"a": "x" * 513}}, "attributes", "up to 512 characters"),
+        ("/files", {**one, "attributes": {"k" * 65: 1}}, "attributes", "a name of 65 characters"),
+        ("/files", {**one, "attributes": {**sixteen, "one": 1}}, "attributes", "has 17 entries; at most 16"),
+        ("/files", {**one, "attributes": [1]}, "attributes", "must be an object"),
+        ("/files", {**one, **static(4097, 0)}, f"{strategy}.static.max_chunk_size_tokens", "32 to 4096"),
+        ("/files", {**one, **static(100, 51)}, f"{strategy}.static.chunk_overlap_tokens", "from 0 to 50"),
+        ("/files", {**one, strategy: {**static(100, 50)[strategy], "by": 1}}, f"{strategy}.by", "not known"),
+        ("/files", {**one, strategy: {"type": "auto", "static": {}}}, strategy, "must be"),
+        (
+            "/file_batches",
+            {"files": [one, {**one, "attributes": {"a": {}}}]},
+            "files[1].attributes",
+            "under 'a'",
+        ),
+        ("/file_batches", {"files": [{**one, "tags": 1}]}, "files[0].tags", "is not known"),
+        ("/file_batches", {"files": [file]}, "files[0]", "must be an object with a file_id"),
+        ("/file_batches", {"files": [{}]}, "files[0].file_id", "must name a file"),
+        ("/file_batches", {"files": [one], "file_ids": [file]}, "file_ids", "only one of the two"),
+        ("/file_batches", {"files": [one], "attributes": {"a": 1}}, "attributes", "give it to each of files"),
+        ("/file_batches", {"files": [one], **static(100, 50)}, strategy, "give it to each of files"),
+        ("/file_batches", {"file_ids": ["f"] * 2001}, "file_ids", "at most 2000"),
+        ("/file_batches", {}, "file_ids", "at least one"),
+        (f"/files/{file}", {}, "attributes", "must be given"),
+    ):
+        if below.startswith("/files/"):
+            assert (await door.client.post(f"{path}/files", json=one)).status_code == 200
+        answer = await door.client.post(path + below, json=wanted)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, field), wanted
+        assert words in error["message"], error
+    most = {"a": "x" * 512, "k" * 64: 0.5, "t": True, **dict(list(sixteen.items())[:13])}
+    answer = await door.client.post(f"{path}/files", json={**one, "attributes": most, **static(4096, 2048)})
+    assert (answer.status_code, answer.json()["attributes"]) == (200, most)
+    batch = {"file_ids": [file], "attributes": {"a": 1}, "chunking_strategy": {"type": "auto"}}
+    assert (await door.client.post(f"{path}/file_batches", json=batch)).status_code == 200
+    answer = await door.client.get(f"{path}/files/{file}")
+    assert answer.json()["attributes"] == {"a": 1}
+    answer = await door.client.post(f"{path}/files/{file}", json={"attributes": None})
+    assert (answer.status_code, answer.json()["attributes"]) == (200, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"expires_after": {"anchor": "last_active_at", "days": 1}}, "stays until it is deleted"),
+        ({"description": "x"}, "put it into metadata"),
+        ({"chunking_strategy": {"type": "static"}}, "give it with the files that come later"),
+        ({"metadata": {"a": 1}}, "under 'a'"),
+    ],
+)
+async def test_what_a_store_is_not_made_with_is_refused_with_what_to_do(
+    door: Door, wanted: dict[str, object], words: str
+) -> None:
+    answer = await door.client.post("/v1/vector_stores", json=STORE | wanted)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, *wanted)
+    assert words in error["message"]
+
+
+async def test_lists_go_forwards_and_back_from_any_place(door: Door) -> None:
+    stores = [(await door.client.post("/v1/vector_stores", json=STORE)).json()["id"] for _ in range(5)]
+    for _ in range(3):
+        form = {"data": {"purpose": "assistants"}, "files": {"file": ("a.txt", b"x")}}
+        file = (await door.client.post("/v1/files", **form)).json()["id"]
+        await door.client.post(f"/v1/vector_stores/{stores[0]}/files", json={"file_id": file})
+
+    async def listed(query: str, path: str = "") -> tuple[list[str], bool]:
+        page = (await door.client.get(f"/v1/vector_stores{path}?{query}")).json()
+        names = [each["id"] for each in page["data"]]
+        assert (page["first_id"], page["last_id"]) == ((names[0], names[-1]) if names else (None, None))
+        return names, page["has_more"]
+
+    assert await listed("limit=2") == (stores[:2:-1], True)
+    assert await listed(f"limit=2&order=asc&after={stores[1]}") == (stores[2:4], True)
+    assert await listed(f"limit=2&order=asc&before={stores[3]}") == (stores[1:3], True)
+    assert await listed(f"limit=2&order=asc&before={stores[2]}") == (stores[:2], False)
+    assert await listed(f"order=asc&before={stores[0]}") == ([], False)
+    assert await listed(f"limit=3&before={stores[0]}") == (stores[3:0:-1], True)
+    below = f"/{stores[0]}/files"
+    files, _ = await listed("order=asc", below)
+    assert len(files) == 3
+    assert await listed(f"limit=1&order=asc&before={files[2]}", below) == (files[1:2], True)
+    assert await listed(f"filter=in_progress&before={files[0]}", below) == (files[:0:-1], False)
+    assert await listed("filter=failed", below) == ([], False)
+    # The SDK turns pages with `after`, also where it began with `before`.
+    assert await listed(f"limit=1&order=asc&before={stores[4]}&after={stores[1]}") == (stores[2:3], True)
+    assert await listed(f"before={stores[1]}&after={stores[4]}") == (stores[3:1:-1], False)
+    assert await listed(f"before={files[2]}&after={files[1]}&order=asc", below) == ([], False)
+    assert await listed(f"before={files[2]}&after={files[0]}&order=asc", below) == (files[1:2], False)
+    for query, field in (
+        ("filter=done", "filter"),
+        ("status=failed", "status"),
+        ("order=up", "order"),
+    ):
+        answer = await door.client.get(f"/v1/vector_stores{below}?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    assert (await door.client.get("/v1/vector_stores?filter=failed")).status_code == 400
 
 
 async def test_a_field_that_is_null_was_left_out(door: Door) -> None:

@@ -1,10 +1,11 @@
 """Assistant: a virtual model that answers from the documents of vector stores."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from llmop.domain import attributes
 from llmop.manifest.schema_v1alpha1 import fields
 
 Text = Annotated[str, Field(max_length=16_384)]
@@ -38,17 +39,26 @@ class AssistantSpec(fields.Fields):
         le=1,
         description="How similar a passage must be to the question to count. Where none is, the answer is notFound.",
     )
+    filters: dict[str, Any] | None = Field(
+        default=None,
+        description="Which documents of the stores count, by their attributes: a filter as searches of vector stores take it.",
+    )
     not_found: Text | None = Field(
         default=None, description="The answer when no passage fits; the model is not asked then."
     )
 
     @model_validator(mode="after")
-    def _names_each_once(self) -> Self:
-        again = [
+    def _is_sound(self) -> Self:
+        problems = [
             (f"vectorStores[{index}]", f"{name!r} stands there twice; remove one")
             for index, name in enumerate(self.vector_stores)
             if name in self.vector_stores[:index]
         ]
-        if again:
-            raise fields.invalid_below(*again)
+        try:
+            if self.filters is not None:
+                attributes.read(self.filters)
+        except attributes.BadFilter as error:
+            problems.append((f"filters{error.path}", str(error)))
+        if problems:
+            raise fields.invalid_below(*problems)
         return self

@@ -91,7 +91,9 @@ class _Conversation(Response):
                 )
                 raise Refused(502, "vector_store_missing", message)
             stores.append(store)
-        return await self._service.search.find(stores, texts, assistant.top_k, assistant.min_score)
+        return await self._service.search.find(
+            stores, texts, assistant.top_k, assistant.min_score, wanted=assistant.filters
+        )
 
     async def _nothing(self, send: Send, tokens: Tokens) -> None:
         """The model is not asked: it would answer from what it has learned, or make something up."""

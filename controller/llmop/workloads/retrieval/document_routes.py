@@ -8,9 +8,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmop.workloads.bodies import attributes, check_fields, json_object
-from llmop.workloads.refusals import Refused, invalid, json, no_such
+from llmop.workloads.refusals import invalid, json, no_such
 from llmop.workloads.retrieval.chunks import Cut
-from llmop.workloads.retrieval.paths import find, is_oldest_first
+from llmop.workloads.retrieval.paths import find, listing
 from llmop.workloads.retrieval.values import (
     Batch,
     Document,
@@ -19,14 +19,17 @@ from llmop.workloads.retrieval.values import (
     describe_batch,
     describe_document,
 )
-from llmop.workloads.service import Service, page_of
+from llmop.workloads.service import Service
 
 _BODY_LIMIT = 256 * 1024
-_MOST_FILES = 500  # at once, as OpenAI has it
+_BATCH_LIMIT = 8 * 1024 * 1024  # bytes: that of so many files whose attributes are a few
+_MOST_FILES = 2000  # at once, as OpenAI has it
 _SHORTEST, _LONGEST = 32, 4096  # tokens of a passage
 _STATIC = ("max_chunk_size_tokens", "chunk_overlap_tokens")
 _ONE = ("file_id", "attributes", "chunking_strategy")
-_MANY = ("file_ids", "files", "attributes", "chunking_strategy")
+_AUTO = {"type": "auto"}
+_COMMON = ("attributes", "chunking_strategy")
+_MANY = ("file_ids", "files", *_COMMON)
 
 
 def routes(service: Service) -> list[Route]:
@@ -37,7 +40,8 @@ def _of_files(service: Service) -> list[Route]:
     async def put(request: Request) -> Response:
         store = await find(service, request)
         wanted = await json_object(request, _BODY_LIMIT, _ONE)
-        (document,) = await read_documents(service, store, {"files": [wanted]})
+        await _check_room(service, store)
+        document = await _document(service, store, wanted)
         await service.stores.put(store, [document])
         service.ingest.wake()
         return shown(await _in(service, store, document.file))
@@ -51,6 +55,8 @@ def _of_files(service: Service) -> list[Route]:
     async def change(request: Request) -> Response:
         document = await named(request)
         wanted = await json_object(request, _BODY_LIMIT, ("attributes",))
+        if "attributes" not in wanted:
+            raise invalid("attributes", "must be given; an empty object, or null, takes all of them away")
         await service.stores.set_attributes(document, attributes(wanted.get("attributes")))
         return shown(await named(request))
 
@@ -87,7 +93,7 @@ def _of_files(service: Service) -> list[Route]:
 def _of_batches(service: Service) -> list[Route]:
     async def put(request: Request) -> Response:
         store = await find(service, request)
-        wanted = await json_object(request, _BODY_LIMIT, _MANY)
+        wanted = await json_object(request, _BATCH_LIMIT, _MANY)
         batch = Batch(f"vsfb_{service.clock.suffix(24)}", service.clock.now())
         documents = await read_documents(service, store, wanted, batch.id)
         if not documents:
@@ -129,7 +135,7 @@ def _of_batches(service: Service) -> list[Route]:
 
 
 async def _listed(service: Service, request: Request, store: Store, batch: str) -> Response:
-    page = page_of(request, most=100, usual=20)
+    page, before, oldest_first, backwards = listing(request, "filter")
     status = request.query_params.get("filter", "")
     if status and status not in [each.value for each in Status]:
         raise invalid("filter", f"must be one of {', '.join(Status)}")
@@ -138,10 +144,12 @@ async def _listed(service: Service, request: Request, store: Store, batch: str) 
         batch=batch,
         status=status,
         after=page.after,
+        before=before,
         limit=page.limit + 1,
-        oldest_first=is_oldest_first(request),
+        oldest_first=oldest_first,
     )
-    return json(page.answer([describe_document(each, service.ingest.waiting(each)) for each in documents]))
+    shown = [describe_document(each, service.ingest.waiting(each)) for each in documents]
+    return json(page.answer(shown, backwards=backwards))
 
 
 async def _in(service: Service, store: Store, file: str) -> Document:
@@ -154,37 +162,50 @@ async def _in(service: Service, store: Store, file: str) -> Document:
 async def read_documents(
     service: Service, store: Store, wanted: dict[str, Any], batch: str = ""
 ) -> Sequence[Document]:
-    """What a request wants to have in the store: `file_ids` with one strategy, or `files` with one each. Raises Refused."""
+    """What a request wants to have in the store: `file_ids` that have the rest in common, or `files` with one each. Raises Refused."""
     names, files = wanted.get("file_ids") or [], wanted.get("files") or []
     if not isinstance(names, list) or not isinstance(files, list) or (names and files):
         raise invalid(
             "file_ids", "must be a list of ids of files, and files a list of objects; only one of the two"
         )
-    common = {each: wanted.get(each) for each in ("attributes", "chunking_strategy")}
+    common = {each: wanted.get(each) for each in _COMMON}
+    for name, value in common.items():
+        if value not in (None, {}, _AUTO) and not names:
+            words = "give it to each of files" if files else "give it with the files that come later"
+            raise invalid(name, f"says something of file_ids, and there are none: {words}")
     rows = files or [{"file_id": name, **common} for name in names]
     if len(rows) > _MOST_FILES:
-        raise invalid("file_ids", f"must name at most {_MOST_FILES} files")
+        raise invalid("files" if files else "file_ids", f"must name at most {_MOST_FILES} files")
     if rows:
-        used = await service.database.usage(store.owner)
-        service.quota.check(used, await service.stores.owned_bytes(store.owner))
+        await _check_room(service, store)
     found: dict[str, Document] = {}
-    for row in rows:
+    for place, row in enumerate(rows):
+        where = f"files[{place}]" if files else ""
         if not isinstance(row, dict):
-            raise invalid("files", "must be a list of objects with a file_id")
-        check_fields(row, _ONE)
-        document = await _document(service, store, row, batch)
+            raise invalid(where, "must be an object with a file_id")
+        document = await _document(service, store, row, batch, where)
         found[document.file] = document
     return list(found.values())
 
 
-async def _document(service: Service, store: Store, row: dict[str, Any], batch: str) -> Document:
+async def _check_room(service: Service, store: Store) -> None:
+    used = await service.database.usage(store.owner)
+    service.quota.check(used, await service.stores.owned_bytes(store.owner))
+
+
+async def _document(
+    service: Service, store: Store, row: dict[str, Any], batch: str = "", where: str = ""
+) -> Document:
+    """`where` it stands in the request, "" = by itself."""
+    above = f"{where}." if where else ""
+    check_fields(row, _ONE, above)
     name = row.get("file_id")
     if not isinstance(name, str) or not name:
-        raise invalid("file_id", "must name a file")
+        raise invalid(f"{above}file_id", "must name a file")
     file = await service.file(store.owner, name)
-    now = service.clock.now()
     if file.purpose == "batch":
-        raise invalid("file_id", f"must name a file for assistants or user_data; {name} is for batch")
+        words = f"must name a file for assistants or user_data; {name} is for batch"
+        raise invalid(f"{above}file_id", words)
     return Document(
         number=0,
         store=store.number,
@@ -193,28 +214,27 @@ async def _document(service: Service, store: Store, row: dict[str, Any], batch: 
         model=store.model,
         file=file.id,
         filename=file.filename,
-        created_at=now,
-        attributes=attributes(row.get("attributes")),
-        cut=_cut(row.get("chunking_strategy")),
+        created_at=service.clock.now(),
+        attributes=attributes(row.get("attributes"), f"{above}attributes"),
+        cut=_cut(row.get("chunking_strategy"), f"{above}chunking_strategy"),
         batch=batch,
     )
 
 
-def _cut(value: Any) -> Cut | None:
+def _cut(value: Any, where: str) -> Cut | None:
     """OpenAI's chunking_strategy; None for its `auto`."""
-    if value is None or value == {"type": "auto"}:
+    if value is None or value == _AUTO:
         return None
     static = value.get("static") if isinstance(value, dict) and value.get("type") == "static" else None
     if not isinstance(static, dict):
-        raise invalid("chunking_strategy", 'must be {"type": "auto"}, or {"type": "static", "static": {...}}')
-    check_fields(static, _STATIC)
+        raise invalid(where, 'must be {"type": "auto"}, or {"type": "static", "static": {...}}')
+    check_fields(value, ("type", "static"), f"{where}.")
+    where = f"{where}.static."
+    check_fields(static, _STATIC, where)
     size, overlap = static.get("max_chunk_size_tokens"), static.get("chunk_overlap_tokens")
     if type(size) is not int or not _SHORTEST <= size <= _LONGEST:
-        raise invalid("max_chunk_size_tokens", f"must be a number from {_SHORTEST} to {_LONGEST}")
+        raise invalid(f"{where}max_chunk_size_tokens", f"must be a number from {_SHORTEST} to {_LONGEST}")
     if type(overlap) is not int or not 0 <= overlap <= size // 2:
-        raise Refused(
-            400,
-            "invalid_value",
-            f"the field 'chunk_overlap_tokens' must be a number from 0 to {size // 2}, half of the passage",
-        )
+        words = f"must be a number from 0 to {size // 2}, half of max_chunk_size_tokens"
+        raise invalid(f"{where}chunk_overlap_tokens", words)
     return Cut(size, overlap)

@@ -34,6 +34,7 @@ CREATE TABLE passages (
   text TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (document, position));
 CREATE VIRTUAL TABLE words USING fts5 (text, store, tokenize='porter unicode61');
 """
+_OF_DOCUMENTS = "SELECT number FROM passages WHERE document IN (SELECT value FROM json_each(?))"
 _PAGES_AT_ONCE = 500  # merged: others who use the file wait for it
 _IS_MERGED = 2  # rows changed: fewer say that nothing was left to merge (https://www.sqlite.org/fts5.html#the_merge_command)
 
@@ -52,9 +53,14 @@ class EmbeddedStores(SqliteFile, Stores):
         self._merges: bool | None = False
 
     async def compare(
-        self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
+        self,
+        stores: Sequence[Store],
+        questions: Vectors,
+        depth: int,
+        also: Collection[int],
+        within: Collection[int] | None = None,
     ) -> Compared:
-        return await self._memory.compare(stores, questions, depth, also)
+        return await self._memory.compare(stores, questions, depth, also, within)
 
     async def readable(self, store: Store) -> list[int]:
         query = "SELECT number FROM documents WHERE store = ? AND status = ?"
@@ -76,10 +82,19 @@ class EmbeddedStores(SqliteFile, Stores):
 
         return await self._run(work)
 
-    async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
-        within = " OR ".join(_mark(store.number) for store in stores)
+    async def with_words(
+        self,
+        stores: Sequence[Store],
+        words: Sequence[str],
+        limit: int,
+        within: Collection[int] | None = None,
+    ) -> list[int]:
+        marks = " OR ".join(_mark(store.number) for store in stores)
         count = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 1.0, 0.0) LIMIT ?"
+        # The plus: whoever has a word is looked up among the documents, not each of their passages among the words.
+        chosen = "" if within is None else f"AND +rowid IN ({_OF_DOCUMENTS})"
+        query = f"SELECT rowid FROM words WHERE words MATCH ? {chosen} ORDER BY bm25(words, 1.0, 0.0) LIMIT ?"
+        documents = () if within is None else (orjson.dumps(list(within)).decode(),)
 
         def is_rare(connection: sqlite3.Connection, word: str) -> bool:
             (number,) = connection.execute(count, (f'text : "{word}"', MOST_WITH_A_WORD + 1)).fetchone()
@@ -89,8 +104,8 @@ class EmbeddedStores(SqliteFile, Stores):
             rare = [f'"{word}"' for word in words if is_rare(connection, word)]
             if not rare:
                 return []
-            sought = f"store : ({within}) AND text : ({' OR '.join(rare)})"
-            return [number for (number,) in connection.execute(query, (sought, limit))]
+            sought = f"store : ({marks}) AND text : ({' OR '.join(rare)})"
+            return [number for (number,) in connection.execute(query, (sought, *documents, limit))]
 
         return await self._run(work)
 

@@ -65,19 +65,25 @@ class Memory:
         return sum(self._taken.values())
 
     async def compare(
-        self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
+        self,
+        stores: Sequence[Store],
+        questions: Vectors,
+        depth: int,
+        also: Collection[int],
+        within: Collection[int] | None = None,
     ) -> Compared:
         """As of `Stores`; one store after the other, so that each of them fits into memory alone. Raises Refused."""
+        chosen = None if within is None else frozenset(within)
         found = []
         for store in stores:
-            async with self._loaded(store) as parts:
+            async with self._loaded(store, chosen) as parts:
                 if parts:
                     found.append(await asyncio.to_thread(_compare, parts, questions, depth, also))
         return _merged(found, depth)
 
     @contextlib.asynccontextmanager
-    async def _loaded(self, store: Store) -> AsyncIterator[list[_Part]]:
-        """Its vectors, which stay as long as somebody uses them."""
+    async def _loaded(self, store: Store, chosen: frozenset[int] | None) -> AsyncIterator[list[_Part]]:
+        """Its vectors, which stay as long as somebody uses them; of the `chosen` documents only, None = of all."""
         number = store.number
         # Two who ask a store at once read it once; who asks another one does not wait for that.
         async with self._locks.setdefault(number, asyncio.Lock()):
@@ -90,7 +96,11 @@ class Memory:
                 self._release(number)
                 raise
         try:
-            yield [part for part in self._parts[number].values() if len(part.numbers)]
+            yield [
+                part
+                for document, part in self._parts[number].items()
+                if len(part.numbers) and (chosen is None or document in chosen)
+            ]
         finally:
             self._release(number)
 

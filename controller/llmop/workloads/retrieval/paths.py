@@ -1,10 +1,14 @@
 """What requests below /v1/vector_stores say by their address."""
 
+from typing import NamedTuple
+
 from starlette.requests import Request
 
 from llmop.workloads.refusals import invalid, no_such
 from llmop.workloads.retrieval.values import Store
-from llmop.workloads.service import Service, owner_of
+from llmop.workloads.service import Page, Service, owner_of, page_of
+
+_PARAMETERS = ("limit", "after", "before", "order")
 
 
 async def find(service: Service, request: Request) -> Store:
@@ -16,11 +20,26 @@ async def find(service: Service, request: Request) -> Store:
     return store
 
 
-def is_oldest_first(request: Request) -> bool:
-    """Raises Refused."""
-    order = request.query_params.get("order", "desc")
+class Listing(NamedTuple):
+    """What a list is asked for: so many after `page.after` and before `before`, in this order. `backwards` = the page before an object is
+    wanted, which is what comes after it when the order is turned round.
+    """
+
+    page: Page
+    before: str
+    oldest_first: bool
+    backwards: bool
+
+
+def listing(request: Request, *more: str) -> Listing:
+    """`more` are parameters of the address besides those of all lists. Raises Refused."""
+    given, known = request.query_params, (*_PARAMETERS, *more)
+    for name in sorted(given.keys() - set(known)):
+        raise invalid(name[:100], f"is not known; there are {', '.join(known)}")
+    order = given.get("order", "desc")
     if order not in ("asc", "desc"):
         raise invalid("order", "must be asc or desc")
-    if request.query_params.get("before"):
-        raise invalid("before", "is not served: turn the order round and use after")
-    return order == "asc"
+    page, before = page_of(request, most=100, usual=20), given.get("before", "")
+    if before and not page.after:
+        return Listing(page._replace(after=before), "", order == "desc", True)
+    return Listing(page, before, order == "asc", False)

@@ -60,6 +60,7 @@ compared AS (INSERT INTO vectors (passage, document, store, vector) SELECT numbe
 INSERT INTO words (passage, document, words) SELECT number, document, to_tsvector('stems', ?) FROM added
 """
 # Who has which word, up to a bound; what words that few have weigh; passages by the sum of that; the first of them by BM25.
+# {within} limits documents.
 _WITH_WORDS = f"""
 WITH asked AS (SELECT word, plainto_tsquery('stems', word) AS query FROM unnest(CAST(? AS text[])) AS word),
 hits AS MATERIALIZED (
@@ -70,7 +71,7 @@ weights AS MATERIALIZED (
   FROM hits, (SELECT count(*) AS total FROM words) AS every GROUP BY word, total HAVING count(*) <= ?),
 chosen AS (
   SELECT passage FROM hits JOIN weights USING (word) JOIN documents d ON d.number = document
-  WHERE d.store = ANY(?) AND d.status = ? GROUP BY passage ORDER BY sum(weight) DESC, passage LIMIT ?),
+  WHERE d.store = ANY(?) AND d.status = ? {{within}} GROUP BY passage ORDER BY sum(weight) DESC, passage LIMIT ?),
 stems AS MATERIALIZED (
   SELECT stem, max(weight) AS weight FROM weights, LATERAL unnest(tsvector_to_array(to_tsvector('stems', word))) AS stem GROUP BY stem),
 counted AS (SELECT passage, words, length(words) / avg(length(words)) OVER () AS length FROM chosen JOIN words USING (passage))
@@ -79,9 +80,11 @@ SELECT passage FROM counted, LATERAL (
   FROM unnest(words) JOIN stems ON lexeme = stem) AS ranked
 ORDER BY score DESC, passage LIMIT ?
 """
+# Not = ANY: that looks through all of them for every row, where the server is older than 14.
+_WITHIN = "AND d.number IN (SELECT unnest(CAST(? AS bigint[])))"
 _NEAREST = """
 SELECT v.passage FROM vectors v JOIN documents d ON d.number = v.document
-WHERE v.store = ANY(?) AND d.status = ? ORDER BY v.vector <#> CAST(? AS vector), v.passage LIMIT ?
+WHERE v.store = ANY(?) AND d.status = ? {within} ORDER BY v.vector <#> CAST(? AS vector), v.passage LIMIT ?
 """
 
 
@@ -111,45 +114,54 @@ class PgvectorStores(Stores):
         return False
 
     async def compare(
-        self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
+        self,
+        stores: Sequence[Store],
+        questions: Vectors,
+        depth: int,
+        also: Collection[int],
+        within: Collection[int] | None = None,
     ) -> Compared:
-        within = [store.number for store in stores]
+        limit, documents = _limit(within)
+        rows = ([store.number for store in stores], Status.COMPLETED.value, *documents)
+        nearest = _NEAREST.format(within=limit)
         asked = [_literal(question) for question in questions]
         fits = ", ".join("v.vector <#> CAST(? AS vector)" for _ in asked)
         scores = (
             f"SELECT v.passage, -LEAST({fits}) FROM vectors v JOIN documents d ON d.number = v.document"
-            " WHERE v.passage = ANY(?) AND v.store = ANY(?) AND d.status = ?"
+            f" WHERE v.passage = ANY(?) AND v.store = ANY(?) AND d.status = ? {limit}"
         )
 
         def work(connection: Connection) -> Compared:
             orders = [
-                [
-                    number
-                    for (number,) in connection.execute(
-                        _NEAREST, (within, Status.COMPLETED.value, question, depth)
-                    )
-                ]
+                [number for (number,) in connection.execute(nearest, (*rows, question, depth))]
                 for question in asked
             ]
             wanted = sorted({*also, *(number for order in orders for number in order)})
-            found = connection.execute(scores, (*asked, wanted, within, Status.COMPLETED.value))
+            found = connection.execute(scores, (*asked, wanted, *rows))
             return Compared(orders, dict(found.fetchall()))
 
         return await self._run(work)
 
-    async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
+    async def with_words(
+        self,
+        stores: Sequence[Store],
+        words: Sequence[str],
+        limit: int,
+        within: Collection[int] | None = None,
+    ) -> list[int]:
+        chosen, documents = _limit(within)
+        query = _WITH_WORDS.format(within=chosen)
         values = (
             list(dict.fromkeys(each for word in words for each in ranking.plain_words(word))),
             MOST_WITH_A_WORD + 1,
             MOST_WITH_A_WORD,
             [store.number for store in stores],
             Status.COMPLETED.value,
+            *documents,
             max(limit, _RANKED),
             limit,
         )
-        return await self._run(
-            lambda connection: [number for (number,) in connection.execute(_WITH_WORDS, values)]
-        )
+        return await self._run(lambda connection: [number for (number,) in connection.execute(query, values)])
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage
@@ -164,6 +176,11 @@ class PgvectorStores(Stores):
         chosen = f"document IN (SELECT number FROM documents WHERE {where})"
         for table in ("words", "vectors", "passages"):
             connection.execute(f"DELETE FROM {table} WHERE {chosen}", values)
+
+
+def _limit(within: Collection[int] | None) -> tuple[str, Sequence[list[int]]]:
+    """A condition on documents `d`, and its values."""
+    return ("", ()) if within is None else (_WITHIN, (list(within),))
 
 
 def _literal(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

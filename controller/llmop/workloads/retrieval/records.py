@@ -20,6 +20,8 @@ DOCUMENT = (
     "d.number, d.store, s.id, s.owner, s.model, d.file, d.filename, d.created_at, d.status, d.code, d.message, d.attributes, d.cut, d.size,"
     " d.batch"
 )
+# By whether the oldest come first: what lies after a place, what before it, and the order.
+_ORDERS = {True: (">", "<", "ASC"), False: ("<", ">", "DESC")}
 FROM = "documents d JOIN stores s ON s.number = d.store"
 
 
@@ -72,16 +74,18 @@ class Records(abc.ABC):
 
         return await self._run(work)
 
-    async def owned(self, owner: str, after: str, limit: int, *, oldest_first: bool) -> list[Store]:
-        sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
+    async def owned(
+        self, owner: str, after: str, limit: int, *, before: str = "", oldest_first: bool
+    ) -> list[Store]:
+        sign, other, order = _ORDERS[oldest_first]
+        place = "(SELECT number FROM stores WHERE id = ?)"
         query = (
-            f"SELECT {_STORE} FROM stores WHERE owner = ?"
-            f" AND (? = '' OR number {sign} (SELECT number FROM stores WHERE id = ?)) ORDER BY number {order} LIMIT ?"
+            f"SELECT {_STORE} FROM stores WHERE owner = ? AND (? = '' OR number {sign} {place})"
+            f" AND (? = '' OR number {other} {place}) ORDER BY number {order} LIMIT ?"
         )
+        values = (owner, after, after, before, before, limit)
         return await self._run(
-            lambda connection: [
-                store_of(row) for row in connection.execute(query, (owner, after, after, limit))
-            ]
+            lambda connection: [store_of(row) for row in connection.execute(query, values)]
         )
 
     async def change(self, store: Store) -> None:
@@ -159,16 +163,27 @@ class Records(abc.ABC):
         return await self._run(work)
 
     async def documents(
-        self, store: Store, *, batch: str, status: str, after: str, limit: int, oldest_first: bool
+        self,
+        store: Store,
+        *,
+        batch: str,
+        status: str,
+        after: str,
+        before: str = "",
+        limit: int,
+        oldest_first: bool,
     ) -> list[Document]:
-        """`batch`, `status` and `after` "" = not asked for."""
-        sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
+        """`batch`, `status`, `after` and `before` "" = not asked for."""
+        sign, other, order = _ORDERS[oldest_first]
+        place = "(SELECT number FROM documents WHERE store = ? AND file = ?)"
         query = (
             f"SELECT {DOCUMENT} FROM {FROM} WHERE d.store = ? AND (? = '' OR d.batch = ?) AND (? = '' OR d.status = ?)"
-            f" AND (? = '' OR d.number {sign} (SELECT number FROM documents WHERE store = ? AND file = ?))"
+            f" AND (? = '' OR d.number {sign} {place}) AND (? = '' OR d.number {other} {place})"
             f" ORDER BY d.number {order} LIMIT ?"
         )
-        values = (store.number, batch, batch, status, status, after, store.number, after, limit)
+        number = store.number
+        places = (after, number, after, before, number, before)
+        values = (number, batch, batch, status, status, *places, limit)
         return await self._run(
             lambda connection: [document_of(row) for row in connection.execute(query, values)]
         )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llmop.domain.attributes import Filter
 from llmop.workloads.answers import Answer
 from llmop.workloads.calls import Caller
 from llmop.workloads.judgement import Outcome, refused_us
@@ -40,9 +41,10 @@ class Search:
         min_score: float,
         key: str | None = None,
         owner: str | None = None,
+        wanted: Filter | None = None,
     ) -> Results:
         """`texts` are several ways to ask the same; of one that is too long for the model its end is looked for. `key` None = that of this
-        process, which may ask for the key with the hash `owner`. Raises Refused.
+        process, which may ask for the key with the hash `owner`. `wanted` None = of all documents. Raises Refused.
         """
         models = {store.model for store in stores}
         if len(models) > 1:
@@ -68,7 +70,8 @@ class Search:
             )
             raise Refused(409, "different_models", message)
         questions = [Question(*each) for each in zip(texts, read.vectors, strict=True)]
-        return Results(await self._index.search(stores, questions, most, min_score), read.tokens)
+        found = await self._index.search(stores, questions, most, min_score, wanted)
+        return Results(found, read.tokens)
 
     async def _ask(self, model: str, texts: list[str], key: str | None, owner: str | None) -> Outcome:
         for _ in range(_KEY_TRIES):

@@ -2,20 +2,24 @@
 
 import dataclasses
 import logging
+import re
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmop.domain import attributes
+from llmop.domain.attributes import BadFilter, Filter
 from llmop.domain.errors import Unavailable
 from llmop.workloads.bodies import check_fields, json_object, metadata
-from llmop.workloads.refusals import Refused, invalid, json
+from llmop.workloads.refusals import invalid, json
 from llmop.workloads.retrieval import document_routes
-from llmop.workloads.retrieval.paths import find, is_oldest_first
+from llmop.workloads.retrieval.paths import find, listing
 from llmop.workloads.retrieval.values import Store, describe_found, describe_store
-from llmop.workloads.service import Service, key_of, owner_of, page_of
+from llmop.workloads.service import Service, key_of, owner_of
 
 LOG = logging.getLogger(__name__)
 
@@ -26,13 +30,18 @@ _MOST_QUERIES = 8
 _MOST_RESULTS, _USUAL_RESULTS = 50, 10
 _CREATE = ("name", "file_ids", "metadata", "chunking_strategy", "embedding_model")
 _CHANGE = ("name", "metadata")
+_NOT_SERVED = {
+    "expires_after": "is not served: a vector store stays until it is deleted",
+    "description": "is not kept: put it into metadata",
+}
 _RANKING = ("ranker", "score_threshold")
-_SEARCH = ("query", "max_num_results", "ranking_options", "rewrite_query")
+_RANKERS = re.compile(r"auto|none|default[-_]\d{4}[-_]\d\d[-_]\d\d", re.ASCII)
+_SEARCH = ("query", "filters", "max_num_results", "ranking_options", "rewrite_query")
 
 
 def routes(service: Service) -> list[Route]:
     async def create(request: Request) -> Response:
-        wanted = await json_object(request, _BODY_LIMIT, _CREATE)
+        wanted = await _body(request, _CREATE)
         model = wanted.get("embedding_model")
         if not isinstance(model, str) or not 0 < len(model) <= _LONGEST_NAME:
             message = (
@@ -65,15 +74,16 @@ def routes(service: Service) -> list[Route]:
         return await shown(await find(service, request))
 
     async def list_(request: Request) -> Response:
-        page, oldest_first = page_of(request, most=100, usual=20), is_oldest_first(request)
+        page, before, oldest_first, backwards = listing(request)
         found = await service.stores.owned(
-            owner_of(request), page.after, page.limit + 1, oldest_first=oldest_first
+            owner_of(request), page.after, page.limit + 1, before=before, oldest_first=oldest_first
         )
-        return json(page.answer([describe_store(each, *await service.stores.counts(each)) for each in found]))
+        shown = [describe_store(each, *await service.stores.counts(each)) for each in found]
+        return json(page.answer(shown, backwards=backwards))
 
     async def change(request: Request) -> Response:
         store = await find(service, request)
-        wanted = await json_object(request, _BODY_LIMIT, _CHANGE)
+        wanted = await _body(request, _CHANGE)
         if (name := wanted.get("name")) is not None:
             store = dataclasses.replace(store, name=_name(name))
         if "metadata" in wanted:
@@ -97,10 +107,11 @@ def routes(service: Service) -> list[Route]:
         if wanted.get("rewrite_query"):
             raise invalid("rewrite_query", "must be false: questions are taken as they are")
         least = _threshold(wanted.get("ranking_options"))
+        chosen = _filter(wanted.get("filters"))
         # Who has come without a key is asked for as that nobody, by us.
         key = key_of(request) or None
         owner = None if key else owner_of(request)
-        results = await service.search.find([store], texts, most, least, key, owner)
+        results = await service.search.find([store], texts, most, least, key, owner, chosen)
         await _note_use(service, store)
         return json(
             {
@@ -134,6 +145,15 @@ async def _note_use(service: Service, store: Store) -> None:
         LOG.error("when the vector store %s was searched cannot be noted: %s", store.id, error)
 
 
+async def _body(request: Request, fields: Collection[str]) -> dict[str, Any]:
+    wanted = await json_object(request, _BODY_LIMIT)
+    for name, words in _NOT_SERVED.items():
+        if wanted.get(name) is not None:
+            raise invalid(name, words)
+    check_fields(wanted, fields)
+    return wanted
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_NAME:
         raise invalid("name", f"must be a text of up to {_LONGEST_NAME} characters")
@@ -153,17 +173,28 @@ def _queries(value: Any) -> list[str]:
     return texts
 
 
+def _filter(value: Any) -> Filter | None:
+    if value is None:
+        return None
+    try:
+        return attributes.read(value)
+    except BadFilter as error:
+        raise invalid(f"filters{error.path}", str(error)) from error
+
+
 def _threshold(options: Any) -> float:
-    """The least score that a result may have. There is one ranker, whatever it is called."""
+    """The least score that a result may have. There is one ranker, by whichever of OpenAI's names."""
     if options is None:
         return 0.0
     if not isinstance(options, dict):
         raise invalid("ranking_options", "must be an object")
-    check_fields(options, _RANKING)
+    check_fields(options, _RANKING, "ranking_options.")
     least = options.get("score_threshold", 0.0)
     if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
         raise invalid("ranking_options.score_threshold", "must be a number from 0 to 1")
     ranker = options.get("ranker", "auto")
-    if not isinstance(ranker, str):
-        raise Refused(400, "invalid_value", "the field 'ranking_options.ranker' must be a text")
+    if not isinstance(ranker, str) or not _RANKERS.fullmatch(ranker):
+        raise invalid(
+            "ranking_options.ranker", "must be auto, none or one of OpenAI's, like default-2024-11-15"
+        )
     return float(least)

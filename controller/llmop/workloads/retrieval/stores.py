@@ -1,12 +1,14 @@
 """Passages of documents: how they come into vector stores, and how they are found there."""
 
 import abc
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import orjson
 
+from llmop.domain.attributes import Filter
 from llmop.workloads.retrieval.chunks import Passage
 from llmop.workloads.retrieval.embedding import Vectors
 from llmop.workloads.retrieval.records import DOCUMENT, FROM, Records, document_of
@@ -43,14 +45,27 @@ class Stores(Records):
 
     @abc.abstractmethod
     async def compare(
-        self, stores: Sequence[Store], questions: Vectors, depth: int, also: Collection[int]
+        self,
+        stores: Sequence[Store],
+        questions: Vectors,
+        depth: int,
+        also: Collection[int],
+        within: Collection[int] | None = None,
     ) -> Compared:
-        """Every passage of completed documents with every question, a row each. Raises Refused."""
+        """Every passage of completed documents with every question, a row each; `within` = of the documents with these numbers only. Raises
+        Refused.
+        """
 
     @abc.abstractmethod
-    async def with_words(self, stores: Sequence[Store], words: Sequence[str], limit: int) -> list[int]:
-        """Numbers of the passages that share most with `words`, the best first, by BM25. Words that very many passages have say little
-        and would cost much: they are passed over.
+    async def with_words(
+        self,
+        stores: Sequence[Store],
+        words: Sequence[str],
+        limit: int,
+        within: Collection[int] | None = None,
+    ) -> list[int]:
+        """Numbers of the passages that share most with `words`, the best first, by BM25; `within` as of `compare`. Words that very many
+        passages have say little and would cost much: they are passed over.
         """
 
     @abc.abstractmethod
@@ -197,6 +212,20 @@ class Stores(Records):
         query = "SELECT number FROM documents WHERE store = ? AND status = ?"
         values = (store.number, Status.COMPLETED.value)
         return await self._run(lambda connection: [number for (number,) in connection.execute(query, values)])
+
+    async def fitting(self, stores: Sequence[Store], wanted: Filter) -> list[int]:
+        """Numbers of the completed documents whose attributes are such."""
+        query = "SELECT number, attributes FROM documents WHERE store = ? AND status = ?"
+        chosen = [(store.number, Status.COMPLETED.value) for store in stores]
+
+        def work(connection: Connection) -> list[tuple[int, bytes]]:
+            return [row for values in chosen for row in connection.execute(query, values)]
+
+        rows = await self._run(work)
+        # Not in there: with many documents it takes a moment, and others use the same rows.
+        return await asyncio.to_thread(
+            lambda: [number for number, told in rows if wanted.fits(orjson.loads(told))]
+        )
 
     async def passages(self, scores: Mapping[int, float]) -> list[Found]:
         """Those that are still there, in the order given."""
