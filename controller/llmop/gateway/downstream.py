@@ -144,9 +144,8 @@ class GatewayProtocol(Turns):
     def _learn(self, data: bytes) -> None:
         shape = shape_of(data)
         if shape is not None and shape.body(data) >= 0:
-            self._shape = (
-                shape  # the parser is between two messages now, and stays there as long as this does
-            )
+            # The parser is between two messages now, and stays there for as long as this is set.
+            self._shape = shape
             self._shape_keys = self._worker.keys.version
 
     def on_message_begin(self) -> None:
