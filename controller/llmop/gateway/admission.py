@@ -1,8 +1,7 @@
 """Which model a request is for, and which bytes its engine gets. Pure."""
 
-import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -14,15 +13,9 @@ _OPENAI, _TGI = Dialect.OPENAI, Dialect.TGI  # members of an enumeration take so
 _ASK = b',"stream_options":{"include_usage":true}}'
 
 
-class Admission(NamedTuple):
-    """`usage_asked` says that the answer's stream will hold usage which the client did not ask for."""
-
-    model: str
-    body: bytes
-    usage_asked: bool = False
-
-
-_made = functools.partial(tuple.__new__, Admission)  # without the detour over Python that a named tuple makes
+# The model's name, the bytes that its engine gets, whether the answer's stream will hold usage that the client did not ask for, and the client's
+# JSON where it was read. No named tuple: making one and taking it apart costs as much as reading a small body.
+Admission = tuple[str, bytes, bool, dict[str, Any] | None]
 
 
 def admit(
@@ -33,10 +26,6 @@ def admit(
     """
     if route.dialect is _TGI:
         return _admit_tgi(route, header_model, body, models)
-    return _admit_openai(route, body, models)
-
-
-def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) -> Admission | Refusal:
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -72,7 +61,7 @@ def _admit_openai(route: Route, body: bytes, models: Mapping[str, RoutedModel]) 
             return bad_request("the body is nested too deeply: at most 250 levels are passed on")
     elif ask_usage:
         body = body[: body.rindex(b"}")] + _ASK
-    return _made((name, body, ask_usage))
+    return name, body, ask_usage, request
 
 
 def _leaves_usage_out(options: Any) -> bool:
@@ -98,7 +87,7 @@ def _admit_tgi(
         return unknown_model(name)
     if Dialect.TGI not in model.protocols:
         return _not_spoken(model, Dialect.TGI)
-    return Admission(model=name, body=body)
+    return name, body, False, None
 
 
 _CHAT_ROUTE = "/v1/chat/completions"

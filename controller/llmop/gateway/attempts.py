@@ -12,7 +12,7 @@ from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Refusal
 from llmop.gateway.faults import guarded
 from llmop.gateway.fleet import Upstream
-from llmop.gateway.heads import RequestHead
+from llmop.gateway.heads import RequestHead, ResponseHead
 from llmop.gateway.limiter import Exceeded
 from llmop.gateway.request import Client, Request
 from llmop.gateway.retry import Failure
@@ -67,6 +67,10 @@ class Attempts(Request):
         self.is_renewable = True
 
     @abc.abstractmethod
+    def whole(self, connection: UpstreamConnection, head: ResponseHead, body: bytes) -> bool:
+        """As a reader of the connection to the engine."""
+
+    @abc.abstractmethod
     def progress(self, connection: UpstreamConnection) -> None:
         """As a reader of the connection to the engine."""
 
@@ -91,17 +95,19 @@ class Attempts(Request):
             worker.counts.unknown.answered(route.dialect, admission.status)
             self.client.refuse(admission, route, self.keep_alive, self.request_id)
             return
-        name, self.body, self.usage_asked = admission
+        name, body, self.usage_asked, asked = admission
+        self.body = body
         model = self.model = fleet.routes[name]
         bill = self.bill = model.bills.get(key.name) or worker.bill(key, model)
         now = self.started_at = worker.loop.time()
-        reserved = bill.reserve(self.body, now, route.generates)
+        reserved = bill.reserve(body, asked, now, route.generates)
         if not isinstance(reserved, Exceeded):
             self.reserved = reserved
         elif not reserved.shadow:
             self._refuse(errors.over_limit(key, reserved.limit, reserved.wait))
             return
-        worker.budget.earn()
+        if worker.budget.tokens < retry.CEILING:  # after some 1,000 requests it mostly is not
+            worker.budget.earn()
         self._attempt(now)
 
     # Attempts
@@ -123,7 +129,7 @@ class Attempts(Request):
         if deployment.waiters.number:
             self._queue_up(again=self._stay is not None)
             return
-        upstream = deployment.choose(self._tried, now, self.worker.random())
+        upstream = deployment.choose(self._tried, now, self.worker.random)
         if upstream is not None:
             self._use(upstream, now)
         elif model.model.virtual and not self._problem:
@@ -290,7 +296,7 @@ class Attempts(Request):
             self._refuse(objection)
             return
         now = worker.loop.time()
-        upstream = model.deployment.named(uid, self._tried, now, worker.random())
+        upstream = model.deployment.named(uid, self._tried, now, worker.random)
         if upstream is not None:
             self._use(upstream, now)
             worker.desk.begun(ticket)

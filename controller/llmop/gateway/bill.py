@@ -1,5 +1,7 @@
 """What one key uses of one model: reserved when a request is admitted, counted and written down when it ends."""
 
+from typing import Any
+
 from llmop.domain.client import ClientKey
 from llmop.gateway import limits
 from llmop.gateway.limiter import Exceeded, Limiter
@@ -47,14 +49,20 @@ class Bill:
         self._accounts = accounts
         self._entry = accounts.entry(key.name, model)
 
-    def reserve(self, body: bytes, now: float, generates: bool) -> int | Exceeded:
-        """What the request holds until `settle`, in tokens, or NOTHING. One that is beyond a limit is written down as such."""
+    def reserve(
+        self, body: bytes, asked: dict[str, Any] | None, now: float, generates: bool
+    ) -> int | Exceeded:
+        """What the request holds until `settle`, in tokens, or NOTHING. One that is beyond a limit is written down as such. `asked` is the
+        body's JSON, where it was read.
+        """
         meter = self._meter
         if meter is None:
             return NOTHING
-        tokens = 0
-        if generates and meter.most_tokens:
-            tokens = min(limits.need(body, self._lengths.p90(now)), meter.most_tokens)
+        tokens, most = 0, meter.most_tokens
+        if generates and most:
+            tokens = limits.need(body, asked, self._lengths.p90(now))
+            if tokens > most:
+                tokens = most
         found = meter.reserve(tokens, now)
         if found is None:
             return tokens
@@ -64,20 +72,20 @@ class Bill:
             entry.limited()
         return found
 
-    def answered(self, reserved: int, used: Usage) -> None:
-        """All at once, for an answer that came as a whole."""
-        prompt, completion, _ = used
-        if reserved >= 0 and self._meter is not None:
-            self._meter.settle(reserved, prompt + completion)
-        self._of_model.spent(used)
-        self._learn(completion)
+    def answered(self, reserved: int, prompt: int, completion: int, estimated: bool) -> None:
+        """For an answer that came as a whole, of its Usage the fields: `spent` and `settle` at once, but for the metrics of the model."""
+        meter = self._meter
+        if reserved >= 0 and meter is not None:
+            meter.settle(reserved, prompt + completion)
+        learn = self._learn
+        learn(completion)
         entry = self._entry or self._accounts.entry(self._key, self._model)
         if entry is not None:
-            entry.used(used)
+            entry.used(prompt, completion, estimated)
 
     def spent(self, used: Usage) -> None:
         """An answer has come to its end, or as far as it came."""
-        self._of_model.spent(used)
+        self._of_model.spent(*used)
         self._learn(used.completion)
 
     def settle(self, reserved: int, used: Usage | None) -> None:
@@ -87,4 +95,4 @@ class Bill:
         if used is not None:
             entry = self._entry or self._accounts.entry(self._key, self._model)
             if entry is not None:
-                entry.used(used)
+                entry.used(*used)

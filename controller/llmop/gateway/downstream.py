@@ -33,6 +33,23 @@ _MOST_HELD = 64 * 1024  # bytes of pipelined requests kept while another one is 
 
 
 class GatewayProtocol(Turns):
+    __slots__ = (
+        "_body",
+        "_cold",
+        "_key",
+        "_last_head",
+        "_last_headers",
+        "_last_version",
+        "_length",
+        "_quiet",
+        "_received",
+        "_refusal",
+        "_repeatable",
+        "_shape_key",
+        "_shape_keys",
+        "_shape_route",
+    )
+
     def __init__(
         self,
         config: Config,
@@ -69,13 +86,11 @@ class GatewayProtocol(Turns):
                 if len(self._held) > _MOST_HELD:
                     self.flow.pause_reading()
                 return
-            if self._shape is not None and self._phase == IDLE and not self._quiet:
-                start = self._shape.body(data)
-                if (
-                    start >= 0
-                    and len(data) <= self._worker.body_limit
-                    and self._shape_keys == self._worker.keys.version
-                ):
+            shape = self._shape
+            if shape is not None:
+                start = shape.body(data)
+                worker = self._worker
+                if start >= 0 and len(data) <= worker.body_limit and self._shape_keys == worker.keys.version:
                     self._repeat(data[start:])
                     return
             self._feed(data)
@@ -86,8 +101,9 @@ class GatewayProtocol(Turns):
 
     def _repeat(self, body: bytes) -> None:
         """The last request's head again, with another body; the parser, between two messages, does not see it."""
-        exchange, self._spare = self._spare, None
+        exchange = self._spare
         if exchange is not None:
+            self._spare = None
             exchange.renew(body)
         else:
             exchange = Exchange(
@@ -128,6 +144,7 @@ class GatewayProtocol(Turns):
     def _learn(self, data: bytes) -> None:
         shape = shape_of(data)
         if shape is not None and shape.body(data) >= 0:
+            # The parser is between two messages now, and stays there for as long as this is set.
             self._shape = shape
             self._shape_keys = self._worker.keys.version
 

@@ -4,7 +4,6 @@ from llmop.domain.client import ClientKey
 from llmop.gateway import errors, routing, usage, waiting
 from llmop.gateway.attempts import Attempts
 from llmop.gateway.bill import NOTHING
-from llmop.gateway.fleet import Upstream
 from llmop.gateway.heads import RequestHead, ResponseHead
 from llmop.gateway.relay import Relay
 from llmop.gateway.request import Client
@@ -63,10 +62,11 @@ class Exchange(Attempts):
         if upstream.breaker is not routing.CLOSED:
             upstream.breaker = routing.CLOSED
             self.model.deployment.look_again()
+        if status == 200 and connection.complete and not head.stream:
+            pieces = connection.pieces
+            if self.whole(connection, head, pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+                return
         stay = self._stay
-        if stay is None and status == 200 and connection.complete and not head.stream:
-            self._answer(upstream, connection, head)
-            return
         if stay is not None:
             self.worker.desk.reached(self.model.deployment.name, upstream.endpoint.uid)
         if not 200 <= status <= 599:
@@ -93,26 +93,33 @@ class Exchange(Attempts):
             return
         self._commit(connection, head, status)
 
-    def _answer(self, upstream: Upstream, connection: UpstreamConnection, head: ResponseHead) -> None:
+    def whole(self, connection: UpstreamConnection, head: ResponseHead, body: bytes) -> bool:
         """What nearly all answers are: good, whole and no stream. One write, and all is over."""
-        pieces = connection.pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        upstream = self.upstream
+        assert upstream is not None
+        if self._stay is not None or upstream.breaker is not routing.CLOSED:
+            return False
         model, route, reserved = self.model, self.route, self.reserved
-        used = None
-        if route.generates:
-            used = head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN)
         # What a client has got is written down, also where the process is killed in the next moment.
-        self.reserved = NOTHING
-        if used is not None:
-            self.bill.answered(reserved, used)
+        if route.generates:
+            prompt, completion, estimated = (
+                head.usage or usage.read(body) or usage.estimate(self.asked, len(body) // _BYTES_PER_TOKEN)
+            )
+            self.reserved = NOTHING
+            self.bill.answered(reserved, prompt, completion, estimated)
         else:
+            prompt, completion, estimated = 0, 0, False
+            self.reserved = NOTHING
             self.bill.settle(reserved, None)
         # All comes before the client's bytes: if something of it fails, none have gone out.
-        model.counts.answered_whole(route.dialect, connection.last_at - self.started_at)
+        model.counts.answered_whole(
+            route.dialect, connection.last_at - self.started_at, prompt, completion, estimated
+        )
         self._connection = None
         upstream.pool.give_back(connection)
         self.let_go()
-        self.client.write(
+        write = self.client.write
+        write(
             b"".join(
                 (
                     head.start,
@@ -127,6 +134,7 @@ class Exchange(Attempts):
             )
         )
         self.client.response_done(self.keep_alive)
+        return True
 
     def failed(self, connection: UpstreamConnection, failure: Failure, problem: str) -> None:
         self._connection = None

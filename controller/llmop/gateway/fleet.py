@@ -106,8 +106,8 @@ class Deployment:
         self.max_in_flight = 0
         self.bounds = QueueBounds()
 
-    def choose(self, tried: Sequence[Upstream], now: float, random: float) -> Upstream | None:
-        """Takes the choice of `routing` among those not tried yet; None where there is none, or all are full."""
+    def choose(self, tried: Sequence[Upstream], now: float, random: Callable[[], float]) -> Upstream | None:
+        """Takes the choice of `routing` among those not tried yet; None where there is none, or all are full. `random` gives a number in [0, 1)."""
         candidates = self.upstreams
         if self.troubled:
             breakers = [upstream.breaker for upstream in candidates]
@@ -125,13 +125,15 @@ class Deployment:
                 return chosen
         else:
             loads = [upstream.load() for upstream in candidates]
-            index = routing.least_outstanding(loads, random)
+            index = routing.least_outstanding(loads, random())
             if most and loads[index] >= most:
                 return None
             chosen = candidates[index]
         return _taken(chosen)
 
-    def named(self, uid: str, tried: Sequence[Upstream], now: float, random: float) -> Upstream | None:
+    def named(
+        self, uid: str, tried: Sequence[Upstream], now: float, random: Callable[[], float]
+    ) -> Upstream | None:
         """The endpoint that whoever dispatches has named; another one where it was tried already and there is one with room."""
         found = next((upstream for upstream in self.upstreams if upstream.endpoint.uid == uid), None)
         if found is None:

@@ -6,6 +6,7 @@ are (`cells`). So every process sees what all have spent, and nobody has to be a
 
 import math
 import struct
+import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ _REQUESTS, _TOKENS, _IN_FLIGHT = range(ACCOUNT_NUMBERS)
 _ROW: Final = SLOTS * _NUMBERS.size
 # Seconds for which it is known how much may be spent at least. A full bucket may thereby get what comes in in that time on top.
 _SURE: Final = 0.02
+_UNLIMITED: Final = sys.maxsize
 
 
 class Account(NamedTuple):
@@ -111,7 +113,7 @@ class Meter:
             self._tokens_left = Bucket(key.limits.tokens_per_minute, tokens, now)
         # 0: they are not counted. No request holds more than a minute's worth: one that claims to need a billion would lock the others out.
         self.most_tokens = key.limits.tokens_per_minute
-        self._parallel = key.limits.parallel_requests or math.inf
+        self._parallel = key.limits.parallel_requests or _UNLIMITED
         self._shadow = key.shadow
         self._sure_until = -math.inf
 
@@ -134,8 +136,13 @@ class Meter:
         """Works out how much may be spent before it has to be looked again; that what comes in meanwhile is not counted harms nobody."""
         self._sure_until = now + _SURE
         buckets = self._requests_left, self._tokens_left
-        self._requests_to = requests + buckets[0].look(requests, now) if buckets[0].limit else math.inf
-        self._tokens_to = tokens + buckets[1].look(tokens, now) if buckets[1].limit else math.inf
+        # Whole numbers, for those are what they are compared with at every request: with others that takes three times as long.
+        self._requests_to = (
+            requests + math.floor(buckets[0].look(requests, now)) if buckets[0].limit else _UNLIMITED
+        )
+        self._tokens_to = (
+            tokens + math.floor(buckets[1].look(tokens, now)) if buckets[1].limit else _UNLIMITED
+        )
 
     def reserve(self, tokens: int, now: float) -> Exceeded | None:
         """None: an admitted request holds this much, until it is settled."""

@@ -7,14 +7,17 @@ expected and by what other processes spent meanwhile; that is paid back before a
 import collections
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _MINUTE = 60.0
 _BYTES_PER_TOKEN = 4
 # Before a model's answers are known, of a request that does not say how long its answer may be.
 _UNKNOWN_ANSWER = 256
-# `max_tokens` and `max_completion_tokens` of OpenAI's dialect, `max_new_tokens` of TGI's. Within a text the quotes are escaped.
-_MARK = b'"max_'
-_MOST = re.compile(rb'"max_(?:new_|completion_)?tokens"\s*:\s*([0-9]{1,9})\b')
+_BEYOND_BELIEF = 10**9  # tokens of one answer
+# Of TGI's dialect, whose bodies are not read. Within a text the quotes are escaped.
+_MARK = b'"max_new_tokens"'
+_MOST = re.compile(rb'"max_new_tokens"\s*:\s*([0-9]{1,9})\b')
 
 
 class Bucket:
@@ -72,14 +75,23 @@ class Lengths:
         return self._known
 
 
-def need(body: bytes, usual_answer: int | None) -> int:
-    """Tokens that a request will probably take. `usual_answer` is the length that nine of ten of its model's answers do not exceed."""
+def need(body: bytes, asked: Mapping[str, Any] | None, usual_answer: int | None) -> int:
+    """Tokens that a request will probably take. `asked` is the body's JSON in OpenAI's dialect, None for TGI's; `usual_answer` is the length
+    that nine of ten of the model's answers do not exceed.
+    """
+    most = (
+        _most_of_tgi(body) if asked is None else asked.get("max_completion_tokens") or asked.get("max_tokens")
+    )
+    if type(most) is not int or not 0 <= most < _BEYOND_BELIEF:
+        answer = _UNKNOWN_ANSWER if usual_answer is None else usual_answer
+    elif usual_answer is not None and usual_answer < most:
+        answer = usual_answer
+    else:
+        answer = most
+    return (len(body) + _BYTES_PER_TOKEN - 1) // _BYTES_PER_TOKEN + answer
+
+
+def _most_of_tgi(body: bytes) -> int | None:
     place = body.find(_MARK)  # nearly nothing beside the pattern, which goes on from there
     found = _MOST.search(body, place) if place >= 0 else None
-    if found is not None:
-        answer = int(found[1])
-        if usual_answer is not None and usual_answer < answer:
-            answer = usual_answer
-    else:
-        answer = _UNKNOWN_ANSWER if usual_answer is None else usual_answer
-    return -(-len(body) // _BYTES_PER_TOKEN) + answer
+    return None if found is None else int(found[1])

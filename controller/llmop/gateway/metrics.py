@@ -22,7 +22,6 @@ from llmop.gateway.dispatch import Dropped
 from llmop.gateway.errors import Dialect
 from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.retry import Failure
-from llmop.gateway.usage import Usage
 
 UNKNOWN_MODEL = "unknown"
 CODES = ("2xx", "3xx", "4xx", "5xx", "gone")
@@ -75,11 +74,16 @@ class ModelCounts:
     def answered(self, dialect: Dialect, status: int) -> None:
         self.codes[dialect][status // 100 - 2] += 1
 
-    def answered_whole(self, dialect: Dialect, seconds: float) -> None:
-        """A good answer, of which the first byte was the last."""
+    def answered_whole(
+        self, dialect: Dialect, seconds: float, prompt: int, completion: int, estimated: bool
+    ) -> None:
+        """A good answer, of which the first byte was the last; of its Usage the fields."""
         self.codes[dialect][0] += 1
         self.first_byte_buckets[bisect_left(FIRST_BYTE_BUCKETS, seconds)] += 1
         self.first_byte_sum += seconds
+        tokens = self.tokens[ESTIMATED if estimated else REPORTED]
+        tokens[0] += prompt
+        tokens[1] += completion
 
     def left(self, dialect: Dialect) -> None:
         self.codes[dialect][GONE] += 1
@@ -102,8 +106,8 @@ class ModelCounts:
         """Tokens of answers so far."""
         return sum(completion for _, completion in self.tokens.values())
 
-    def spent(self, usage: Usage) -> None:
-        prompt, completion, estimated = usage
+    def spent(self, prompt: int, completion: int, estimated: bool) -> None:
+        """The fields of a Usage."""
         tokens = self.tokens[ESTIMATED if estimated else REPORTED]
         tokens[0] += prompt
         tokens[1] += completion

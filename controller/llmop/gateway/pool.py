@@ -65,16 +65,18 @@ class Pool:
     def give_back(self, connection: UpstreamConnection) -> None:
         """After an answer that is complete."""
         connection.reader = None
-        connection.pieces = []
+        if connection.pieces:
+            connection.pieces = []
+        idle = self._idle
         if (
             self.draining
             or not connection.reusable
-            or len(self._idle) >= MOST_IDLE
+            or len(idle) >= MOST_IDLE
             or connection.transport.get_write_buffer_size()
         ):
             self._close(connection)
         else:
-            self._idle.append(connection)
+            idle.append(connection)
 
     async def connect(self, timeout: float) -> UpstreamConnection:
         """A new connection. Raises OSError (TimeoutError after `timeout` seconds)."""

@@ -142,6 +142,9 @@ class Relay:
 
     # What the connection to the engine calls
 
+    def whole(self, connection: UpstreamConnection, head: ResponseHead, body: bytes) -> bool:
+        return False  # of a whole answer there is nothing left to copy
+
     def progress(self, connection: UpstreamConnection) -> None:
         pieces = connection.pieces
         if len(pieces) == 1:

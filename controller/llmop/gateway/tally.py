@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from llmop.domain.usage import Amount
-from llmop.gateway.usage import Usage
 
 LOG = logging.getLogger(__name__)
 
@@ -28,6 +27,7 @@ _NUMBERS = struct.Struct(
 )  # requests, tokens of prompts and of answers, estimated ones, refused requests
 _NUMBERS_AT: Final = 8
 _pack_numbers = _NUMBERS.pack_into
+_pack_first = struct.Struct("@3q").pack_into  # what every request changes
 _THERE: Final = 1
 SUFFIX: Final = ".tally"
 _NAMES: Final = 64  # where they begin
@@ -44,17 +44,22 @@ class Entry:
         self._record = record
         self._requests = self._prompt = self._completion = self._estimated = self._limited = 0
 
-    def used(self, usage: Usage) -> None:
-        prompt, completion, estimated = usage
+    def used(self, prompt: int, completion: int, estimated: bool) -> None:
+        """The fields of a Usage."""
         self._requests = requests = self._requests + 1
         self._prompt = prompt = self._prompt + prompt
         self._completion = completion = self._completion + completion
         if estimated:
             self._estimated += 1
-        _pack_numbers(self._record, _NUMBERS_AT, requests, prompt, completion, self._estimated, self._limited)
+            self._write()
+        else:
+            _pack_first(self._record, _NUMBERS_AT, requests, prompt, completion)
 
     def limited(self) -> None:
         self._limited += 1
+        self._write()
+
+    def _write(self) -> None:
         _pack_numbers(
             self._record,
             _NUMBERS_AT,

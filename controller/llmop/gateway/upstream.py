@@ -20,6 +20,10 @@ class Owner(Protocol):
 class Reader(Protocol):
     """Who the answer is for."""
 
+    def whole(self, connection: "UpstreamConnection", head: ResponseHead, body: bytes) -> bool:
+        """A whole answer has come at once, with the status 200 and no stream. False: look at it as at any other one (`progress`)."""
+        ...
+
     def progress(self, connection: "UpstreamConnection") -> None:
         """Something of the answer has come: see `head`, `pieces`, `complete`."""
         ...
@@ -35,7 +39,7 @@ class Reader(Protocol):
 
 class UpstreamConnection(asyncio.Protocol):
     """`length` is the announced size of the body in bytes, None where it is not; `pieces` are the parts of the body since the reader
-    last looked; `served` counts complete answers.
+    last looked. These, `head` and `complete` are of the answer under way once `started`. `has_served` says that there was a complete answer.
     """
 
     __slots__ = (
@@ -51,13 +55,13 @@ class UpstreamConnection(asyncio.Protocol):
         "_surplus",
         "complete",
         "connected",
+        "has_served",
         "head",
         "last_at",
         "length",
         "pieces",
         "reader",
         "reusable",
-        "served",
         "started",
         "status",
         "transport",
@@ -84,15 +88,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = False
         self.started = False
         self.reusable = False
-        self.served = 0
+        self.has_served = False
         self.last_at = loop.time()
 
     def send(self, reader: Reader, request: bytes, now: float) -> None:
         """The connection must be idle. `now` is the loop's time."""
         self.reader = reader
-        self.head = None
-        self.complete = self.started = self.reusable = False
-        self._quiet = 0
+        self.started = False
         self.last_at = now
         self.transport.write(request)
 
@@ -119,18 +121,24 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()  # nothing was asked: whatever this is must not become the next answer
             return
         try:
-            if self._shape is not None and not self.started:
-                start = self._shape.body(data)
-                if start >= 0:  # a whole answer; the parser, between two messages, does not see it
-                    self.started = self.complete = self.reusable = True
+            shape = self._shape
+            if shape is not None and not self.started and (start := shape.body(data)) >= 0:
+                # A whole answer; the parser, between two messages, does not see it.
+                body = data[start:]
+                self.last_at = self._loop.time()
+                if not reader.whole(self, self._last_head, body):
+                    self.started = self.complete = True
                     self.head = self._last_head
-                    self.length = len(data) - start
-                    self.pieces = [data[start:]]
-                    self.served += 1
-                    self.last_at = self._loop.time()
+                    self.length = len(body)
+                    self.pieces = [body]
                     reader.progress(self)
-                    return
-            first, self.started = not self.started, True
+                return
+            first = not self.started
+            if first:
+                self.started = True
+                self.complete = self.reusable = False
+                self.head = self._shape = None
+                self._quiet = 0
             self._quiet += len(data)
             problem = ""
             try:
@@ -149,8 +157,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(Failure.GARBAGE, problem)
             elif self.head is not None:
                 self.last_at = self._loop.time()
-                if first:
-                    self._shape = shape_of(data) if self.complete and self._may_repeat() else None
+                if first and self._may_repeat():
+                    self._shape = shape_of(data)
                 reader.progress(self)
         except Exception:  # noqa: BLE001  # it is logged there
             self._fault(reader)
@@ -164,7 +172,15 @@ class UpstreamConnection(asyncio.Protocol):
             reader.fault()
 
     def _may_repeat(self) -> bool:
-        return self.reusable and self.status == 200 and self.length is not None
+        head = self.head
+        return (
+            self.complete
+            and self.reusable
+            and self.status == 200
+            and self.length is not None
+            and head is not None
+            and not head.stream
+        )
 
     def eof_received(self) -> None:
         return None
@@ -181,15 +197,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._fault(reader)
 
     def _end(self, reader: Reader, exc: Exception | None) -> None:
-        if self.head is not None and not self._framed() and exc is None:
+        if not self.started:
+            failure = Failure.STALE if self.has_served else Failure.RESET
+        elif self.head is None:
+            failure = Failure.RESET
+        elif self._framed() or exc is not None:
+            failure = Failure.CUT
+        else:
             self.complete = True
             self.reusable = False
             reader.progress(self)
             return
-        if self.started:
-            failure = Failure.CUT if self.head is not None else Failure.RESET
-        else:
-            failure = Failure.STALE if self.served else Failure.RESET
         self._fail(failure, f"it closed the connection ({exc or 'end of file'})")
 
     def _framed(self) -> bool:
@@ -243,6 +261,5 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._informational or self._surplus:
             return
-        self.complete = True
-        self.served += 1
+        self.complete = self.has_served = True
         self.reusable = self._parser.should_keep_alive()

@@ -149,7 +149,7 @@ BEFORE_THE_ANSWER = places(
     (upstream, "read_response_head", EARLY, LATE),
     (Exchange, "progress"),
     (usage, "read", EARLY, LATE),
-    (ModelCounts, "spent", EARLY, LATE),
+    (Bill, "answered", LATE),
     (Entry, "used", EARLY, LATE),
     (ModelCounts, "answered_whole", EARLY, LATE),
     (Pool, "give_back", EARLY, LATE),
@@ -172,7 +172,7 @@ REPEATED = places(
     (Exchange, "renew"),
     (Exchange, "start"),
     (Pool, "take"),
-    (Exchange, "progress"),
+    (Exchange, "whole"),
     (Entry, "used"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,25 @@ async def test_answers_after_the_same_answers(rig: Rig, second: bytes, seen: byt
     (engine,) = await rig.serve(engine_of)
     answers = [(await rig.ask()).body for _ in range(8)]
     assert [b"{}", b"{}", b"{}", seen, b"{}", seen, b"{}", b"{}"] == answers
+    assert 1 == engine.opened
+
+
+async def test_a_head_in_pieces_is_not_taken_for_that_of_the_next_answer(rig: Rig) -> None:
+    async def moody(call: Call) -> None:
+        if call.number != 4:
+            await call.answer(b"{}")
+            return
+        await call.send(b"HTTP/1.1 40")
+        await asyncio.sleep(
+            0.05
+        )  # most likely two reads; where it is one, nothing is proved and nothing fails
+        await call.send(b"4 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 1\r\n\r\nx")
+
+    (engine,) = await rig.serve(moody)
+    answers = [await rig.ask() for _ in range(6)]
+    assert [(200, b"{}")] * 3 + [(404, b"x")] + [(200, b"{}")] * 2 == [
+        (each.status, each.body) for each in answers
+    ]
     assert 1 == engine.opened
 
 

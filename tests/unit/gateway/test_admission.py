@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from llmop.domain.endpoint import RoutedModel
-from llmop.gateway.admission import Admission, admit
+from llmop.gateway.admission import admit
 from llmop.gateway.errors import Refusal
 from llmop.gateway.routes import find_route
 
@@ -26,10 +26,17 @@ TELLING = dataclasses.replace(OPENAI, name="telling", usage_in_stream=True)
 MODELS = {one.name: one for one in (BOTH, OPENAI, RENAMED, TELLING, VECTORS)}
 
 
+class Admission(NamedTuple):
+    model: str
+    body: bytes
+    usage_asked: bool = False
+
+
 def ask(path: str, body: bytes, header: str | None = None) -> Admission | Refusal:
     route = find_route(b"POST", path.encode())
     assert route is not None
-    return admit(route, header, body, MODELS)
+    found = admit(route, header, body, MODELS)
+    return found if isinstance(found, Refusal) else Admission(*found[:3])
 
 
 def test_the_clients_own_bytes_are_kept_when_nothing_has_to_change() -> None:

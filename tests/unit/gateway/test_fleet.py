@@ -33,8 +33,12 @@ async def fleet() -> Fleet:
     return Fleet(Counts(), asyncio.get_running_loop())
 
 
+def no_chance() -> float:
+    return 0.0
+
+
 def choose(fleet: Fleet, tried: tuple[Upstream, ...] = (), now: float = 0.0) -> Upstream | None:
-    return fleet.routes["m"].deployment.choose(tried, now, 0.0)
+    return fleet.routes["m"].deployment.choose(tried, now, no_chance)
 
 
 def name(upstream: Upstream | None) -> str | None:
@@ -55,7 +59,7 @@ async def test_a_request_between_two_attempts_finds_no_endpoint_of_a_model_that_
     without = dataclasses.replace(table(2).table, models=(), endpoints=(draining,))
     fleet.apply(dataclasses.replace(table(2), table=without))
     assert "m" not in fleet.routes
-    assert route.deployment.choose((), 0.0, 0.0) is None
+    assert route.deployment.choose((), 0.0, no_chance) is None
     assert not route.deployment.is_full(())
 
 
@@ -144,11 +148,11 @@ async def test_the_endpoint_that_was_named_is_taken_unless_it_failed_already(fle
     fleet.apply(bounded(1, 2, FIRST, SECOND))
     deployment = fleet.routes["m"].deployment
     first, second = deployment.upstreams
-    assert deployment.named("u1", (), 0.0, 0.0) is first
-    assert deployment.named("u1", (first,), 0.0, 0.0) is second
+    assert deployment.named("u1", (), 0.0, no_chance) is first
+    assert deployment.named("u1", (first,), 0.0, no_chance) is second
     second.in_flight = 2
-    assert deployment.named("u1", (first,), 0.0, 0.0) is first
-    assert deployment.named("u3", (), 0.0, 0.0) is None
+    assert deployment.named("u1", (first,), 0.0, no_chance) is first
+    assert deployment.named("u3", (), 0.0, no_chance) is None
 
 
 async def test_who_waits_is_known_over_tables(fleet: Fleet) -> None:

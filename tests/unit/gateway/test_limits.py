@@ -1,6 +1,7 @@
 """Token buckets, and what a request will probably take."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -93,18 +94,39 @@ def test_the_length_that_nine_of_ten_answers_do_not_exceed_is_learned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "usual", "answer"),
+    ("asked", "usual", "answer"),
     [
-        (b'{"max_tokens":7}', None, 7),
-        (b'{"max_tokens": 700}', 20, 20),
-        (b'{"max_completion_tokens":7}', 20, 7),
-        (b'{"parameters":{"max_new_tokens":7}}', 20, 7),
-        (b'{"inputs":"x"}', 20, 20),
-        (b'{"inputs":"x"}', None, 256),
-        (b'{"inputs":"\\"max_tokens\\":7"}', None, 256),
-        (b'{"max_tokens":"7"}', None, 256),
-        (b'{"max_tokens":99999999999999}', None, 256),
+        ({"max_tokens": 7}, None, 7),
+        ({"max_tokens": 700}, 20, 20),
+        ({"max_completion_tokens": 7}, 20, 7),
+        ({"max_tokens": 9, "max_completion_tokens": 7}, 20, 7),
+        ({"max_tokens": 7, "max_completion_tokens": None}, 20, 7),
+        ({"metadata": {"max_tokens": 7}}, 20, 20),
+        ({"max_tokens": "7"}, None, 256),
+        ({"max_tokens": True}, None, 256),
+        ({"max_tokens": -7}, None, 256),
+        ({"max_tokens": 7.0}, None, 256),
+        ({"max_tokens": 99_999_999_999_999}, None, 256),
+        ({}, None, 256),
     ],
 )
-def test_what_a_request_needs(body: bytes, usual: int | None, answer: int) -> None:
-    assert -(-len(body) // 4) + answer == limits.need(body, usual)
+def test_what_a_request_of_openais_dialect_needs(
+    asked: dict[str, Any], usual: int | None, answer: int
+) -> None:
+    assert 3 + answer == limits.need(b"x" * 9, asked, usual)
+
+
+@pytest.mark.parametrize(
+    ("body", "usual", "answer"),
+    [
+        (b'{"parameters":{"max_new_tokens":7}}', None, 7),
+        (b'{"parameters":{"max_new_tokens": 700}}', 20, 20),
+        (b'{"inputs":"x"}', 20, 20),
+        (b'{"inputs":"x"}', None, 256),
+        (b'{"inputs":"\\"max_new_tokens\\":7"}', None, 256),
+        (b'{"max_new_tokens":"7"}', None, 256),
+        (b'{"max_new_tokens":99999999999999}', None, 256),
+    ],
+)
+def test_what_a_request_of_tgis_dialect_needs(body: bytes, usual: int | None, answer: int) -> None:
+    assert -(-len(body) // 4) + answer == limits.need(body, None, usual)

@@ -10,7 +10,6 @@ from llmop.domain.usage import Amount
 from llmop.gateway import spool
 from llmop.gateway.spool import Batch, Spool, State
 from llmop.gateway.tally import Tally
-from llmop.gateway.usage import Usage
 from llmop.testing.clock import FakeClock
 
 HOUR = 3600
@@ -131,7 +130,7 @@ def test_every_request_is_counted_once_whoever_ends_between_any_two_steps(tmp_pa
         step = chance.random()
         if step < 0.4:
             for _ in range(chance.randrange(5)):
-                chance.choice(workers).of("k", chance.choice("mn")).used(Usage(1, 1))
+                chance.choice(workers).of("k", chance.choice("mn")).used(1, 1, False)
                 made += 1
         elif step < 0.5:  # a worker ends
             ended = chance.randrange(len(workers))
@@ -166,7 +165,7 @@ def test_a_damaged_tally_is_put_aside_and_the_others_are_counted(tmp_path: Path,
     damaged.write_bytes(content)
     worker = Tally(current.folder, "b")
     for _ in range(2):
-        worker.of("k", "m").used(Usage(1, 1))
+        worker.of("k", "m").used(1, 1, False)
         batch = current.collect()
         assert batch is not None
         current.arrived(batch.number)

@@ -8,7 +8,6 @@ from llmop.gateway.errors import Dialect
 from llmop.gateway.metrics import Counts, ModelCounts
 from llmop.gateway.queue import Priority, Ticket
 from llmop.gateway.retry import Failure
-from llmop.gateway.usage import Usage
 
 
 def counted(name: str, times: int) -> Counts:
@@ -19,8 +18,8 @@ def counted(name: str, times: int) -> Counts:
         model.answered(Dialect.TGI, 200)
         model.left(Dialect.OPENAI)
         model.first_byte(0.02)
-        model.spent(Usage(3, 4))
-        model.spent(Usage(1, 1, estimated=True))
+        model.spent(3, 4, False)
+        model.spent(1, 1, True)
         model.failures[Failure.CUT] += 1
         model.dropped[Dropped.QUEUE_FULL] += 1
         ticket = Ticket(1, owner="a", priority=Priority.BULK, size=7, arrived_at=0.0)
