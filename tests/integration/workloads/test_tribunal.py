@@ -16,7 +16,7 @@ import openai
 import pytest
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import endpoint, model, waits
+from tests.integration.gateway.upstreams import model, waits
 from tests.integration.workloads.conftest import Workloads, until
 from tests.waiting import eventually
 

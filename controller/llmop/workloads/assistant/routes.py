@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmop.domain.assistant import Assistant
-from llmop.workloads import refusals
+from llmop.workloads import failures, refusals
 from llmop.workloads.answers import Answer, says
 from llmop.workloads.assistant import answers, prompts
 from llmop.workloads.assistant.answers import Asked, Head, Tokens
@@ -85,7 +85,8 @@ class _Conversation(Response):
                 await self._stream(stream, teller, results)
             else:
                 await self._nothing(stream, Tokens(results.tokens))
-        except Refused as refused:  # nothing of an answer has gone out yet
+        except (Refused, *failures.KINDS) as error:  # nothing of an answer has gone out yet
+            refused = error if isinstance(error, Refused) else failures.refusal(error, "a search")
             if stream.has_begun:
                 await stream.event(refusals.payload(refused))
                 await stream.end()
