@@ -52,7 +52,7 @@ async def test_the_error_is_an_event_where_the_stream_has_begun(
     async def find(name: str) -> Store:
         return STORE
 
-    async def search(*_: Any) -> None:
+    async def search(*_: Any, **__: Any) -> None:
         if is_told:
             await told.wait()
         raise error
