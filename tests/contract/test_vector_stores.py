@@ -179,6 +179,14 @@ async def test_a_word_that_very_many_have_is_passed_over(
     await put(stores, store, "one", pages(["so common one", "so common two", "so common three", "so"]))
     assert await by_words(stores, [store], "so") == []
     assert len(await by_words(stores, [store], "so", "common")) == 3
+    # What has become of it is seen at the next search, also where it was passed over before.
+    await put(stores, store, "two", pages(["common again"]))
+    assert await by_words(stores, [store], "so", "common") == []
+    await stores.remove_file("o", "two")
+    assert len(await by_words(stores, [store], "so", "common")) == 3
+    await stores.remove_file("o", "one")
+    await put(stores, store, "three", pages(["so it is"]))
+    assert await by_words(stores, [store], "so") == ["so it is"]
 
 
 async def test_every_vector_is_compared(stores: Stores) -> None:

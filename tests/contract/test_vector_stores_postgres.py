@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
+import psycopg
 import pytest
 from tests.contract.test_vector_stores import made_store, put, wanted
 from tests.rigs.postgres import PostgresRig
@@ -19,8 +24,12 @@ from llmop.domain.errors import NeedsUser, Unavailable
 from llmop.workloads.retrieval import postgres
 from llmop.workloads.retrieval.chunks import Passage
 from llmop.workloads.retrieval.pgvector import PgvectorStores
+from llmop.workloads.retrieval.postgres import TooSlow
+from llmop.workloads.retrieval.statements import Connection, Rows
 from llmop.workloads.retrieval.stores import Row
 from llmop.workloads.retrieval.values import Status
+
+T = TypeVar("T")
 
 VECTOR = np.array([1, 0], dtype=np.float32)
 
@@ -103,13 +112,141 @@ async def test_functions_that_somebody_makes_beside_the_extension_are_not_called
 ) -> None:
     url = pgvector_rig.database("beside")
     pgvector_rig.query("CREATE EXTENSION vector SCHEMA public", "beside")
-    for name, returns in (("length(tsvector)", "int"), ("tsvector_to_array(tsvector)", "text[]")):
+    made = (
+        *(("length(tsvector)", "int"), ("tsvector_to_array(tsvector)", "text[]")),
+        # The server's own take a configuration before the text: these would fit better.
+        *(("to_tsvector(text, text)", "tsvector"), ("plainto_tsquery(text, text)", "tsquery")),
+    )
+    for name, returns in made:
         body = f"CREATE FUNCTION public.{name} RETURNS {returns} LANGUAGE plpgsql AS"
         pgvector_rig.query(f"{body} 'BEGIN RAISE ''called''; END'", "beside")
     async with opened(url) as stores:
         store = await made_store(stores)
         await put(stores, store, "one", {"red fox": [1, 0]})
         assert await stores.with_words([store], ["fox"], 5) == [1]
+
+
+async def test_a_word_that_was_too_common_is_not_looked_at_again(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmop.workloads.retrieval.pgvector.MOST_WITH_A_WORD", 1)
+    async with opened(pgvector_rig.database("common")) as stores:
+        store = await made_store(stores)
+        await put(stores, store, "one", {"the fox": [1, 0], "the whale": [0, 1]})
+        assert await stores.with_words([store], ["the", "fox"], 5) == [1]
+        sent = []
+        read = stores._postgres.read
+
+        async def noted(work: Callable[[Connection], T]) -> T:
+            return await read(lambda connection: work(Noted(connection, sent)))
+
+        monkeypatch.setattr(stores._postgres, "read", noted)
+        assert await stores.with_words([store], ["the", "whale"], 5) == [2]
+        assert await stores.with_words([store], ["the"], 5) == []
+        assert [["whale"]] == sent
+
+
+class Noted:
+    """A connection that notes the first value of each statement."""
+
+    def __init__(self, connection: Connection, sent: list[object]) -> None:
+        self._connection = connection
+        self._sent = sent
+
+    def execute(self, statement: str, values: Sequence[object] = (), /) -> Rows:
+        self._sent.append(values[0])
+        return self._connection.execute(statement, values)
+
+
+async def test_the_extension_may_lie_in_a_schema_of_any_name(pgvector_rig: PostgresRig) -> None:
+    url = pgvector_rig.database("oddly")
+    schema = '"an ""odd"" 100% name?"'
+    pgvector_rig.query(f"CREATE SCHEMA {schema}; CREATE EXTENSION vector SCHEMA {schema}", "oddly")
+    for _ in range(2):  # made, and found
+        async with opened(url) as stores:
+            store = await stores.find("vs_a") or await made_store(stores)
+            await put(stores, store, "one", {"red fox": [1, 0]})
+            assert [*(await stores.compare([store], VECTOR[None], 5, ())).scores.values()] == [1.0]
+
+
+def sleep(connection: Connection) -> object:
+    return connection.execute("SELECT pg_sleep(60)").fetchone()
+
+
+def pid(connection: Connection) -> int:
+    found: int = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+    return found
+
+
+async def test_a_statement_has_a_bound_and_the_sites_own_counts_before_ours(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = pgvector_rig.database("slow")
+    monkeypatch.setattr(postgres, "_READ_S", 1)
+    monkeypatch.setattr(postgres, "_WRITE_S", 1)
+    async with opened(url) as stores:
+        store = await made_store(stores)
+        for run in (stores._postgres.read, stores._postgres.write):
+            with pytest.raises(TooSlow, match="statement_timeout") as raised:
+                await run(sleep)
+            assert raised.value.setting == "statement_timeout"
+        assert await stores.find("vs_a") == store
+    monkeypatch.setattr(postgres, "_READ_S", 600)
+    pgvector_rig.query("ALTER DATABASE slow SET statement_timeout = '300ms'")
+    async with opened(url) as stores:
+        with pytest.raises(TooSlow, match="statement_timeout"):
+            await stores._postgres.read(sleep)
+    async with opened(f"{url}&options=-c%20statement_timeout%3D5s") as stores:
+        said = await stores._postgres.read(lambda each: each.execute("SHOW statement_timeout").fetchone())
+    assert said == ("5s",)
+
+
+async def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none?connect_timeout=2"
+        with pytest.raises(TooSlow, match="connect_timeout") as raised:
+            async with opened(url):
+                pass
+    assert raised.value.setting == "connect_timeout"
+
+
+async def test_a_lock_of_somebody_else_is_not_waited_for_for_ever(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = pgvector_rig.database("locked")
+    monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 1)
+    async with opened(url) as stores:
+        store = await made_store(stores)
+        document = await put(stores, store, "one", {"a": [1, 0]})
+        with psycopg.connect(**postgres.address(url).parameters) as other:
+            other.execute("LOCK TABLE llmop_vectors.passages IN ACCESS EXCLUSIVE MODE")
+            for attempt in (stores.kept(document), stores.clear(document)):
+                with pytest.raises(TooSlow, match="lock_timeout") as raised:
+                    await attempt
+                assert raised.value.setting == "lock_timeout"
+        assert await stores.kept(document) == ["a"]
+
+
+async def test_a_server_that_stands_still_is_given_up(
+    pgvector_rig: PostgresRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_READ_S", 1)
+    monkeypatch.setattr(postgres, "_GRACE_S", 0)
+    async with opened(pgvector_rig.database("still")) as stores:
+        store = await made_store(stores)
+        stopped = []
+
+        def stop_and_ask(connection: Connection) -> object:
+            stopped.append(pid(connection))
+            os.kill(stopped[0], signal.SIGSTOP)
+            return connection.execute("SELECT 1").fetchone()
+
+        try:
+            with pytest.raises(TooSlow, match="nothing came in 1 s"):
+                await stores._postgres.read(stop_and_ask)
+        finally:
+            os.kill(stopped[0], signal.SIGCONT)
+        assert await stores.find("vs_a") == store
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -3,7 +3,6 @@
 import abc
 import asyncio
 import logging
-import math
 
 from llmop.domain.client import ClientKey
 from llmop.gateway import access, errors, retry, routing
@@ -182,8 +181,8 @@ class Attempts(Request):
         head, route, body = self.head, self.route, self.body
         if head.opened_for is not upstream or head.opened_on is not route:
             lines = upstream.head
-            if self.model.model.virtual and math.isfinite(head.wishes.patience):
-                lines += b"x-llmop-timeout: %f\r\n" % head.wishes.patience
+            if self.model.model.virtual:
+                lines += head.wishes.passed_on
             head.open(upstream, route, lines)
         connection.send(
             self,

@@ -84,6 +84,12 @@ class Wishes(NamedTuple):
     priority: Priority = Priority.SYSTEM
     owner: bytes | None = None
 
+    @property
+    def passed_on(self) -> bytes:
+        """Lines for `llmop workloads`, whose calls wait where this request does not."""
+        patience = b"x-llmop-timeout: %f\r\n" % self.patience if math.isfinite(self.patience) else b""
+        return patience + (b"x-llmop-progress: 1\r\n" if self.progress else b"")
+
 
 _NO_WISHES = Wishes()
 

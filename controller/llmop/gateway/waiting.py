@@ -4,6 +4,7 @@ import math
 
 import orjson
 
+from llmop.domain import awaited
 from llmop.domain.endpoint import NextReplica, RoutedModel, Stage
 from llmop.gateway import errors
 from llmop.gateway.dispatch import Dropped
@@ -48,33 +49,24 @@ def _retry_after(following: NextReplica, now: float) -> int:
 def _when(following: NextReplica, now: float) -> str:
     match following.stage:
         case Stage.PENDING:
-            return f"one waits for its job to start{_in(', about', following.starts_at, now)}"
+            return (
+                f"one waits for its job to start{awaited.within(', about', _until(following.starts_at, now))}"
+            )
         case Stage.LOADING:
-            return f"one is loading{_in(', ready', following.ready_at, now)}"
+            return f"one is loading{awaited.within(', ready', _until(following.ready_at, now))}"
         case _:
             return "and none is on its way yet"
 
 
 def comment(following: NextReplica, queued: int, *, has_endpoints: bool, now: float) -> bytes:
     """A server-sent event's comment, which clients that do not look for it skip."""
-    if has_endpoints:
-        text = f"queued {queued}"
-    elif following.stage is Stage.PENDING:
-        text = f"pending{_in(', starts', following.starts_at, now)}"
-    elif following.stage is Stage.LOADING:
-        text = f"loading{_in(', ready', following.ready_at, now)}"
-    else:
-        text = "waiting for a replica"
+    at = following.starts_at if following.stage is Stage.PENDING else following.ready_at
+    text = f"queued {queued}" if has_endpoints else awaited.words(following.stage, _until(at, now))
     return b": " + text.encode() + b"\n\n"
 
 
-def _in(words: str, at: float | None, now: float) -> str:
-    """Nothing where the time is not known, or is over."""
-    if at is None or at <= now:
-        return ""
-    seconds = math.ceil(at - now)
-    shown = f"{seconds} s" if seconds <= 120 else f"{math.ceil(seconds / 60)} min"
-    return f"{words} in ~{shown}"
+def _until(at: float | None, now: float) -> float | None:
+    return None if at is None else at - now
 
 
 def wants_stream(route: Route, body: bytes) -> bool:

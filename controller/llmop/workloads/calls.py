@@ -18,6 +18,7 @@ from llmop.workloads.judgement import Broken, Outcome, Overdue, Unreachable
 ANSWER_LIMIT = 4 * 1024 * 1024  # bytes
 _LONGEST_S = 3600.0  # no answer takes longer; the gateway's own bound is on silence
 _CONNECT_S = 10.0
+_LOOK_S = 1.0
 _TIMEOUT = "x-llmop-timeout"
 # How long a client cares to wait for replicas, in its own words: all that is asked for it has that patience and no more.
 _patience: contextvars.ContextVar[str] = contextvars.ContextVar("patience", default="")
@@ -100,6 +101,20 @@ class Gateway:
             return Overdue(_LONGEST_S)
         except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
             return Broken(str(error) or type(error).__name__)
+
+    async def look(self, path: str) -> bytes | None:
+        """What a GET gives at once; None for everything but an answer of 200."""
+        try:
+            async with (
+                asyncio.timeout(_LOOK_S),
+                self._session.get(
+                    self._base + path, headers=_headers(self._key), allow_redirects=False
+                ) as answer,
+            ):
+                found = await _whole(answer)
+        except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError):
+            return None
+        return found.body if isinstance(found, Answer) and found.status == 200 else None
 
     @contextlib.asynccontextmanager
     async def stream(self, url: str, body: dict[str, Any]) -> AsyncIterator[Outcome | AsyncIterator[bytes]]:

@@ -8,6 +8,7 @@ from llmop.domain.tribunal import Tribunal
 from llmop.workloads import calls
 from llmop.workloads.assistant import routes as assistants
 from llmop.workloads.bodies import object_of
+from llmop.workloads.outlook import Outlook
 from llmop.workloads.refusals import Refused, invalid
 from llmop.workloads.service import Service
 from llmop.workloads.tribunal import routes as tribunals
@@ -18,11 +19,18 @@ _BODY_LIMIT = 4 * 1024 * 1024
 def routes(service: Service) -> list[Route]:
     tribunal, assistant = tribunals.answering(service), assistants.answering(service)
 
+    def outlook_for(request: Request) -> Outlook | None:
+        """None where the client does not want to hear what its answer waits for."""
+        return service.outlook if request.headers.get("x-llmop-progress") == "1" else None
+
     async def chat(request: Request) -> Response:
         body = await _body(request)
         calls.as_patient_as(request.headers)
         found = await service.virtual.find(_model(body))
-        return await (tribunal(found, body) if isinstance(found, Tribunal) else assistant(found, body))
+        outlook = outlook_for(request)
+        return await (
+            tribunal(found, body, outlook) if isinstance(found, Tribunal) else assistant(found, body, outlook)
+        )
 
     async def sit(request: Request) -> Response:
         body = await _body(request)
@@ -31,7 +39,7 @@ def routes(service: Service) -> list[Route]:
         if not isinstance(found, Tribunal):
             message = f"the model '{found.name}' is no tribunal: use /v1/chat/completions"
             raise Refused(422, "route_not_supported", message, "model")
-        return await tribunal(found, body)
+        return await tribunal(found, body, outlook_for(request))
 
     return [
         Route("/v1/chat/completions", chat, methods=["POST"]),

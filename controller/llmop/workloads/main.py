@@ -22,6 +22,7 @@ from llmop.workloads.calls import Gateway
 from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
+from llmop.workloads.outlook import Outlook
 from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.ingest import Ingest
@@ -120,6 +121,7 @@ async def _run(
         engine=engine,
         caller=rows,
         people=people,
+        outlook=Outlook(people.look, asyncio.get_running_loop().time),
         virtual=virtual,
         stores=stores,
         ingest=ingest,

@@ -31,9 +31,10 @@ def invalid(param: str, message: str) -> Refused:
     return Refused(400, "invalid_value", f"the field '{param}' {message}", param)
 
 
-def vectors_away() -> Refused:
-    """What is said of the server stands in the log: it names machines."""
-    message = "the database of the vector stores does not answer: try again later"
+def vectors_away(setting: str = "") -> Refused:
+    """`setting` of Postgres says how long it may take, where that is over. What is said of the server stands in the log: it names machines."""
+    late = f"took longer than its {setting} allows" if setting else "does not answer"
+    message = f"the database of the vector stores {late}: try again later"
     return Refused(503, "vectors_away", message, retry_after=5.0)
 
 

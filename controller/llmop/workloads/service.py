@@ -11,6 +11,7 @@ from llmop.workloads.calls import Caller, Talker
 from llmop.workloads.database import Database, File
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
+from llmop.workloads.outlook import Outlook
 from llmop.workloads.quota import Quota
 from llmop.workloads.refusals import invalid, no_such
 from llmop.workloads.retrieval.ingest import Ingest
@@ -30,6 +31,7 @@ class Service:
     engine: Engine
     caller: Caller
     people: Talker
+    outlook: Outlook
     virtual: Virtual
     stores: Stores
     ingest: Ingest

@@ -169,3 +169,43 @@ def test_a_tribunal_that_fails_shows_how_far_it_came(visit: Visit, site: Site) -
     answer.locator(".tribunal > summary").click()
     expect(members.last).to_have_text("drafter-2 · beta · timeout")
     expect(answer.locator(".outcome")).to_contain_text("The tribunal found no answer. too_few_drafts: 1 of 2")
+
+
+def test_what_members_wait_for_is_shown_until_they_work(visit: Visit, site: Site) -> None:
+    steps = [asyncio.Event() for _ in range(3)]
+
+    async def waits(call: Call) -> None:
+        await call.begin_stream()
+        await call.chunk(
+            b": drafter-1, drafter-2 qwen/7b: pending, starts in ~40 s; drafter-3 llama: loading\n\n"
+        )
+        await steps[0].wait()
+        await call.chunk(told(event="step", step="critique", round=0, members=["critic-1"]))
+        await call.chunk(b": critic-1 qwen/7b: waiting for a replica\n\n")
+        await steps[1].wait()
+        await call.chunk(b": in session\n\n")
+        await steps[2].wait()
+        await call.chunk(piece("Yes."))
+        await call.chunk(piece(finish="stop"))
+        await call.end_stream()
+
+    async def let(step: asyncio.Event) -> None:
+        step.set()
+
+    site.publish(model("panel", "openai", deployment="tribunal:default/panel", virtual=True))
+    site.workloads.behaviour = waits
+    visit.sign_in()
+    answer = visit.ask("Hello?")
+    progress = answer.locator(".progress")
+    both = (
+        "drafter-1, drafter-2: waiting for the job of qwen/7b to start, in ~40 s; drafter-3: llama is loading"
+    )
+    expect(progress).to_contain_text(f"{both} … ")
+    site.run(let(steps[0]))
+    expect(progress).to_contain_text("critic-1: waking qwen/7b … ")
+    expect(answer.locator(".members li")).to_have_text(["critic-1 …"])
+    site.run(let(steps[1]))
+    expect(progress).to_be_hidden()
+    site.run(let(steps[2]))
+    expect(answer.locator(".markdown")).to_have_text("Yes.")
+    assert "1" == site.workloads.calls[-1].header("x-llmop-progress")

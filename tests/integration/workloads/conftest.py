@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,38 @@ class Workloads:
     async def call(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         """`key` None = that of the client."""
         headers = {"authorization": f"Bearer {key or self.rig.key}"} | options.pop("headers", {})
+        async with self._client() as client:
+            return await client.request(method, path, headers=headers, **options)
+
+    @contextlib.asynccontextmanager
+    async def told(
+        self, model: str, messages: list[dict[str, str]], headers: Mapping[str, str] = {}
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a stream whose client wants to hear what it waits for."""
+        sent = {"authorization": f"Bearer {self.rig.key}", "x-llmop-progress": "1", **headers}
+        body = {"model": model, "messages": messages, "stream": True}
+        async with (
+            self._client() as client,
+            client.stream("POST", "/v1/chat/completions", json=body, headers=sent) as answer,
+        ):
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            yield (line async for line in answer.aiter_lines() if line)
+
+    def _client(self) -> httpx.AsyncClient:
         path_of_door = self.url.removeprefix("unix:")
         is_socket = path_of_door != self.url
         transport = httpx.AsyncHTTPTransport(uds=path_of_door) if is_socket else None
         base = "http://gateway" if is_socket else self.url
-        async with httpx.AsyncClient(base_url=base, transport=transport, timeout=60) as client:
-            return await client.request(method, path, headers=headers, **options)
+        return httpx.AsyncClient(base_url=base, transport=transport, timeout=60)
+
+
+async def until(lines: AsyncIterator[str], word: str) -> AsyncIterator[str]:
+    """Up to the first comment with it."""
+    async for line in lines:
+        yield line
+        if line.startswith(":") and word in line:
+            return
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import pytest
 from tests.engines.minilm import embedding_model
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import endpoint, model
-from tests.integration.workloads.conftest import Workloads
+from tests.integration.gateway.upstreams import endpoint, model, waits
+from tests.integration.workloads.conftest import Workloads, until
 from tests.integration.workloads.documents import pdf
 
 from llmop.api.v1 import gateway_pb2
@@ -40,20 +40,22 @@ class Bench:
     writer: SimulatorProcess
     embedder: int
 
-    async def publish(self, *, writer: bool = True, **embeddings: Any) -> None:
-        """Returns when the gateway acts on it. Without `writer` nobody serves that one; with `embeddings`, fields of its model, the one
-        that embeds has no replica.
+    async def publish(
+        self, *, writer: bool = True, cold: Mapping[str, Any] | None = None, **embeddings: Any
+    ) -> None:
+        """Returns when the gateway acts on it. Without `writer` nobody serves that one; with `cold`, fields of its model, it has no replica,
+        and with `embeddings` neither has the one that embeds.
         """
         replicas = {"minilm": self.embedder, "writer": self.writer.port}
         endpoints = [
             endpoint(name, port, key=KEY if name == "minilm" else "", deployment=f"default/{name}")
             for name, port in replicas.items()
-            if not (name == "minilm" and embeddings)
+            if not (embeddings if name == "minilm" else cold)
         ]
         models = [
             model("minilm", "embeddings", deployment="default/minilm", **embeddings),
             *(
-                [model("writer", "openai", deployment="default/writer", usage_in_stream=True)]
+                [model("writer", "openai", deployment="default/writer", usage_in_stream=True, **cold or {})]
                 if writer
                 else []
             ),
@@ -429,6 +431,51 @@ async def test_an_assistant_is_as_ready_as_its_model_its_stores_and_what_embeds_
     await bench.workloads.kill()
     await bench.publish()
     assert ("none", "llmop workloads does not answer") == await bench.told()
+
+
+async def test_who_asks_for_it_hears_what_an_assistant_waits_for(bench: Bench) -> None:
+    loading = {
+        "queue": waits(),
+        "next_replica": gateway_pb2.NextReplica(stage=gateway_pb2.NextReplica.STAGE_LOADING),
+    }
+    queued = 'llmop_gateway_queued{model="writer",priority="default"}'
+    question = [{"role": "user", "content": "When does the mill open in the morning?"}]
+    store = await bench.store()
+    await bench.put(store, "mill.md", MILL)
+    await bench.introduce(store)
+
+    await bench.publish(cold=loading, **loading)
+    async with bench.workloads.told("librarian", question) as lines:
+        assert [": search minilm: loading"] == [line async for line in until(lines, "loading")]
+        await bench.publish(cold=loading)
+        *_, last = [line async for line in until(lines, "answer")]
+        assert ": answer writer: loading" == last
+        await bench.publish()
+        rest = [line async for line in lines]
+    chunks = [json.loads(line.removeprefix("data: ")) for line in rest if line.startswith("data: {")]
+    assert SAYS == "".join(part["delta"].get("content") or "" for each in chunks for part in each["choices"])
+    assert "data: [DONE]" == rest[-1]
+
+    # Who is not served in time has the error as an event, and who leaves waits no longer.
+    await bench.publish(cold=loading)
+    async with bench.workloads.told("librarian", question, {"x-llmop-timeout": "5"}) as lines:
+        first, *_, last = [line async for line in lines]
+    assert ": answer writer: loading" == first
+    assert "model_failed" == json.loads(last.removeprefix("data: "))["error"]["code"]
+    async with bench.workloads.told("librarian", question) as lines:
+        assert ": answer writer: loading" == await anext(lines)
+        await bench.workloads.rig.until_metric(queued, 1)
+    await bench.workloads.rig.until_metric(queued, 0)
+
+    # Others hear nothing of it.
+    for body, headers in (({"stream": True}, {}), ({"stream": False}, {"x-llmop-progress": "1"})):
+        answer = await bench.workloads.call(
+            "POST",
+            "/v1/chat/completions",
+            json={"model": "librarian", "messages": question} | body,
+            headers={"x-llmop-timeout": "3"} | headers,
+        )
+        assert (503, "model_failed") == (answer.status_code, answer.json()["error"]["code"])
 
 
 async def test_an_assistant_cites_and_counts_and_streams(bench: Bench) -> None:

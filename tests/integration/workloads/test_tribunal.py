@@ -16,10 +16,12 @@ import openai
 import pytest
 from tests.engines.simulator_process import SimulatorProcess, simulator_process
 from tests.integration.gateway.rig import gateway_rig
-from tests.integration.gateway.upstreams import endpoint, model, waits
-from tests.integration.workloads.conftest import Workloads
+from tests.integration.gateway.upstreams import model, waits
+from tests.integration.workloads.conftest import Workloads, until
 from tests.waiting import eventually
 
+from llmop.api.v1 import gateway_pb2
+from llmop.clock import SystemClock
 from llmop.manifest import admit
 
 QUESTION = [{"role": "user", "content": "How much is it?"}]
@@ -73,6 +75,7 @@ PANELS: dict[str, dict[str, Any]] = {
     "split": USUAL | {"critics": [{"model": "keen"}, {"model": "keen"}, {"model": "sour"}], "rounds": 0},
     "waits": USUAL | {"drafters": [{"model": "alpha"}, {"model": "stuck"}]},
     "nested": USUAL | {"drafters": [{"model": "alpha"}, {"model": "panel"}], "rounds": 0},
+    "watched": USUAL | {"critics": [{"model": "asleep"}, {"model": "asleep"}], "rounds": 0},
     "patient": USUAL | {"drafters": [{"model": "asleep"}], "rounds": 0, "roundTimeout": "30s"},
     "final": USUAL | {"stream": "Final", "rounds": 0},
 }
@@ -86,6 +89,42 @@ class Bench:
 
     async def ask(self, panel: str, **more: Any) -> Any:
         return await self.sdk.chat.completions.create(model=panel, messages=QUESTION, **more)  # type: ignore[call-overload]
+
+    async def publish(self, *, serves_asleep: bool = False, **coming: Any) -> None:
+        """Returns when the gateway acts on it. `coming` is what is known of the replica of "asleep", for which alpha answers once it serves."""
+        served = {name: each.port for name, each in self.members.items()}
+        if serves_asleep:
+            served["asleep"] = self.members["alpha"].port
+        endpoints = [
+            gateway_pb2.Endpoint(
+                replica=f"{name}-0",
+                uid=name,
+                host="127.0.0.1",
+                port=port,
+                state=gateway_pb2.Endpoint.STATE_READY,
+                deployment=f"default/{name}",
+            )
+            for name, port in served.items()
+        ]
+        engines = [
+            model(name, "openai", deployment=f"default/{name}", usage_in_stream=True)
+            for name in (*self.members, "down")
+        ]
+        following = gateway_pb2.NextReplica(**coming)
+        asleep = model(
+            "asleep",
+            "openai",
+            deployment="default/asleep",
+            queue=waits(),
+            upstream_model="alpha",
+            next_replica=following,
+        )
+        virtual = [
+            model(name, "openai", deployment=f"tribunal:default/{name}", usage_in_stream=True, virtual=True)
+            for name in PANELS
+        ]
+        control = self.workloads.rig.control
+        await control.acknowledged(control.publish(endpoints, [*engines, asleep, *virtual]))
 
     async def post(self, path: str, panel: str, **more: Any) -> httpx.Response:
         return await self.workloads.call("POST", path, json={"model": panel, "messages": QUESTION} | more)
@@ -118,24 +157,13 @@ async def bench(folder: Path, members: dict[str, SimulatorProcess]) -> AsyncIter
     """The tribunals are those that were known last: of a controller this rig has the part for gateways only."""
     write(folder / "workloads" / "tribunals.json", PANELS)
     async with gateway_rig(folder, workloads=folder / "workloads.sock") as rig:
-        endpoints = [
-            endpoint(name, each.port, deployment=f"default/{name}") for name, each in members.items()
-        ]
-        engines = [
-            model(name, "openai", deployment=f"default/{name}", usage_in_stream=True)
-            for name in (*members, "down")
-        ]
-        engines.append(model("asleep", "openai", deployment="default/asleep", queue=waits()))
-        virtual = [
-            model(name, "openai", deployment=f"tribunal:default/{name}", usage_in_stream=True, virtual=True)
-            for name in PANELS
-        ]
-        await rig.control.acknowledged(rig.control.publish(endpoints, [*engines, *virtual]))
         made = Workloads(folder, rig)
         await made.start()
         async with openai.AsyncOpenAI(base_url=f"{made.url}/v1", api_key=rig.key, max_retries=0) as sdk:
+            bench = Bench(workloads=made, members=members, sdk=sdk)
             try:
-                yield Bench(workloads=made, members=members, sdk=sdk)
+                await bench.publish()
+                yield bench
             finally:
                 await made.kill()
 
@@ -278,6 +306,73 @@ async def test_members_wait_for_a_replica_as_long_as_the_client_cares_to(bench: 
     )
     # It would be 504 after the 30 s of a round
     assert (503, "drafters_busy") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_who_asks_for_it_hears_what_members_wait_for(bench: Bench) -> None:
+    in_an_hour = int(SystemClock().now()) + 3600
+    await bench.publish(stage=gateway_pb2.NextReplica.STAGE_PENDING, starts_at=in_an_hour)
+    async with bench.workloads.told("watched", QUESTION) as lines:
+        before = [line async for line in until(lines, "pending")]
+        assert re.fullmatch(r": critic-1, critic-2 asleep: pending, starts in ~(60|59) min", before.pop())
+        events = [told_in(line) for line in before]  # both drafts had come, and nothing was waited for
+        assert ["draft", "critique"] == [each["step"] for each in events if each["event"] == "step"]
+        await bench.publish(stage=gateway_pb2.NextReplica.STAGE_LOADING)
+        async for line in until(lines, "loading"):
+            assert re.fullmatch(r": critic-1, critic-2 asleep: (pending, starts in ~\d+ min|loading)", line)
+        await bench.publish(serves_asleep=True)
+        rest = [line async for line in lines]
+    assert "data: [DONE]" == rest[-1]
+    assert not any("asleep:" in line for line in rest[1:] if line.startswith(":"))
+    assert "alpha judges: 42" == "".join(
+        json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
+        for line in rest
+        if line.startswith("data: {")
+    )
+
+
+async def test_a_stream_that_began_with_what_it_waits_for_has_its_error_as_an_event(bench: Bench) -> None:
+    async with bench.workloads.told("patient", QUESTION, {"x-llmop-timeout": "5"}) as lines:
+        rest = [line async for line in lines]
+    assert ": drafter-1 asleep: waiting for a replica" == rest[0]
+    error = json.loads(rest[-1].removeprefix("data: "))["error"]
+    assert "drafters_busy" == error["code"]
+    assert "0 of 1 drafts came" in error["message"]
+
+
+async def test_where_nothing_waits_an_error_is_a_status_as_ever(bench: Bench) -> None:
+    answer = await bench.workloads.call(
+        "POST",
+        "/v1/chat/completions",
+        json={"model": "all-down", "messages": QUESTION, "stream": True},
+        headers={"x-llmop-progress": "1"},
+    )
+    assert (503, "drafters_busy") == (answer.status_code, answer.json()["error"]["code"])
+
+
+@pytest.mark.parametrize("asked", [{"stream": True}, {"stream": False, "progress": "1"}], ids=str)
+async def test_others_hear_nothing_of_it(bench: Bench, asked: dict[str, Any]) -> None:
+    headers = {"x-llmop-progress": progress} if (progress := asked.pop("progress", "")) else {}
+    answer = await bench.workloads.call(
+        "POST",
+        "/v1/chat/completions",
+        json={"model": "patient", "messages": QUESTION} | asked,
+        headers={"x-llmop-timeout": "3"} | headers,
+    )
+    assert (503, "drafters_busy") == (answer.status_code, answer.json()["error"]["code"])
+
+
+async def test_when_a_client_leaves_that_was_told_its_members_stop_waiting(bench: Bench) -> None:
+    queued = 'llmop_gateway_queued{model="asleep",priority="default"}'
+    async with bench.workloads.told("patient", QUESTION) as lines:
+        assert ": drafter-1 asleep: waiting for a replica" == await anext(lines)
+        await bench.workloads.rig.until_metric(queued, 1)
+    await bench.workloads.rig.until_metric(queued, 0)
+    await bench.workloads.rig.until_metric('llmop_gateway_in_flight{model="patient"}', 0)
+
+
+def told_in(line: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(line.removeprefix("data: "))["llmop"]["tribunal"]
+    return found
 
 
 async def test_a_critic_that_answers_garbage_counts_for_nothing(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from llmop.domain.assistant import Assistant
 from llmop.workloads.answers import Answer
 from llmop.workloads.app import make_app
 from llmop.workloads.known import Virtual
+from llmop.workloads.outlook import Outlook
 from llmop.workloads.quota import Quota
 from llmop.workloads.retrieval.chunks import Passage
 from llmop.workloads.retrieval.embedded import EmbeddedStores
@@ -40,6 +41,10 @@ class Door:
         )
 
 
+async def nothing(path: str) -> None:
+    return None
+
+
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     life = Life(tmp_path, FakeGateway())
@@ -53,6 +58,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
             engine=life.engine,
             caller=life.gateway,
             people=life.gateway,
+            outlook=Outlook(nothing, life.clock.monotonic),
             virtual=Virtual(tmp_path),
             stores=stores,
             ingest=Ingest(stores, life.database, life.shelf, life.gateway, quota),

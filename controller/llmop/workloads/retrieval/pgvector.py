@@ -48,7 +48,7 @@ CREATE TABLE words (passage BIGINT PRIMARY KEY, document BIGINT NOT NULL, words 
 ALTER TABLE words ALTER COLUMN words SET STORAGE EXTERNAL;
 CREATE INDEX words_words ON words USING gin (words);
 CREATE INDEX words_document ON words (document);
-CREATE TABLE vectors (passage BIGINT PRIMARY KEY, document BIGINT NOT NULL, store BIGINT NOT NULL, vector vector NOT NULL);
+CREATE TABLE vectors (passage BIGINT PRIMARY KEY, document BIGINT NOT NULL, store BIGINT NOT NULL, vector EXTENSION.vector NOT NULL);
 ALTER TABLE vectors ALTER COLUMN vector SET STORAGE MAIN;
 CREATE INDEX vectors_document ON vectors (document);
 CREATE INDEX vectors_store ON vectors (store);
@@ -56,11 +56,11 @@ CREATE INDEX vectors_store ON vectors (store);
 _ADD = """
 WITH added AS (
   INSERT INTO passages (document, position, page, headings, text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING number, document),
-compared AS (INSERT INTO vectors (passage, document, store, vector) SELECT number, document, ?, CAST(? AS vector) FROM added)
+compared AS (INSERT INTO vectors (passage, document, store, vector) SELECT number, document, ?, CAST(? AS EXTENSION.vector) FROM added)
 INSERT INTO words (passage, document, words) SELECT number, document, to_tsvector('stems', ?) FROM added
 """
-# Who has which word, up to a bound; what words that few have weigh; passages by the sum of that; the first of them by BM25.
-# {within} limits documents.
+# Who has which word, up to a bound; what words that few have weigh; passages by the sum of that; the first of them by BM25. Then the words
+# that more have. {within} limits documents.
 _WITH_WORDS = f"""
 WITH asked AS (SELECT word, plainto_tsquery('stems', word) AS query FROM unnest(CAST(? AS text[])) AS word),
 hits AS MATERIALIZED (
@@ -75,16 +75,17 @@ chosen AS (
 stems AS MATERIALIZED (
   SELECT stem, max(weight) AS weight FROM weights, LATERAL unnest(tsvector_to_array(to_tsvector('stems', word))) AS stem GROUP BY stem),
 counted AS (SELECT passage, words, length(words) / avg(length(words)) OVER () AS length FROM chosen JOIN words USING (passage))
-SELECT passage FROM counted, LATERAL (
+(SELECT passage, NULL FROM counted, LATERAL (
   SELECT sum(weight * cardinality(positions) * ({_K1} + 1) / (cardinality(positions) + {_K1} * (1 - {_B} + {_B} * length))) AS score
   FROM unnest(words) JOIN stems ON lexeme = stem) AS ranked
-ORDER BY score DESC, passage LIMIT ?
+ORDER BY score DESC, passage LIMIT ?)
+UNION ALL SELECT NULL, word FROM hits GROUP BY word HAVING count(*) > ?
 """
 # Not = ANY: that looks through all of them for every row, where the server is older than 14.
 _WITHIN = "AND d.number IN (SELECT unnest(CAST(? AS bigint[])))"
 _NEAREST = """
 SELECT v.passage FROM vectors v JOIN documents d ON d.number = v.document
-WHERE v.store = ANY(?) AND d.status = ? {within} ORDER BY v.vector <#> CAST(? AS vector), v.passage LIMIT ?
+WHERE v.store = ANY(?) AND d.status = ? {within} ORDER BY v.vector OPERATOR(EXTENSION.<#>) CAST(? AS EXTENSION.vector), v.passage LIMIT ?
 """
 
 
@@ -95,6 +96,10 @@ class PgvectorStores(Stores):
     def __init__(self, url: str, installation: str) -> None:
         """Touches nothing. Raises NeedsUser for an address that is none."""
         self._postgres = Postgres(url, _TABLES, installation)
+        # Words that too many passages have, as searches found: reading who has them is most of what a search costs. They only become more
+        # common as long as no passage is deleted.
+        self._common: set[str] = set()
+        self._deletions = 0
 
     async def prepare(self) -> None:
         """Raises NeedsUser for what a person has to change, Unavailable."""
@@ -107,7 +112,14 @@ class PgvectorStores(Stores):
         return await self._postgres.read(work)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._postgres.write(work)
+        before = self._deletions
+        try:
+            return await self._postgres.write(work)
+        finally:
+            if (
+                self._deletions != before
+            ):  # a search that has not ended may know of words what was true before
+                self._common = set()
 
     async def tidy(self) -> bool:
         """The server does it by itself (autovacuum)."""
@@ -125,7 +137,7 @@ class PgvectorStores(Stores):
         rows = ([store.number for store in stores], Status.COMPLETED.value, *documents)
         nearest = _NEAREST.format(within=limit)
         asked = [_literal(question) for question in questions]
-        fits = ", ".join("v.vector <#> CAST(? AS vector)" for _ in asked)
+        fits = ", ".join("v.vector OPERATOR(EXTENSION.<#>) CAST(? AS EXTENSION.vector)" for _ in asked)
         scores = (
             f"SELECT v.passage, -LEAST({fits}) FROM vectors v JOIN documents d ON d.number = v.document"
             f" WHERE v.passage = ANY(?) AND v.store = ANY(?) AND d.status = ? {limit}"
@@ -151,8 +163,10 @@ class PgvectorStores(Stores):
     ) -> list[int]:
         chosen, documents = _limit(within)
         query = _WITH_WORDS.format(within=chosen)
+        common = self._common
+        asked = dict.fromkeys(each for word in words for each in ranking.plain_words(word))
         values = (
-            list(dict.fromkeys(each for word in words for each in ranking.plain_words(word))),
+            [word for word in asked if word not in common],
             MOST_WITH_A_WORD + 1,
             MOST_WITH_A_WORD,
             [store.number for store in stores],
@@ -160,8 +174,13 @@ class PgvectorStores(Stores):
             *documents,
             max(limit, _RANKED),
             limit,
+            MOST_WITH_A_WORD,
         )
-        return await self._run(lambda connection: [number for (number,) in connection.execute(query, values)])
+        if not values[0]:
+            return []
+        rows = await self._run(lambda connection: connection.execute(query, values).fetchall())
+        common.update(word for _, word in rows if word is not None)
+        return [number for number, word in rows if word is None]
 
     def _add(self, connection: Connection, document: Document, position: int, row: Row) -> bool:
         passage = row.passage
@@ -173,6 +192,7 @@ class PgvectorStores(Stores):
         return connection.execute(_ADD, values).rowcount > 0
 
     def _forget_passages(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
+        self._deletions += 1
         chosen = f"document IN (SELECT number FROM documents WHERE {where})"
         for table in ("words", "vectors", "passages"):
             connection.execute(f"DELETE FROM {table} WHERE {chosen}", values)

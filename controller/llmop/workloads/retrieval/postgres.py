@@ -5,24 +5,30 @@ Everything is a job of a thread with the plain driver: the event loop waits for 
 
 import asyncio
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import conninfo
 
+from llmop.clock import SystemClock
 from llmop.domain.errors import NeedsUser, Unavailable
 from llmop.workloads.retrieval.statements import Connection, Rows
 
 T = TypeVar("T")
 
+_CLOCK = SystemClock()
 SCHEMA = "llmop_vectors"
 OLDEST_SERVER = 13  # the oldest that its makers still look after when this was written is 14
 OLDEST_EXTENSION = (0, 5, 0)
 _FORMAT = 1
 _READERS = 4
 _LOCK_WAIT_S = 10  # a server may take a moment to see that a killed process is gone
+# How long a statement may take: a search is waited for, and the removal of a large store takes minutes. Where the role, the database or the
+# address says another `statement_timeout`, that counts.
+_READ_S, _WRITE_S = 60, 600
+_GRACE_S = 10  # for a server to say that a time is over
 _LOCK = 0x6C6C6D6F70  # "llmop": of advisory locks, one for each database
 _USUAL = {
     "connect_timeout": "10",
@@ -32,6 +38,18 @@ _USUAL = {
     "keepalives_count": "3",
     "application_name": "llmop workloads",
 }
+# Names mean what the server has and what lies in our schema, never what other roles make in `public` or beside the extension: what is
+# the extension's is named with its schema (EXTENSION in statements). pg_catalog comes first where it is not named.
+_SESSION = f"""
+SELECT pg_catalog.set_config('search_path', '{SCHEMA}, pg_temp', false),
+  pg_catalog.set_config('lock_timeout', pg_catalog.concat(CAST(%s AS text), 's'), false),
+  CASE pg_catalog.current_setting('statement_timeout')
+    WHEN '0' THEN pg_catalog.set_config('statement_timeout', pg_catalog.concat(CAST(%s AS text), 's'), false) END
+"""
+_PATIENCE = (
+    "SELECT CAST(setting AS double precision) / 1000 FROM pg_settings WHERE name = 'statement_timeout'"
+)
+_EXTENSION = "EXTENSION."
 _ADDRESS = "say postgresql://user@host/database"
 
 
@@ -59,6 +77,42 @@ def address(url: str) -> Address:
     return Address({**_USUAL, **given, "client_encoding": "UTF8"}, f"{shown}/{given.get('dbname', '')}")
 
 
+class TooSlow(Unavailable):
+    """The server has not done it in the time that `setting` of Postgres allows."""
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class _Silent(psycopg.OperationalError):
+    """Nothing came: a server that stands still ends no statement."""
+
+
+class _Bounded(psycopg.Connection[Any]):
+    """Does not wait for ever. `patience_s` is for one statement."""
+
+    patience_s = float(_READ_S)
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        return super().wait(self._bounded(gen), *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """The driver comes back with nothing in its hands about ten times a second."""
+        until = _CLOCK.monotonic() + self.patience_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and _CLOCK.monotonic() > until:
+                    self.pgconn.finish()
+                    raise _Silent(f"nothing came in {self.patience_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
 class Postgres:
     """One connection writes, under a lock that keeps other processes out of the schema for as long as it lives; a few read."""
 
@@ -67,9 +121,9 @@ class Postgres:
         self._address = address(url)
         self._tables = tables
         self._installation = installation
-        self._path = ""  # search path, once it is known where the extension lies
-        self._writer: psycopg.Connection[Any] | None = None
-        self._readers: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
+        self._where = ""  # the extension's schema as statements have it, once it is known
+        self._writer: _Bounded | None = None
+        self._readers: queue.LifoQueue[_Bounded] = queue.LifoQueue()
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="vectors-write")
         self._read_threads = ThreadPoolExecutor(_READERS, thread_name_prefix="vectors-read")
 
@@ -79,7 +133,7 @@ class Postgres:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """All of its statements see the same. Raises Unavailable."""
-        if not self._path:
+        if not self._where:
             await self._in(self._write_thread, self._used_writer)
         return await self._in(self._read_threads, lambda: self._read(work))
 
@@ -103,6 +157,10 @@ class Postgres:
             try:
                 return job()
             except psycopg.Error as error:
+                if (setting := _overdue(error)) is not None:
+                    raise TooSlow(
+                        f"{self._address.shown}: {' '.join(str(error).split())} ({setting})", setting
+                    ) from error
                 words = _words(error)
                 if words is None:
                     raise
@@ -117,8 +175,7 @@ class Postgres:
             if not _can(connection, begin):  # the server was away meanwhile
                 raise queue.Empty
         except queue.Empty:
-            connection = self._connect()
-            connection.execute(f"SET search_path = {self._path}")
+            connection = self._connect(_READ_S)
             connection.execute(begin)
         try:
             result = self._transact(connection, work, "")
@@ -128,20 +185,18 @@ class Postgres:
         self._readers.put(connection)
         return result
 
-    def _transact(
-        self, connection: psycopg.Connection[Any], work: Callable[[Connection], T], begin: str
-    ) -> T:
+    def _transact(self, connection: _Bounded, work: Callable[[Connection], T], begin: str) -> T:
         if begin:
             connection.execute(begin)
         try:
-            result = work(_Marked(connection))
+            result = work(_Marked(connection, self._where))
             connection.execute("COMMIT")
         except BaseException:
             _can(connection, "ROLLBACK")
             raise
         return result
 
-    def _used_writer(self) -> psycopg.Connection[Any]:
+    def _used_writer(self) -> _Bounded:
         if self._writer is not None and not self._writer.closed and _can(self._writer, "SELECT 1"):
             return self._writer
         try:
@@ -149,29 +204,41 @@ class Postgres:
         except NeedsUser as error:  # the server is another one than at the start
             raise Unavailable(str(error)) from error
 
-    def _open_writer(self) -> psycopg.Connection[Any]:
-        connection = self._connect()
+    def _open_writer(self) -> _Bounded:
+        connection = self._connect(_WRITE_S)
         try:
             self._take(connection)
-            where = self._extension(connection)
+            schema = self._extension(connection).replace('"', '""')
+            where = f'"{schema}".'
             connection.execute("BEGIN")
             self._settle(connection, where)
             connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
-        self._writer = connection
+        self._writer, self._where = connection, where
         return connection
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self, statement_s: int) -> _Bounded:
+        """`statement_s` is how long a statement may take where nobody says it."""
         # Statements are put together here: a value's type is then what its place asks for, and a pool in between has nothing to remember.
-        return psycopg.connect(
+        connection = _Bounded.connect(
             **self._address.parameters, autocommit=True, cursor_factory=psycopg.ClientCursor
         )
+        try:
+            self._begin_session(connection, statement_s)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
-    def _take(self, connection: psycopg.Connection[Any]) -> None:
+    def _begin_session(self, connection: _Bounded, statement_s: int) -> None:
+        connection.execute(_SESSION.encode(), (_LOCK_WAIT_S, statement_s))
+        (allowed_s,) = connection.execute(_PATIENCE).fetchone() or (statement_s,)
+        connection.patience_s = allowed_s + _GRACE_S
+
+    def _take(self, connection: _Bounded) -> None:
         """This connection's, for as long as it lives."""
-        connection.execute(f"SET lock_timeout = '{_LOCK_WAIT_S}s'")
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         except psycopg.errors.LockNotAvailable:
@@ -181,7 +248,7 @@ class Postgres:
             )
             raise NeedsUser("InUse", message) from None
 
-    def _extension(self, connection: psycopg.Connection[Any]) -> str:
+    def _extension(self, connection: _Bounded) -> str:
         """The schema that the extension `vector` lies in, where it is or can be made."""
         shown = self._address.shown
         if problem := too_old_server(connection.info.server_version):
@@ -207,7 +274,10 @@ class Postgres:
                 )
                 raise NeedsUser("NoPgvector", message)
             try:
+                # It is to lie where others find it, not in our schema.
+                connection.execute("RESET search_path")
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                self._begin_session(connection, _WRITE_S)
             except psycopg.errors.InsufficientPrivilege:
                 message = (
                     f"{shown}: the role {connection.info.user} may not make the extension `vector`:"
@@ -221,10 +291,8 @@ class Postgres:
             raise NeedsUser("PgvectorTooOld", f"{shown}: {problem}")
         return str(schema)
 
-    def _settle(self, connection: psycopg.Connection[Any], extension: str) -> None:
+    def _settle(self, connection: _Bounded, where: str) -> None:
         shown = self._address.shown
-        # Unnamed, pg_catalog comes first: whoever may make functions beside the extension does not get ours called in the server's stead.
-        path = f'{SCHEMA}, "{extension.replace(chr(34), chr(34) * 2)}"'
         (there,) = connection.execute(f"SELECT to_regclass('{SCHEMA}.about')").fetchone() or (None,)
         if there is None:
             try:
@@ -236,10 +304,8 @@ class Postgres:
                     f" have the owner of the database run GRANT CREATE ON DATABASE {name} TO {role};"
                 )
                 raise NeedsUser("NoRight", message) from None
-            connection.execute(f"SET search_path = {path}")
-            connection.execute(self._tables.encode())
+            connection.execute(self._tables.replace(_EXTENSION, where).encode())
             connection.execute("INSERT INTO about VALUES (%s, %s)", (_FORMAT, self._installation))
-        connection.execute(f"SET search_path = {path}")
         version, installation = connection.execute("SELECT format, installation FROM about").fetchone() or (
             0,
             "",
@@ -254,18 +320,22 @@ class Postgres:
                 f" name another database by --vectors; where that installation is gone for good, run DROP SCHEMA {SCHEMA} CASCADE;"
             )
             raise NeedsUser("OtherInstallation", message)
-        self._path = path
 
 
 class _Marked:
-    """Takes question marks for values. Postgres has no text with a NUL in it: such a character becomes what stands for unreadable ones."""
+    """Takes question marks for values, and knows where the extension lies. Postgres has no text with a NUL in it: such a character becomes
+    what stands for unreadable ones.
+    """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], where: str) -> None:
         self._connection = connection
+        self._where = where
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
         taken = [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
-        return self._connection.execute(statement.replace("?", "%s").encode(), taken or None)
+        where = self._where.replace("%", "%%") if taken else self._where
+        marked = statement.replace("?", "%s").replace(_EXTENSION, where)
+        return self._connection.execute(marked.encode(), taken or None)
 
 
 def too_old_server(version: int) -> str:
@@ -307,3 +377,12 @@ def _words(error: psycopg.Error) -> str | None:
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError):
         return f"the Postgres server of vector stores does not answer: {text}"
     return None
+
+
+def _overdue(error: psycopg.Error) -> str | None:
+    """The setting of Postgres that says how long it may take, of what took longer."""
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return "lock_timeout"
+    if isinstance(error, psycopg.errors.QueryCanceled | _Silent):
+        return "statement_timeout"
+    return "connect_timeout" if isinstance(error, psycopg.errors.ConnectionTimeout) else None

@@ -11,29 +11,30 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmop.domain.tribunal import Tribunal
+from llmop.workloads.outlook import Outlook
 from llmop.workloads.refusals import Refused
 from llmop.workloads.service import Service
 from llmop.workloads.streams import Stream, send_json, while_heard
+from llmop.workloads.telling import Teller
 from llmop.workloads.tribunal import request as requests
 from llmop.workloads.tribunal import runner, transcript
 from llmop.workloads.tribunal.request import Asked
 from llmop.workloads.tribunal.runner import Record
-from llmop.workloads.tribunal.values import Answer, Failed
+from llmop.workloads.tribunal.values import Answer, Failed, Heard, Phase, Reply
 
 LOG = logging.getLogger(__name__)
 
 _MOST_TRIALS = 256  # at once; each holds its drafts in memory and asks its members at once
-_QUIET_S = 15.0  # a stream that says nothing for longer may look dead to what stands between
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
-Deliberate = Callable[..., Awaitable[Record]]  # with `tell`, which gets every progress event
+Deliberate = Callable[..., Awaitable[Record]]  # with `tell`, as the runner has it
 
 
-def answering(service: Service) -> Callable[[Tribunal, bytes], Awaitable[Response]]:
-    """What answers a request to a tribunal, given its body. Raises Refused."""
+def answering(service: Service) -> Callable[[Tribunal, bytes, Outlook | None], Awaitable[Response]]:
+    """What answers a request to a tribunal, given its body, and an outlook if its client wants to hear what is waited for. Raises Refused."""
     under_way = asyncio.Semaphore(_MOST_TRIALS)
 
-    async def ask(tribunal: Tribunal, body: bytes) -> Response:
+    async def ask(tribunal: Tribunal, body: bytes, outlook: Outlook | None) -> Response:
         asked = requests.read(body)
         if under_way.locked():
             raise Refused(429, "too_many_requests", f"{_MOST_TRIALS} tribunals are sitting: try again later")
@@ -48,7 +49,7 @@ def answering(service: Service) -> Callable[[Tribunal, bytes], Awaitable[Respons
             is_virtual=service.virtual.has,
         )
         name = f"chatcmpl-{service.clock.suffix(24)}"
-        return _Sitting(name, service.clock.now(), tribunal, asked, deliberate, under_way)
+        return _Sitting(name, service.clock.now(), tribunal, asked, deliberate, outlook, under_way)
 
     return ask
 
@@ -63,6 +64,7 @@ class _Sitting(Response):
         tribunal: Tribunal,
         asked: Asked,
         deliberate: Deliberate,
+        outlook: Outlook | None,
         under_way: asyncio.Semaphore,
     ) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class _Sitting(Response):
         self._tribunal = tribunal
         self._asked = asked
         self._deliberate = deliberate
+        self._outlook = outlook
         self._under_way = under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,18 +101,24 @@ class _Sitting(Response):
         await send_json(send, 200, content)
 
     async def _stream(self, send: Send) -> None:
-        """Nothing goes out before somebody has answered: until then a failure can still be a status."""
-        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        """Nothing goes out before somebody has answered, but for what is waited for: until then a failure can still be a status."""
+        events: asyncio.Queue[Phase | Heard | None] = asyncio.Queue()
         work = asyncio.ensure_future(self._deliberate(tell=events.put_nowait))
         work.add_done_callback(lambda _: events.put_nowait(None))
         stream = Stream(send)
-        held: list[dict[str, Any]] = []
+        teller = Teller(stream, self._outlook, "in session")
+        held: list[Phase | Heard] = []
         try:
-            while (event := await self._next(events, stream)) is not None:
+            while (event := await teller.over(events.get())) is not None:
                 held.append(event)
-                if self._tribunal.shows_progress and (stream.has_begun or event.get("outcome") == "answered"):
+                if isinstance(event, Phase):
+                    teller.waiting = {call.member: call.model for call in event.calls}
+                else:
+                    teller.waiting.pop(event.call.member, None)
+                is_answered = isinstance(event, Heard) and isinstance(event.result, Reply)
+                if self._tribunal.shows_progress and (stream.has_begun or is_answered):
                     for each in held:
-                        await stream.event(self._chunk({}, told=each))
+                        await stream.event(self._chunk({}, told=transcript.progress(each)))
                     held.clear()
             record = await work
         finally:
@@ -122,17 +131,6 @@ class _Sitting(Response):
             await stream.end()
         else:
             await self._send_whole(record, send)
-
-    async def _next(
-        self, events: "asyncio.Queue[dict[str, Any] | None]", stream: Stream
-    ) -> dict[str, Any] | None:
-        while True:
-            try:
-                async with asyncio.timeout(_QUIET_S):
-                    return await events.get()
-            except TimeoutError:
-                if stream.has_begun:
-                    await stream.write(b": in session\n\n")
 
     async def _send_answer(self, record: Record, answer: Answer, stream: Stream) -> None:
         await stream.event(self._chunk({"role": "assistant", "content": ""}))

@@ -23,7 +23,7 @@ _LONGEST_BUSY_S = (
 )
 _NO_KEY = "the gateway does not take the key of llmop workloads"
 
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[Phase | Heard], None]
 
 
 class Record(NamedTuple):
@@ -47,12 +47,12 @@ async def deliberate(
     is_virtual: Callable[[str], bool],
     tell: Tell,
 ) -> Record:
-    """`tell` gets every progress event. Cancelled, it takes all its requests back."""
+    """`tell` gets every step when it begins and every call when it is over. Cancelled, it takes all its requests back."""
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     current = trial.begin(tribunal, question, seed)
     while isinstance(step := trial.next_step(current, loop.time() - began_at), Phase):
-        tell(transcript.began(step))
+        tell(step)
         deadline = began_at + step.deadline_s
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -82,7 +82,7 @@ async def _hear(
             message = f"{call.member}: no answer of the model '{call.model}' in {waited} s"
             result = Failure("timeout", message, tokens=_prompt(call))
     heard = Heard(call, result, loop.time() - began_at)
-    tell(transcript.came(heard))
+    tell(heard)
     return heard
 
 

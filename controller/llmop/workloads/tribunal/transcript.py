@@ -87,27 +87,24 @@ def _members(heard: Sequence[Heard]) -> Iterator[dict[str, Any]]:
         }
 
 
-def began(phase: Phase) -> dict[str, Any]:
-    """The progress event of a step that begins."""
-    return {
-        "event": "step",
-        "step": phase.role.value,
-        "round": phase.round,
-        "members": [call.member for call in phase.calls],
-    }
-
-
-def came(heard: Heard) -> dict[str, Any]:
-    """The progress event of a call that is over."""
-    outcome = heard.result.reason if isinstance(heard.result, Failure) else "answered"
+def progress(event: Phase | Heard) -> dict[str, Any]:
+    """The event of a step that begins, or of a call that is over."""
+    if isinstance(event, Phase):
+        return {
+            "event": "step",
+            "step": event.role.value,
+            "round": event.round,
+            "members": [call.member for call in event.calls],
+        }
+    call, result = event.call, event.result
     return {
         "event": "call",
-        "step": heard.call.role.value,
-        "round": heard.call.round,
-        "member": heard.call.member,
-        "model": heard.call.model,
-        "outcome": outcome,
-        "seconds": round(heard.seconds, 3),
+        "step": call.role.value,
+        "round": call.round,
+        "member": call.member,
+        "model": call.model,
+        "outcome": result.reason if isinstance(result, Failure) else "answered",
+        "seconds": round(event.seconds, 3),
     }
 
 

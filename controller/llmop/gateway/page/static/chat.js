@@ -90,10 +90,12 @@ export class Chat {
     view.draw();
     this.log.scrollTop = this.log.scrollHeight;
     this.#keep();
-    let awaited = "Waiting for the first word";
+    let told = null; // what a comment says is waited for
     const showAwaited = () => {
-      if (!isStill() || message.timing.first || message.tribunal) return;
-      view.waitFor(`${awaited} … ${Math.round((performance.now() - began) / 1000)} s`);
+      if (!isStill()) return;
+      // A tribunal shows itself who is at work.
+      const awaited = message.timing.first ? null : (told ?? (message.tribunal ? null : "Waiting for the first word"));
+      view.waitFor(awaited ? `${awaited} … ${Math.round((performance.now() - began) / 1000)} s` : "");
     };
     const clock = setInterval(showAwaited, 1000);
     try {
@@ -102,12 +104,12 @@ export class Chat {
         if (chunk) {
           conversations.take(message, chunk, kind);
           if (!message.timing.first && (message.content || message.thought)) message.timing.first = performance.now() - began;
-          if (message.timing.first || message.tribunal) view.waitFor("");
+          if (message.timing.first || message.tribunal) showAwaited();
           view.changed(this.#follow);
-        } else if (progressOf(comment) && progressOf(comment) !== awaited) {
-          awaited = progressOf(comment);
+        } else if (progressOf(comment) !== told) {
+          told = progressOf(comment);
           showAwaited();
-          announce(awaited);
+          if (told) announce(told);
         }
       }
       if (!isStill()) return;

@@ -55,17 +55,28 @@ export function stateOf(facts) {
   }
 }
 
-// A comment of a stream that waits, as the gateway writes them; null for those of others.
+const WAITED_FOR = /^(?:([\w.-]+(?:, [\w.-]+)*) (\S+): )?(pending|loading|waiting for a replica)(?:, (?:starts|ready) in ~(\d+ (?:s|min)))?$/;
+
+// A comment of a stream that waits, as the gateway writes them, and `llmop workloads` for the members of a virtual model; null for those
+// of others.
 export function progressOf(comment) {
   const queued = /^queued (\d+)$/.exec(comment);
   if (queued)
     return queued[1] === "1"
       ? "All replicas are busy; your request is next"
       : `All replicas are busy; ${queued[1]} requests wait, yours among them`;
-  const stage = /^(pending|loading)(?:, (?:starts|ready) in ~(\d+ (?:s|min)))?$/.exec(comment);
-  if (stage && stage[1] === "pending") return `Waiting for the model's job to start${stage[2] ? `, in ~${stage[2]}` : ""}`;
-  if (stage) return `The model is loading${stage[2] ? `, ready in ~${stage[2]}` : ""}`;
-  return comment === "waiting for a replica" ? "Waking the model" : null;
+  const said = comment.split("; ").map((part) => WAITED_FOR.exec(part));
+  return said.every(Boolean) ? said.map(waitOf).join("; ") : null;
+}
+
+function waitOf([, members, model, stage, time]) {
+  const what = members ? model : "the model";
+  const said = {
+    pending: `waiting for ${members ? `the job of ${model}` : "the model's job"} to start${time ? `, in ~${time}` : ""}`,
+    loading: `${what} is loading${time ? `, ready in ~${time}` : ""}`,
+    "waiting for a replica": `waking ${what}`,
+  }[stage];
+  return members ? `${members}: ${said}` : said[0].toUpperCase() + said.slice(1);
 }
 
 const BY_CODE = {
