@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 from tests.control import manifests
-from tests.control.rig import Administration, Endpoints, Loads
+from tests.control.rig import Administration, Endpoints, Loads, listed
 from tests.integration.cli import terminal
 
 import llmop
@@ -71,6 +71,7 @@ class World:
         self._control = server.build(
             self.address,
             store=self.store,
+            objects=listed(self.store),
             clock=self.clock,
             endpoints=Endpoints(),
             loads=self.loads,
