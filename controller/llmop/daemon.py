@@ -207,6 +207,7 @@ def _control_server(
         store=store,
         clock=clock,
         endpoints=reconciler.book,
+        objects=reconciler.objects,
         loads=reconciler.scaler,
         seen_at=reconciler.lookout.seen_at,
         hint=reconciler.hint,

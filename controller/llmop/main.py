@@ -209,6 +209,13 @@ def gateway(
     show_default=True,
     help="How long a batch that has ended is kept, with its files, and a file of requests that no batch uses.",
 )
+@click.option(
+    "--keep-gone-days",
+    type=click.IntRange(0, 36_500),
+    default=30,
+    show_default=True,
+    help="How long files, batches and vector stores are kept after the APIKey that they belong to is gone; 0 = for ever.",
+)
 @_vectors
 @click.option(
     "--vector-memory",
@@ -236,6 +243,7 @@ def workloads(
     address: str,
     concurrency: int,
     keep_days: int,
+    keep_gone_days: int,
     vectors: str,
     vector_memory: int,
     files_per_key: int,
@@ -263,6 +271,7 @@ def workloads(
             key=keys.kept(installation.keys_file, keys.OF_WORKLOADS, installation.workloads_dir / "key"),
             concurrency=concurrency,
             keep_s=keep_days * 86_400.0,
+            keep_gone_s=keep_gone_days * 86_400.0,
             quota=Quota(files=files_per_key, bytes=gib_per_key * 1024**3),
             vectors=vectors,
             vector_memory=vector_memory * 1024**2,

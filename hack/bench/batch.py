@@ -72,7 +72,7 @@ def _workloads(folder: Path, gateway: Contestant) -> Iterator[int]:
         " from llmop.workloads.settings import WorkloadsSettings;"
         f"serve(WorkloadsSettings(directory=Path('{folder}/workloads'), socket=Path('{folder}/run/w.sock'),"
         f" gateway='http://127.0.0.1:{gateway.port}', controller='unix://{folder}/none', key='{key}', concurrency={AT_ONCE},"
-        " keep_s=86_400.0, quota=Quota(files=1000, bytes=2**40), vectors='', vector_memory=2**30))"
+        " keep_s=86_400.0, keep_gone_s=0, quota=Quota(files=1000, bytes=2**40), vectors='', vector_memory=2**30))"
     )
     with started([sys.executable, "-c", code], log=folder / "workloads.out") as process:
         until(lambda: _ask(gateway, "GET", "/v1/files")[0] == 200, "llmop workloads does not answer")

@@ -75,6 +75,7 @@ def controller() -> Iterator[str]:
             address,
             store=store,
             clock=FakeClock(seed=1),
+            objects=cast("Any", None),  # nobody looks at operations here
             endpoints=_NoEndpoints(),
             loads=cast("Any", None),  # no gateway reports here
             seen_at=lambda _name: None,

@@ -231,6 +231,15 @@ async def test_stores_of_several_dimensions_lie_side_by_side(stores: Stores) -> 
     assert await stores.dimension(99) == 0
 
 
+async def test_whether_an_owner_has_one_of_several_stores(stores: Stores) -> None:
+    await made_store(stores, "vs_1")
+    await made_store(stores, "vs_other", owner="p")
+
+    assert await stores.owns("o", ["vs_none", "vs_1"])
+    assert not await stores.owns("o", ["vs_other", "vs_none"])
+    assert not await stores.owns("o", [])
+
+
 async def test_stores_and_documents_are_listed_page_by_page(stores: Stores) -> None:
     made = [await made_store(stores, f"vs_{number}") for number in range(5)]
     await made_store(stores, "vs_other", owner="p")

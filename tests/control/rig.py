@@ -132,6 +132,15 @@ class Rig:
         return await self.resources.Delete(resources_pb2.DeleteRequest(kind=kind, name=name, **options))
 
 
+def listed(store: Store) -> Any:
+    """The objects of kinds without a copy in memory."""
+
+    async def objects(*kinds: str) -> list[Sequence[Resource]]:
+        return [(await store.list(kind)).items for kind in kinds]
+
+    return objects
+
+
 @contextlib.asynccontextmanager
 async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
     clock, endpoints, administration, hints = FakeClock(), Endpoints(), Administration(), []
@@ -140,6 +149,7 @@ async def serving(store: Store, directory: Path) -> AsyncIterator[Rig]:
     control = server.build(
         address,
         store=store,
+        objects=listed(store),
         clock=clock,
         endpoints=endpoints,
         loads=loads,

@@ -9,6 +9,7 @@ from llmop.domain import deployment as deployments
 from llmop.domain import errors, profile, resources, runtime, site
 from llmop.domain.checks import PreflightQuestion
 from llmop.manifest import admit, convert, references
+from llmop.manifest import stored as manifests
 from llmop.store.interface import Store
 
 DEFAULT_CLUSTER = "default"
@@ -100,4 +101,5 @@ async def _known(
 ) -> Mapping[str, _Value]:
     stored = {each.name: each for each in (await store.list(kind)).items}
     stored |= {each.name: each for each in given if each.kind == kind}
-    return {name: read(each) for name, each in stored.items()}
+    read_as_sent = {each.name: read(each) for each in given if each.kind == kind}
+    return {**manifests.by_name(stored.values(), read), **read_as_sent}

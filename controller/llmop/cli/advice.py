@@ -8,6 +8,7 @@ from collections.abc import Mapping
 # By the reason of a condition of a deployment or a cluster. `{name}` is the deployment, `{cluster}` its cluster.
 OF_CONDITIONS: Mapping[str, str] = {
     "InvalidReference": "Apply what is missing, or correct the field that is named: llmctl get sr,rp,cl shows what there is.",
+    "SpecRefused": "Correct the field that is named, and apply the manifest: its replicas stay until then. Deleting it is possible too.",
     "NameConflict": "Set another spec.model.name, or delete the deployment that holds the name.",
     "SubmissionRejected": "Correct what sbatch refuses, under spec.slurm or in the resource profile, and apply it.",
     "NeverRuns": "Ask for what the partition, the account and the QOS allow, under spec.slurm or in the resource profile, and apply it.",
@@ -27,10 +28,14 @@ OF_CONDITIONS: Mapping[str, str] = {
 
 # By the reason of a tribunal's Ready. `{name}` is the tribunal.
 OF_VIRTUAL: Mapping[str, str] = {
+    "SpecRefused": "Correct the field that is named, and apply the manifest. Deleting it is possible too.",
     "NameConflict": "Delete one of the two, or apply this one under another name.",
     "MemberIsVirtual": "Name models of deployments instead, and apply that.",
     "MemberMissing": "Apply a deployment that serves what is missing, or take it out of the manifest and apply that.",
 }
+
+# Objects that only follow from a manifest: they have no state of their own that could go wrong otherwise.
+OF_REFUSAL = "Correct the field that is named, and apply the manifest. Deleting it is possible too, where nothing uses it."
 
 OF_STORES = (
     "If it answers with an error all the same, see GET /v1/models of the gateway: llmop.why of {name} says which vector store or"

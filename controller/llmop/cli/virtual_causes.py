@@ -13,11 +13,13 @@ from llmop.cli.causes import Cause, Document, Explanation
 def explain(virtual: Document, deployments: Sequence[Document]) -> Explanation:
     """`deployments` are those of all namespaces: models are named, which are public."""
     name = str(virtual["metadata"]["name"])
+    ready = _ready(virtual)
+    if ready.get("reason") == "SpecRefused":
+        return refused(virtual, ready, advice.OF_VIRTUAL["SpecRefused"])
     # Of two that claim a name one serves.
     behind = {_model(each): each for each in sorted(deployments, key=_serves)}
     members = {model: (", ".join(who), behind.get(model)) for model, who in _members(virtual["spec"]).items()}
     troubled = {model: each for model, each in members.items() if not _serves(each[1])}
-    ready = _ready(virtual)
     causes = []
     if ready and ready.get("status") != "True":
         causes.append(Cause(depth=0, text=f"Ready is {ready.get('status')}: {_sentence(ready)}"))
@@ -27,6 +29,17 @@ def explain(virtual: Document, deployments: Sequence[Document]) -> Explanation:
         summary=_summary(name, ready, len(members), len(troubled)),
         causes=tuple(causes),
         advice=tuple(dict.fromkeys(given)),
+    )
+
+
+def refused(document: Document, condition: Mapping[str, Any], words: str) -> Explanation:
+    """Of an object whose stored spec the controller refuses; `condition` says so, `words` what to do."""
+    name = str(document["metadata"]["name"])
+    text = f"{condition.get('type')} is {condition.get('status')}: {_sentence(condition)}"
+    return Explanation(
+        summary=f"{name} is held as it is: its spec was stored by another version, or is damaged, and this version refuses it.",
+        causes=(Cause(depth=0, text=text),),
+        advice=(words,),
     )
 
 

@@ -25,6 +25,15 @@ class Condition:
     changed_at: float = 0.0
 
 
+SPEC_REFUSED = "SpecRefused"  # the reason wherever an object cannot be followed because its spec is refused
+_SPEC_ACCEPTED = "SpecAccepted"
+
+
+def spec_refused(message: str) -> Condition:
+    """What every kind has while this version refuses what is stored, and no object has otherwise."""
+    return Condition(type=_SPEC_ACCEPTED, status=Status.FALSE, reason=SPEC_REFUSED, message=message)
+
+
 def carry_over(before: tuple[Condition, ...], after: tuple[Condition, ...]) -> tuple[Condition, ...]:
     """`after`, sorted by type, with the times of transitions that did not happen taken from `before`."""
     known = {condition.type: condition for condition in before}

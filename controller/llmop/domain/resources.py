@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 API_VERSION = "llmop/v1alpha1"
+STORED_TEXT = "storedText"  # the only field of a spec that is stored as something else than a JSON mapping
 
 JOBS_FINALIZER = "llmop/jobs"  # on deployments, until the controller sees that none of their jobs is left
 

@@ -5,6 +5,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from llmop.domain.resources import STORED_TEXT
+
 
 class State(enum.StrEnum):
     COMPLETE = "complete"
@@ -20,15 +22,37 @@ class Progress:
 
 def wanted(spec: Mapping[str, Any], status: Mapping[str, Any]) -> int:
     """How many replicas a deployment shall have now: the number that was written, or that its load asks for. Before the first pass has
-    looked at `scaling` those that there are, within its bounds: so will the pass decide.
+    looked at `scaling` those that there are, within its bounds: so will the pass decide. Those that there are too where what is stored
+    says nothing that can be read: it is held as it is.
     """
-    if not spec.get("scaling"):
-        return int(spec.get("replicas", 1))
+    present = int(status.get("replicas") or 0)
+    bounds = spec.get("scaling")
+    if not bounds:
+        return _count(spec.get("replicas", present if STORED_TEXT in spec else 1), present)
     decided = (status.get("scaling") or {}).get("desiredReplicas")
     if decided is not None:
         return int(decided)
-    least, most = int(spec["scaling"].get("minReplicas", 1)), int(spec["scaling"]["maxReplicas"])
-    return min(most, max(least, int(status.get("replicas") or 0)))
+    if not isinstance(bounds, Mapping):
+        return present
+    least, most = _count(bounds.get("minReplicas", 1), 1), _count(bounds.get("maxReplicas"), present)
+    return min(most, max(least, present))
+
+
+def bounds(spec: Mapping[str, Any]) -> str:
+    """ "1 to 4", as `scaling` has it; "" without one, and "?" for what cannot be read."""
+    written = spec.get("scaling")
+    if not written:
+        return ""
+    least, most = (
+        (written.get(name, "?") for name in ("minReplicas", "maxReplicas"))
+        if isinstance(written, Mapping)
+        else "??"
+    )
+    return f"{least} to {most}"
+
+
+def _count(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) else otherwise
 
 
 def progress(

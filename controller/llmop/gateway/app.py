@@ -177,7 +177,7 @@ def _operations(overview: operations.Source, clock: Clock) -> Answer:
         found = await overview()
         if found.text is None:
             return _refuse(operations.controller_away(found.heard_at, clock.now()))
-        return Response(found.text, headers={"cache-control": "no-store"}, media_type="application/json")
+        return await operations.answer(found, request.headers)
 
     return answer
 

@@ -15,6 +15,7 @@ import grpc.aio
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
 from llmop.domain.scaling import Reported
+from llmop.gateway import operations
 from llmop.gateway.app import Presence
 from llmop.gateway.operations import Overview
 from llmop.gateway.spool import Batch, Spool
@@ -93,7 +94,7 @@ class ControllerLine:
         self._acknowledged = fleet.received.table.version if fleet.received is not None else 0
         self._hurry = hurry
         self._stub: gateway_pb2_grpc.GatewayServiceStub | None = None  # while the line is up
-        self._overview_at: float | None = None
+        self._overview = Overview()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -186,17 +187,19 @@ class ControllerLine:
         """As the controller gives it now."""
         if self._stub is not None:
             try:
+                last = self._overview
                 answer = await self._stub.Overview(
-                    gateway_pb2.OverviewRequest(gateway=self._name), timeout=_OVERVIEW_TIMEOUT
+                    gateway_pb2.OverviewRequest(gateway=self._name, etag=last.etag), timeout=_OVERVIEW_TIMEOUT
                 )
-                self._overview_at = self._clock.now()
-                return Overview(answer.overview_json, self._overview_at)
+                text = answer.overview_json or operations.at(last.text or "", last.now, answer.now)
+                self._overview = Overview(text, self._clock.now(), answer.etag, answer.now)
+                return self._overview
             except grpc.aio.AioRpcError as error:
                 is_away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
                 LOG.log(logging.DEBUG if is_away else logging.WARNING, "no overview: %s", error.details())
             except Exception:  # who looks at it must not end a gateway
                 LOG.exception("the overview could not be asked for")
-        return Overview(None, self._overview_at)
+        return Overview(None, self._overview.heard_at)
 
     async def last_words(self) -> None:
         """What was used before the end; what the controller does not hear now it hears from the next gateway here."""

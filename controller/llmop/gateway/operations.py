@@ -1,13 +1,17 @@
 """What operators look at: fetched from the controller while somebody looks who may, and kept for a moment only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gzip
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
+
+from starlette.responses import Response
 
 from llmop.domain.client import ClientKey
 from llmop.gateway.errors import Refusal
 
 FRESH_S = 1.0
+_GZIP_LEVEL = 1  # the text is much the same in each line: more takes longer and gains little
 
 NOT_ALLOWED = Refusal(
     status=403,
@@ -18,10 +22,35 @@ NOT_ALLOWED = Refusal(
 
 
 class Overview(NamedTuple):
-    """`text` is the controller's JSON, None where the controller did not answer. `heard_at` is when it last did (epoch seconds)."""
+    """`text` is the controller's JSON, None where the controller did not answer. `heard_at` is when it last did (epoch seconds).
+
+    `etag` is the same as long as all in it is but the time, and `now` is that time in the controller's words; "" where it does not say.
+    """
 
     text: str | None = None
     heard_at: float | None = None
+    etag: str = ""
+    now: int = 0
+
+
+def at(text: str, before: int, now: int) -> str:
+    """The overview `text`, which begins with the time `before`, as one of the time `now`."""
+    head = f'{{"now":{before},'
+    return f'{{"now":{now},{text[len(head) :]}' if text.startswith(head) else text
+
+
+async def answer(found: Overview, headers: Mapping[str, str]) -> Response:
+    """`found`, which has a text, for a client that sends these headers. One that has it already hears only what time it is."""
+    sent = {"cache-control": "no-store", "vary": "accept-encoding"}
+    if found.etag:
+        sent |= {"etag": f'W/"{found.etag}"', "x-llmop-now": str(found.now)}
+        if found.etag in headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=sent)
+    body = (found.text or "").encode()
+    if "gzip" in headers.get("accept-encoding", ""):
+        sent["content-encoding"] = "gzip"
+        body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL)
+    return Response(body, headers=sent, media_type="application/json")
 
 
 Source = Callable[[], Awaitable[Overview]]

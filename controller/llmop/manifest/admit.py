@@ -84,6 +84,21 @@ def admit(data: Mapping[str, Any], *, namespace: str) -> resources.Resource:
     )
 
 
+def read(kind: str, name: str, spec: Mapping[str, Any]) -> Fields:
+    """The spec of an object of `kind` called `name`. Raises errors.Invalid with everything that is wrong with it."""
+    if resources.STORED_TEXT in spec:
+        shown = _shown(spec[resources.STORED_TEXT])
+        message = (
+            f"what is stored is no mapping in JSON, but {shown}; apply the manifest of this object again"
+        )
+        _refuse((kind, name), [_violation("spec", "InvalidValue", message)])
+    found: list[errors.Violation] = []
+    parsed = _parse(SPECS[kind], spec, "spec", found)
+    if parsed is None:
+        _refuse((kind, name), found)
+    return parsed
+
+
 def document(resource: resources.Resource) -> dict[str, Any]:
     """The manifest that `admit` turns into `resource`: what a user would have written, with all defaults."""
     metadata: dict[str, Any] = {"name": resource.name}

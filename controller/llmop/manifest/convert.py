@@ -1,10 +1,11 @@
-"""Stored objects to the planner's values. Everything that `admit` let through converts.
+"""Stored objects to the planner's values. Everything that `admit` let through converts; what another version let through raises
+errors.Invalid where this one refuses it (`stored` reads that all the same).
 
 Objects that were stored by an older version get the defaults of fields that it did not know.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from llmop.domain import attributes, endpoint, resources, scaling, staging, times
 from llmop.domain import client as clients
@@ -14,7 +15,7 @@ from llmop.domain import runtime as runtimes
 from llmop.domain import site as sites
 from llmop.domain import tribunal as tribunals
 from llmop.domain.assistant import Assistant
-from llmop.manifest import quantity
+from llmop.manifest import admit, quantity
 from llmop.manifest.schema_v1alpha1.apikey import APIKeySpec
 from llmop.manifest.schema_v1alpha1.assistant import AssistantSpec
 from llmop.manifest.schema_v1alpha1.cluster import ClusterSpec
@@ -24,15 +25,18 @@ from llmop.manifest.schema_v1alpha1.deployment import (
     gres_count,
     split_profile,
 )
+from llmop.manifest.schema_v1alpha1.fields import Fields
 from llmop.manifest.schema_v1alpha1.profile import ResourceProfileSpec
 from llmop.manifest.schema_v1alpha1.runtime import ServingRuntimeSpec
 from llmop.manifest.schema_v1alpha1.scaling import ScaleDown, ScaleUp, Scaling
 from llmop.manifest.schema_v1alpha1.tribunal import Member, TribunalSpec
 
+_Spec = TypeVar("_Spec", bound=Fields)
+
 
 def deployment(resource: resources.Resource) -> deployments.Deployment:
     """The ModelDeployment that `resource` stores."""
-    spec = ModelDeploymentSpec.model_validate(resource.spec)
+    spec = _read(ModelDeploymentSpec, resource)
     return deployments.Deployment(
         name=resource.name,
         namespace=resource.namespace,
@@ -107,8 +111,9 @@ def _direction(spec: ScaleUp | ScaleDown) -> scaling.Direction:
 
 
 def template(data: Mapping[str, Any]) -> deployments.Template:
-    """The Template that `template_json` wrote."""
-    spec = ModelDeploymentSpec.model_validate(data)
+    """The Template that `template_json` wrote. Raises errors.Invalid."""
+    spec = admit.read(resources.MODEL_DEPLOYMENT, "", data)
+    assert isinstance(spec, ModelDeploymentSpec)
     return _template(spec, "")
 
 
@@ -191,7 +196,7 @@ def write_pins(values: Sequence[staging.Pin]) -> dict[str, Any]:
 
 def runtime(resource: resources.Resource) -> runtimes.Runtime:
     """The ServingRuntime that `resource` stores."""
-    spec = ServingRuntimeSpec.model_validate(resource.spec)
+    spec = _read(ServingRuntimeSpec, resource)
     warmup = spec.probes.warmup
     return runtimes.Runtime(
         name=resource.name,
@@ -232,7 +237,7 @@ def runtime(resource: resources.Resource) -> runtimes.Runtime:
 
 def profile(resource: resources.Resource) -> profiles.Profile:
     """The ResourceProfile that `resource` stores."""
-    spec = ResourceProfileSpec.model_validate(resource.spec)
+    spec = _read(ResourceProfileSpec, resource)
     return profiles.Profile(
         name=resource.name,
         cluster=spec.cluster,
@@ -253,7 +258,7 @@ def profile(resource: resources.Resource) -> profiles.Profile:
 
 def site(resource: resources.Resource) -> sites.Site:
     """The Cluster that `resource` stores."""
-    spec = ClusterSpec.model_validate(resource.spec)
+    spec = _read(ClusterSpec, resource)
     return sites.Site(
         name=resource.name,
         driver=sites.DriverKind(spec.driver),
@@ -293,7 +298,7 @@ def site(resource: resources.Resource) -> sites.Site:
 
 def client_key(resource: resources.Resource) -> clients.ClientKey:
     """The APIKey that `resource` stores."""
-    spec = APIKeySpec.model_validate(resource.spec)
+    spec = _read(APIKeySpec, resource)
     limits = spec.limits
     return clients.ClientKey(
         name=f"{resource.namespace}/{resource.name}",
@@ -315,7 +320,7 @@ def client_key(resource: resources.Resource) -> clients.ClientKey:
 
 def tribunal(resource: resources.Resource) -> tribunals.Tribunal:
     """The Tribunal that `resource` stores."""
-    spec = TribunalSpec.model_validate(resource.spec)
+    spec = _read(TribunalSpec, resource)
     return tribunals.Tribunal(
         name=resource.name,
         namespace=resource.namespace,
@@ -347,7 +352,7 @@ def tribunal(resource: resources.Resource) -> tribunals.Tribunal:
 
 def assistant(resource: resources.Resource) -> Assistant:
     """The Assistant that `resource` stores."""
-    spec = AssistantSpec.model_validate(resource.spec)
+    spec = _read(AssistantSpec, resource)
     return Assistant(
         name=resource.name,
         namespace=resource.namespace,
@@ -359,6 +364,12 @@ def assistant(resource: resources.Resource) -> Assistant:
         not_found=spec.not_found or "",
         filters=None if spec.filters is None else attributes.read(spec.filters),
     )
+
+
+def _read(model: type[_Spec], resource: resources.Resource) -> _Spec:
+    spec = admit.read(resource.kind, resource.name, resource.spec)
+    assert isinstance(spec, model)
+    return spec
 
 
 def _member(spec: Member) -> tribunals.Member:

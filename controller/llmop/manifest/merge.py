@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmop.domain import errors, resources, rollouts
-from llmop.manifest import admit, limits, paths
+from llmop.manifest import admit, limits, paths, stored
 from llmop.manifest.schema_v1alpha1 import ATOMIC
 
 SCALE_MANAGER = "scale"
@@ -77,8 +77,7 @@ def apply(
         for path in _replaced(wanted, current)
     }
     disputed = {path: names for path, names in disputed.items() if names}
-    merged = _merge(live, intent, manager, others)
-    admitted = admit.admit(merged, namespace=live.namespace)
+    admitted = _admitted(live, intent, manager, others)
     if disputed and not force:
         raise _conflict(live, disputed)
 
@@ -154,6 +153,27 @@ def _has_shape(intent: Mapping[str, Any]) -> bool:
     if not isinstance(metadata, Mapping) or not isinstance(spec, Mapping):
         return False
     return all(isinstance(metadata.get(name, {}), Mapping) for name in ("labels", "annotations"))
+
+
+def _admitted(
+    live: resources.Resource,
+    intent: Mapping[str, Any],
+    manager: str,
+    others: Mapping[str, frozenset[str]],
+) -> resources.Resource:
+    """What of `live` this version refuses and `intent` does not say does not stand in the way of `intent`: nobody could mend it."""
+    merged = _merge(live, intent, manager, others)
+    try:
+        return admit.admit(merged, namespace=live.namespace)
+    except errors.Invalid as error:
+        rest = stored.without_refused(live.kind, live.spec) or {}
+        if rest == live.spec:
+            raise
+        try:
+            mended = _merge(dataclasses.replace(live, spec=rest), intent, manager, others)
+            return admit.admit(mended, namespace=live.namespace)
+        except errors.Invalid:
+            raise error from None
 
 
 def _merge(

@@ -31,7 +31,8 @@ def gate(desired: values.Desired, revision: values.Revision, seen: values.Observ
     needed = staging.wanted(desired.runtime, template) if desired.runtime is not None else ()
     if not needed:
         return Gate(is_open=True, condition=_condition(conditions.Status.TRUE, "LocalPaths", ""))
-    if desired.deployment.deleted_at is not None or desired.problems or revision.number == 0:
+    cannot_run = desired.problems or desired.is_held or revision.number == 0
+    if desired.deployment.deleted_at is not None or cannot_run:
         return Gate(is_open=False, condition=_condition(conditions.Status.UNKNOWN, "NotWanted", ""))
     pinned = {pin.reference: pin for pin in revision.pins}
     is_stored = any(each.uid == revision.uid for each in desired.revisions)

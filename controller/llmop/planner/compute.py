@@ -54,8 +54,11 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     draft.actions.extend(gate.actions)
     draft.recheck(gate.recheck_at)
     record, brake, replicas = _roll(desired, replicas, record, revision, seen, names, gate, draft)
-    _remove_ended(desired, replicas, draft)
-    revisions.prune(desired, replicas, {newest.number, revision.number}, draft)
+    if desired.is_held:
+        draft.actions = [each for each in draft.actions if not isinstance(each, values.SubmitJob)]
+    else:
+        _remove_ended(desired, replicas, draft)
+        revisions.prune(desired, replicas, {newest.number, revision.number}, draft)
     if is_going and not desired.replicas:
         draft.actions.append(values.FinishDeletion())
     _look_again(replicas, seen, draft)
@@ -158,7 +161,7 @@ def _roll(
     view = seen.clusters.get(revision.template.cluster)
     brake = backoff.creation(record, spec.replicas, spec.max_surge, seen.now)
     draft.recheck(brake.until)
-    if view is not None and view.brake:
+    if desired.is_held or (view is not None and view.brake):
         return record, brake, list(replicas)
     bounds = rollout.Bounds(
         replicas=0 if is_going else spec.replicas,

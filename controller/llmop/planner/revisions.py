@@ -12,7 +12,7 @@ def newest(desired: values.Desired, names: values.Names, draft: Draft) -> values
     last = max(desired.revisions, key=lambda each: each.number, default=None)
     if last is not None and last.hash == desired.template_hash:
         return last
-    if is_paused(desired):
+    if is_paused(desired) or desired.is_held:
         return last or _no_revision(desired)
     number = last.number + 1 if last is not None else 1
     fresh = names()
@@ -43,7 +43,7 @@ def is_paused(desired: values.Desired) -> bool:
 
 def made_of(desired: values.Desired, newest: values.Revision) -> values.Revision:
     """The revision that new replicas are made of: the newest, while paused the oldest that still runs or did last."""
-    if not is_paused(desired):
+    if not is_paused(desired) or desired.is_held:
         return newest
     stored = {each.number: each for each in desired.revisions}
     running = [

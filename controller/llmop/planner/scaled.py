@@ -13,6 +13,8 @@ def by_load(desired: values.Desired, seen: values.Observed, draft: Draft) -> val
     """With the number of replicas that the load asks for, and the step to there in the record."""
     deployment, record = desired.deployment, desired.record
     bounds = deployment.spec.scaling
+    if desired.is_held:
+        return desired if record.scaling is None else _recorded(desired, record.scaling)
     if bounds is None:
         return desired if record.scaling is None else _recorded(desired, None)
     if record.scaling is None:

@@ -101,6 +101,7 @@ def deployment_conditions(
             capacity,
             gate.condition,
             *_scaling(desired, seen),
+            *((conditions.spec_refused(desired.refusal),) if desired.refusal else ()),
         )
     )
     timed = tuple(dataclasses.replace(each, changed_at=seen.now) for each in after)
@@ -165,6 +166,8 @@ def _stalled(
     is_stalled_submission: bool,
 ) -> conditions.Condition:
     """`is_complete`: no replica is missing, so whatever holds back new ones holds back nothing (after a scale-down, say)."""
+    if desired.refusal:
+        return _condition("Stalled", _TRUE, conditions.SPEC_REFUSED, desired.refusal)
     if desired.problems:
         return _condition("Stalled", _TRUE, "InvalidReference", "; ".join(desired.problems))
     if desired.name_conflict:
@@ -244,6 +247,9 @@ def _progressing(
     gate: artifacts.Gate,
 ) -> conditions.Condition:
     spec = desired.deployment.spec
+    if desired.is_held:
+        words = "replicas stay as they are, and nothing is submitted"
+        return _condition("Progressing", _FALSE, conditions.SPEC_REFUSED, words)
     if spec.paused and desired.deployment.deleted_at is None:
         words = "the deployment is paused: replicas are not replaced"
         if counts.available < wanted:

@@ -136,6 +136,14 @@ class Desired:
     runtime: runtime.Runtime | None
     problems: tuple[str, ...] = ()  # broken references, in words; a person has to act
     name_conflict: str = ""  # who holds the model name
+    refusal: str = (
+        ""  # why this version refuses what is stored: nothing is begun before a person has mended it
+    )
+
+    @property
+    def is_held(self) -> bool:
+        """Its replicas stay as they are. What is being deleted is not held up."""
+        return bool(self.refusal) and self.deployment.deleted_at is None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

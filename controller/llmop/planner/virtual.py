@@ -55,5 +55,10 @@ def ready(models: Sequence[str], public: Public, name_conflict: str) -> conditio
     return _ready(conditions.Status.TRUE, "MembersExist", "")
 
 
+def refused(words: str) -> conditions.Condition:
+    """This version refuses what is stored of it."""
+    return _ready(conditions.Status.FALSE, conditions.SPEC_REFUSED, words)
+
+
 def _ready(status: conditions.Status, reason: str, message: str) -> conditions.Condition:
     return conditions.Condition(type="Ready", status=status, reason=reason, message=message)

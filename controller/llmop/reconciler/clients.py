@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import pydantic
 import structlog
 
-from llmop.domain import client, resources
+from llmop.domain import client, errors, resources
 from llmop.manifest import convert
 
 _log = structlog.get_logger()
@@ -17,8 +16,10 @@ def keys(stored: Iterable[resources.Resource]) -> tuple[client.ClientKey, ...]:
     for resource in sorted(stored, key=lambda each: (each.created_at, each.uid)):
         try:
             key = convert.client_key(resource)
-        except pydantic.ValidationError:  # whatever stands there, it opens nothing
-            _log.exception("an APIKey cannot be read", namespace=resource.namespace, name=resource.name)
+        except errors.Invalid as error:  # whatever stands there, it opens nothing
+            _log.error(
+                "an APIKey is refused", namespace=resource.namespace, name=resource.name, error=str(error)
+            )
             continue
         found.setdefault(key.digest, key)
     return tuple(sorted(found.values(), key=lambda each: each.name))

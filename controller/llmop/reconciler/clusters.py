@@ -1,12 +1,12 @@
 """What people are told about a cluster."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from llmop.domain import conditions, fences, resources, site
+from llmop.manifest import stored
 from llmop.planner import canary as decisions
-from llmop.reconciler import canary, codec, observe
+from llmop.reconciler import canary, observe, refusals
 from llmop.store import interface
 
 
@@ -22,16 +22,11 @@ def status(
 
     `writes_files`: agents there report through the inbox; None = none was heard.
     """
-    before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
-    now_true = tuple(
-        dataclasses.replace(each, observed_generation=owner.generation, changed_at=now)
-        for each in (_reachable(watch), _directory(watch), _fenced(watch))
-    )
-    shown = conditions.carry_over(before, now_true)
+    seen = (_reachable(watch), _directory(watch), _fenced(watch))
     learned = watch.capabilities
     return {
         "observedGeneration": owner.generation,
-        "conditions": [codec.condition_json(each) for each in shown],
+        "conditions": refusals.conditions_of(owner, seen, stored.refusal(owner), now),
         "version": learned.version if learned is not None else "",
         "accounting": learned.accounting if learned is not None else None,
         "minJobAge": f"{learned.min_job_age_s}s" if learned is not None else "",

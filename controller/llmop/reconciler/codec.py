@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmop.domain import conditions, replica, resources, times
-from llmop.manifest import convert
+from llmop.manifest import convert, stored
 from llmop.planner import values
 from llmop.store import interface
 
@@ -32,17 +32,17 @@ def _shown(at: float | None) -> str | None:
 
 
 def replica_of(resource: resources.Resource, ledger: interface.Ledger) -> replica.Replica:
-    """The planner's view of a stored Replica."""
+    """The planner's view of a stored Replica. Of one that `is_replica` says cannot be read, what the ledger knows."""
     spec, status = resource.spec, resource.status
     endpoint = status.get("endpoint") or {}
     return replica.Replica(
         name=resource.name,
         namespace=resource.namespace,
         uid=resource.uid,
-        deployment=str(spec["deployment"]),
+        deployment=str(spec.get("deployment") or (resource.owner.name if resource.owner else "")),
         deployment_uid=resource.owner.uid if resource.owner else "",
-        revision=int(spec["revision"]),
-        cluster=str(spec["cluster"]),
+        revision=number_of(resource),
+        cluster=str(spec.get("cluster") or ledger.cluster),
         created_at=resource.created_at,
         submission=ledger.submission,
         resource_version=resource.resource_version,
@@ -62,6 +62,27 @@ def replica_of(resource: resources.Resource, ledger: interface.Ledger) -> replic
         was_running=bool(status.get("wasRunning", False)),
         phase=replica.Phase(status["phase"]) if status.get("phase") else None,
     )
+
+
+def is_replica(resource: resources.Resource) -> bool:
+    """Whether a stored Replica says what it is a replica of."""
+    return number_of(resource) > 0 and all(resource.spec.get(name) for name in ("deployment", "cluster"))
+
+
+def is_revision(resource: resources.Resource) -> bool:
+    """Whether a stored Revision says which one it is, and what of."""
+    spec = resource.spec
+    return (
+        number_of(resource) > 0
+        and isinstance(spec.get("hash"), str)
+        and isinstance(spec.get("template"), Mapping)
+    )
+
+
+def number_of(resource: resources.Resource) -> int:
+    """Which revision a Revision is, or a Replica is made of; 0 = it does not say."""
+    number = resource.spec.get("revision")
+    return number if isinstance(number, int) else 0
 
 
 def _drain(data: Mapping[str, Any] | None) -> replica.Drain | None:
@@ -155,9 +176,9 @@ def replica_status(shown: values.ReplicaStatus, end: replica.End | None = None) 
 
 def revision_of(resource: resources.Resource) -> values.Revision:
     return values.Revision(
-        number=int(resource.spec["revision"]),
+        number=number_of(resource),
         hash=str(resource.spec["hash"]),
-        template=convert.template(resource.spec["template"]),
+        template=stored.template(resource.spec["template"]),
         name=resource.name,
         uid=resource.uid,
         pins=convert.pins(resource),

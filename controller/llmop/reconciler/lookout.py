@@ -7,7 +7,7 @@ import structlog
 
 from llmop.domain import errors, fences, os_errors, replica, resources, site
 from llmop.planner import brake, orphans, values
-from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue
+from llmop.reconciler import cancel, clusters, codec, exits, gather, mirror, observe, ports, queue, refusals
 
 _log = structlog.get_logger()
 
@@ -190,7 +190,11 @@ class Lookout:
             watch.directory_problem = os_errors.sentence(error, watch.site.shared_dir)
 
     async def _replicas_on(self, cluster: str) -> list[replica.Replica]:
-        stored = [each for each in self._mirror.all(resources.REPLICA) if each.spec.get("cluster") == cluster]
+        stored = [
+            each
+            for each in self._mirror.all(resources.REPLICA)
+            if each.spec.get("cluster") == cluster or not codec.is_replica(each)
+        ]
         ledgers = (
             {
                 ledger.replica_uid: ledger
@@ -199,7 +203,8 @@ class Lookout:
             if stored
             else {}
         )
-        return [codec.replica_of(each, ledgers[each.uid]) for each in stored if each.uid in ledgers]
+        found = [codec.replica_of(each, ledgers[each.uid]) for each in stored if each.uid in ledgers]
+        return [each for each in found if each.cluster == cluster]
 
     # What people are told
 
@@ -210,7 +215,10 @@ class Lookout:
             self._fleet.drop(key.name)
             return
         watch = self.watch(key.name)
-        if watch is None:
+        if watch is None:  # of its spec too little can be read
+            status = {**owner.status, **refusals.status(owner, self._clock.now())}
+            if status != owner.status:
+                await self._store.commit([clusters.write(owner, status)], epoch=self._epoch)
             return
         found = await self._find_orphans(watch)
         if found.cancel:

@@ -29,6 +29,7 @@ from llmop.reconciler import (
     ports,
     prepare,
     queue,
+    refusals,
     routes,
     scaling,
     staging_jobs,
@@ -306,6 +307,11 @@ class Reconciler:
         """Brings the mirror up to date and enqueues what has changed."""
         await self._catch_up(None)
 
+    async def objects(self, *kinds: str) -> tuple[tuple[resources.Resource, ...], ...]:
+        """All objects of each of these kinds, out of the copy in memory. Raises Unavailable."""
+        await self.refresh()
+        return tuple(tuple(self._mirror.all(kind)) for kind in kinds)
+
     async def _catch_up(self, looking_at: queue.Key | None) -> None:
         """Enqueues all but the key that is about to be looked at anyway."""
         refreshed = await self._mirror.refresh()
@@ -328,8 +334,19 @@ class Reconciler:
             await self.lookout.reconcile(key)
         elif key.kind in resources.VIRTUAL:
             await self._reconcile_virtual(key)
+        elif key.kind in refusals.KINDS:
+            await self._reconcile_refused(key)
         else:
             await self._reconcile_deployment(key)
+
+    async def _reconcile_refused(self, key: queue.Key) -> None:
+        owner = self._mirror.get(key.kind, key.namespace, key.name)
+        if owner is None:
+            self.queue.forget(key)
+            return
+        status = refusals.status(owner, self._clock.now())
+        if status != owner.status:
+            await self._store.commit([clusters.write(owner, status)], epoch=self.epoch)
 
     # Models without replicas
 

@@ -7,10 +7,10 @@ what was committed before the call; both guards of `record` catch what happens i
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from llmop.domain import errors, resources
-from llmop.reconciler import queue
+from llmop.reconciler import queue, refusals
 from llmop.store import interface
 
 PAGE = 1000  # changes that are read at once
@@ -173,7 +173,8 @@ def public_name(resource: resources.Resource) -> str:
     """What clients send as "model"; the object's own name when the manifest does not say."""
     if resource.kind in resources.VIRTUAL:
         return resource.name
-    return str((resource.spec.get("model") or {}).get("name") or resource.name)
+    model = resource.spec.get("model")
+    return str((isinstance(model, Mapping) and model.get("name")) or resource.name)
 
 
 def _model(resource: resources.Resource) -> str:
@@ -184,6 +185,8 @@ def _concerned(touched: Iterable[resources.Resource]) -> Refreshed:
     keys: set[queue.Key] = set()
     everything = clients = False
     for resource in touched:
+        if resource.kind in refusals.KINDS and refusals.is_due(resource):
+            keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
         if resource.kind in PUBLIC:
             keys.add(queue.Key(kind=resource.kind, namespace=resource.namespace, name=resource.name))
         elif resource.kind in (resources.REPLICA, resources.REVISION) and resource.owner is not None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-from llmop.domain import fences, job, os_errors, replica, resources, site, staging
+from llmop.domain import errors, fences, job, os_errors, replica, resources, site, staging
 from llmop.manifest import convert
+from llmop.manifest import stored as manifests
 from llmop.planner import canary
-from llmop.reconciler import gather, mirror, render, submit
+from llmop.reconciler import codec, gather, mirror, render, submit
 from llmop.store import interface
 
 
@@ -39,12 +40,19 @@ class Preparer:
         if stored is None or stored.uid != each.uid or stored.owner is None or stored.spec.get("drain"):
             return "the replica is not wanted any more"
         revisions = self._mirror.children(stored.owner.uid, resources.REVISION)
-        revision = next((one for one in revisions if int(one.spec["revision"]) == each.revision), None)
+        revision = next((one for one in revisions if codec.number_of(one) == each.revision), None)
         ledgers = await self._store.ledgers([each.uid])
         runtimes, profiles, sites = self._gatherer.known()
         if revision is None or not ledgers:
             return "its revision is gone"
-        template = convert.template(revision.spec["template"])
+        try:
+            template = convert.template(revision.spec["template"])
+        except errors.Invalid as error:
+            return job.Refused(
+                message=f"its revision {revision.name}: {manifests.sentence(error.violations)}"
+            )
+        if refused := self._gatherer.refused(template, each.cluster):
+            return job.Refused(message="; ".join(refused))
         engine = runtimes.get(template.runtime)
         resource_profile = profiles.get(template.profile) or gather.no_profile(each.cluster)
         where = sites.get(each.cluster)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmop.cluster import file_threads
 from llmop.domain import errors, resources
-from llmop.manifest import convert
+from llmop.manifest import convert, stored
 from llmop.reconciler import shared
 from llmop.store import interface
 
@@ -26,7 +26,8 @@ async def require(store: interface.Store, authority: Path, ca: str) -> None:
         for each in (await store.list(resources.REPLICA)).items
         if not each.status.get("end")
     }
-    sites = [convert.site(each) for each in (await store.list(resources.CLUSTER)).items if each.name in used]
+    clusters = [each for each in (await store.list(resources.CLUSTER)).items if each.name in used]
+    sites = stored.by_name(clusters, convert.site).values()
     wanted = shared.fingerprint(ca)
     thread = file_threads.FileThreads("authority")
     try:

@@ -1,29 +1,25 @@
 """One pass over a model without replicas: nothing is started for it, so there is its name to publish and its state to show."""
 
-import dataclasses
 from typing import Any
 
-from llmop.domain import conditions, endpoint, resources
-from llmop.manifest import convert
+from llmop.domain import endpoint, resources
+from llmop.manifest import convert, stored
 from llmop.planner import virtual
-from llmop.reconciler import codec
+from llmop.reconciler import refusals
 
 
 def look(
     owner: resources.Resource, public: virtual.Public, name_conflict: str, now: float
 ) -> tuple[endpoint.RoutedModel | None, dict[str, Any]]:
-    """The model that gateways get to see, and the status."""
-    own = convert.VIRTUAL[owner.kind](owner)
-    before = tuple(codec.condition_of(each) for each in owner.status.get("conditions", ()))
-    ready = dataclasses.replace(
-        virtual.ready(own.models, public, name_conflict),
-        observed_generation=owner.generation,
-        changed_at=now,
-    )
-    shown = conditions.carry_over(before, (ready,))
+    """The model that gateways get to see, and the status. One that is refused answers as far as it can be read; nobody sees it otherwise."""
+    found = stored.read(owner, convert.VIRTUAL[owner.kind])
+    own = found.value
+    ready = virtual.ready(own.models if own is not None else (), public, name_conflict)
+    if found.refusal:
+        ready = virtual.refused(found.refusal)
     status = {
         "observedGeneration": owner.generation,
-        "conditions": [codec.condition_json(each) for each in shown],
+        "conditions": refusals.conditions_of(owner, (ready,), found.refusal, now),
     }
-    published = virtual.model(owner.kind, own, owner.created_at, name_conflict)
+    published = None if own is None else virtual.model(owner.kind, own, owner.created_at, name_conflict)
     return published, status

@@ -10,6 +10,7 @@ from llmop.artifacts import inventory
 from llmop.cluster import file_threads
 from llmop.domain import os_errors, resources
 from llmop.manifest import convert
+from llmop.manifest import stored as manifests
 from llmop.store.interface import Store
 
 PATIENCE_S = 30.0  # for looking at a shared directory, which may hang
@@ -70,7 +71,8 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
             stored = list((await self._store.list(resources.CLUSTER)).items)
         places: dict[Path, str] = {}
         for each in sorted(stored, key=lambda one: one.name):
-            places.setdefault(Path(convert.site(each).shared_dir), each.name)
+            if (site := manifests.read(each, convert.site).value) is not None:
+                places.setdefault(Path(site.shared_dir), each.name)
         return [(name, path) for path, name in places.items()]
 
     async def _uses(self) -> Mapping[str, tuple[str, ...]]:
@@ -80,7 +82,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
 
 def _name(revision: resources.Resource) -> str:
     owner = revision.owner.name if revision.owner is not None else revision.name
-    return f"{revision.namespace}/{owner}:{revision.spec['revision']}"
+    return f"{revision.namespace}/{owner}:{revision.spec.get('revision', '?')}"
 
 
 def _message(cluster: str, item: inventory.Item) -> artifacts_pb2.Artifact:

@@ -2,7 +2,7 @@
 
 from llmop.domain import resources
 from llmop.domain.errors import NeedsUser
-from llmop.manifest import convert, references
+from llmop.manifest import convert, references, stored
 from llmop.store.interface import Store
 
 _SHOWN = 5
@@ -25,11 +25,9 @@ async def _users(store: Store, target: resources.Resource) -> set[str]:
     if target.kind not in (resources.SERVING_RUNTIME, resources.RESOURCE_PROFILE, resources.CLUSTER):
         return set()
     users = set()
-    profiles = {
-        each.name: convert.profile(each) for each in (await store.list(resources.RESOURCE_PROFILE)).items
-    }
+    profiles = stored.by_name((await store.list(resources.RESOURCE_PROFILE)).items, convert.profile)
     for each in (await store.list(resources.MODEL_DEPLOYMENT)).items:
-        template = convert.deployment(each).spec.template
+        template = stored.deployment(each, ())[0].spec.template
         used = {
             resources.SERVING_RUNTIME: template.runtime,
             resources.RESOURCE_PROFILE: template.profile,

@@ -1,13 +1,14 @@
 """GatewayService: the table goes out, acknowledgements come in; and what operators look at."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from llmop.api.v1 import gateway_pb2, gateway_pb2_grpc
 from llmop.clock import Clock
 from llmop.domain import resources
 from llmop.domain.client import ClientKey
-from llmop.rpc import convert, overview
+from llmop.rpc import convert, overview_text
 from llmop.rpc.endpoints import EndpointSource
 from llmop.rpc.errors import BadRequest
 from llmop.rpc.loads import LoadSink
@@ -15,17 +16,24 @@ from llmop.store.interface import Store
 
 REPORT_PERIOD_MS = 1000
 
+# All objects of each of these kinds, as they are now. Raises Unavailable.
+Objects = Callable[..., Awaitable[Sequence[Sequence[resources.Resource]]]]
+
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     def __init__(
         self,
         store: Store,
+        objects: Objects,
         clock: Clock,
         source: EndpointSource,
         loads: LoadSink,
         seen_at: Callable[[str], float | None],
     ) -> None:
         self._store = store
+        self._objects = objects
+        self._texts = overview_text.Texts()
+        self._making = asyncio.Lock()
         self._clock = clock
         self._source = source
         self._loads = loads
@@ -67,21 +75,24 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         self, request: gateway_pb2.OverviewRequest, context: Any
     ) -> gateway_pb2.OverviewResponse:
         _require_name(request.gateway)
-        replicas, deployments, clusters = [
-            (await self._store.list(kind)).items
-            for kind in (resources.REPLICA, resources.MODEL_DEPLOYMENT, resources.CLUSTER)
-        ]
-        names = [f"{each.namespace}/{each.name}" for each in deployments]
-        shown = overview.overview(
-            deployments,
-            replicas,
-            clusters,
-            loads={name: load for name in names if (load := self._loads.load(name)) is not None},
-            following={each.deployment: each.next_replica for each in self._source.table().models},
-            seen_at={each.name: at for each in clusters if (at := self._seen_at(each.name)) is not None},
-            now=self._clock.now(),
+        deployments, replicas, clusters = await self._objects(
+            resources.MODEL_DEPLOYMENT, resources.REPLICA, resources.CLUSTER
         )
-        return gateway_pb2.OverviewResponse(overview_json=convert.to_json(shown))
+        names = [f"{each.namespace}/{each.name}" for each in deployments]
+        live: dict[str, Any] = {
+            "loads": {name: load for name in names if (load := self._loads.load(name)) is not None},
+            "following": {each.deployment: each.next_replica for each in self._source.table().models},
+            "seen_at": {each.name: at for each in clusters if (at := self._seen_at(each.name)) is not None},
+            "now": self._clock.now(),
+        }
+        async with (
+            self._making
+        ):  # in a thread: there may be thousands of objects, and the loop has more to do
+            made = await asyncio.to_thread(self._texts.text, deployments, replicas, clusters, **live)
+        is_known = bool(request.etag) and request.etag == made.etag
+        return gateway_pb2.OverviewResponse(
+            overview_json="" if is_known else made.json, etag=made.etag, now=made.now
+        )
 
 
 def _require_name(gateway: str) -> None:

@@ -2,7 +2,7 @@
 
 from llmop.domain import resources
 from llmop.domain.errors import Invalid, Violation
-from llmop.manifest import convert
+from llmop.manifest import convert, stored
 from llmop.store import interface
 
 _SHOWN = 5
@@ -18,7 +18,9 @@ async def check(
     """
     if live is None or after.kind != resources.CLUSTER:
         return ()
-    before, now = convert.site(live), convert.site(after)
+    before, now = stored.read(live, convert.site).value, convert.site(after)
+    if before is None:  # where it was is not known any more: the manifest says it again
+        return ()
     moved = [
         (path, old, new)
         for path, old, new in (

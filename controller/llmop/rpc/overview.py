@@ -4,6 +4,7 @@ It goes out by every gateway, so each thing in it is named here: no spec or stat
 nothing of keys. Times are epoch seconds. It is bounded: `left_out` says how much there is beyond.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,34 @@ def overview(
     seen_at: Mapping[str, float],
     now: float,
 ) -> dict[str, Any]:
-    """`loads` and `following` are by deployment (`namespace/name`), `seen_at` says when a cluster was looked at last.
+    """`loads` and `following` are by deployment (`namespace/name`), `seen_at` says when a cluster was looked at last."""
+    listed = listing(deployments, replicas, clusters)
+    return {
+        "now": int(now),
+        "clusters": [cluster(each, seen_at.get(each.name)) for each in listed.clusters],
+        "deployments": [
+            deployment(each, of, loads.get(name_of(each)), following.get(name_of(each)), now)
+            for each, of in listed.deployments
+        ],
+        "left_out": listed.left_out,
+    }
 
-    Of too many replicas those stay that are not over, then those that ended last. A replica whose deployment is not listed is left out:
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What is shown, in order: clusters, and deployments with their replicas; and how much there is beyond."""
+
+    clusters: Sequence[resources.Resource]
+    deployments: Sequence[tuple[resources.Resource, Sequence[resources.Resource]]]
+    left_out: Mapping[str, int]
+
+
+def listing(
+    deployments: Iterable[resources.Resource],
+    replicas: Iterable[resources.Resource],
+    clusters: Iterable[resources.Resource],
+) -> Listing:
+    """Of too many replicas those stay that are not over, then those that ended last. A replica whose deployment is not listed is left out:
     objects are read one kind after the other.
     """
     owners = sorted(deployments, key=_place)
@@ -39,26 +65,22 @@ def overview(
         if each.owner is not None and each.owner.uid in of:
             of[each.owner.uid].append(each)
     places = sorted(clusters, key=_place)
-    return {
-        "now": int(now),
-        "clusters": [_cluster(each, seen_at.get(each.name)) for each in places[:MOST]],
-        "deployments": [
-            _deployment(each, of[each.uid], loads.get(_name(each)), following.get(_name(each)), now)
-            for each in shown
-        ],
-        "left_out": {
+    return Listing(
+        clusters=places[:MOST],
+        deployments=[(each, of[each.uid]) for each in shown],
+        left_out={
             "clusters": max(0, len(places) - MOST),
             "deployments": len(owners) - len(shown),
             "replicas": len(owned) - sum(map(len, of.values())),
         },
-    }
+    )
 
 
 def _place(resource: resources.Resource) -> tuple[str, str]:
     return resource.namespace, resource.name
 
 
-def _name(resource: resources.Resource) -> str:
+def name_of(resource: resources.Resource) -> str:
     return f"{resource.namespace}/{resource.name}"
 
 
@@ -70,7 +92,7 @@ def _ended_at(replica: resources.Resource) -> int | None:
     return _epoch((replica.status.get("end") or {}).get("at"))
 
 
-def _cluster(resource: resources.Resource, seen_at: float | None) -> dict[str, Any]:
+def cluster(resource: resources.Resource, seen_at: float | None) -> dict[str, Any]:
     reachable = tables.condition(resource, "Reachable")
     return {
         "name": resource.name,
@@ -82,7 +104,7 @@ def _cluster(resource: resources.Resource, seen_at: float | None) -> dict[str, A
     }
 
 
-def _deployment(
+def deployment(
     resource: resources.Resource,
     replicas: Sequence[resources.Resource],
     load: autoscale.Load | None,
@@ -94,7 +116,7 @@ def _deployment(
     return {
         "namespace": resource.namespace,
         "name": resource.name,
-        "model": str((spec.get("model") or {}).get("name") or resource.name),
+        "model": str(_mapping(spec.get("model")).get("name") or resource.name),
         "runtime": str(spec.get("runtime") or ""),
         "ready": int(status.get("readyReplicas") or 0),
         "desired": 0 if resource.deleted_at is not None else rollouts.wanted(spec, status),
@@ -102,7 +124,7 @@ def _deployment(
         "is_stalled": state.get("type") == "Stalled",
         "reason": state.get("reason") or "",
         "message": _sentence(state.get("message")),
-        "next": _next(status, following or endpoint.NextReplica(), now),
+        "next": next_of(status, following or endpoint.NextReplica(), now),
         "load": None if load is None else _load(load),
         "scaling": _scaling(spec, status),
         "replicas": [_replica(each) for each in replicas],
@@ -117,7 +139,7 @@ def _state(resource: resources.Resource) -> Mapping[str, Any]:
     return tables.condition(resource, "Ready")
 
 
-def _next(status: Mapping[str, Any], following: endpoint.NextReplica, now: float) -> dict[str, Any] | None:
+def next_of(status: Mapping[str, Any], following: endpoint.NextReplica, now: float) -> dict[str, Any] | None:
     """When the next replica's job starts and when it answers. `source` says whose word the start is: Slurm's, or that of the deployment's
     earlier replicas. What should have been before now was wrong, as in `planner.eta`.
     """
@@ -148,12 +170,13 @@ def _load(load: autoscale.Load) -> dict[str, Any]:
 
 def _scaling(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any] | None:
     """None for a deployment with a fixed number of replicas. The newest step is the last."""
-    bounds = spec.get("scaling")
-    if not bounds:
+    bounds = _mapping(spec.get("scaling"))
+    least, most = bounds.get("minReplicas", 1), bounds.get("maxReplicas")
+    if not isinstance(least, int) or not isinstance(most, int):
         return None
     return {
-        "min": int(bounds.get("minReplicas", 1)),
-        "max": int(bounds["maxReplicas"]),
+        "min": least,
+        "max": most,
         "steps": [
             {
                 "at": _epoch(each.get("time")),
@@ -185,6 +208,11 @@ def _replica(resource: resources.Resource) -> dict[str, Any]:
         "ends_at": _epoch(status.get("endsAt")),
         "ended_at": _ended_at(resource),
     }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """`value`, or an empty one in its place: what is stored may break the rules of this version."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _epoch(text: object) -> int | None:

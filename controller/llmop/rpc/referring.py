@@ -5,12 +5,14 @@ What deployments refer to is kept as values of the domain: every apply asks for 
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llmop.domain import deployment as deployments
 from llmop.domain import resources
 from llmop.domain.errors import Invalid, Violation
 from llmop.manifest import convert, references
+from llmop.manifest import stored as manifests
 from llmop.store import interface
 
 _CONVERSIONS: Mapping[str, Callable[[resources.Resource], Any]] = {
@@ -26,6 +28,7 @@ class _Known:
     """The objects by kind and name, and what a commit compares to see that they are still all there are."""
 
     values: Mapping[str, Mapping[str, Any]]
+    refusals: Mapping[tuple[str, str], str]  # by kind and name, of what this version refuses
     guard: interface.Unchanged
 
 
@@ -35,7 +38,7 @@ class References:
     def __init__(self, store: interface.Store) -> None:
         self._store = store
         self._known: _Known | None = None
-        self._converted: dict[tuple[str, int], Any] = {}
+        self._converted: dict[tuple[str, int], manifests.Found[Any]] = {}
 
     async def check(
         self, resource: resources.Resource, *, will_write: bool
@@ -54,7 +57,8 @@ class References:
         deployment = convert.deployment(resource)
 
         def violations(known: _Known) -> tuple[Violation, ...]:
-            return references.check(deployment, *(known.values[kind] for kind in _KINDS))
+            found = references.check(deployment, *(known.values[kind] for kind in _KINDS))
+            return (*_refused(deployment, known), *found)
 
         known = self._known
         if known is None or not will_write or violations(known):
@@ -84,7 +88,7 @@ class References:
         known, stored = await asyncio.gather(self._read(), self._store.list(resources.MODEL_DEPLOYMENT))
         virtual = [await self._store.list(kind) for kind in resources.VIRTUAL]
         runtimes = known.values[resources.SERVING_RUNTIME]
-        templates = [(each.name, convert.deployment(each).spec.template) for each in stored.items]
+        templates = [(each.name, manifests.deployment(each, ())[0].spec.template) for each in stored.items]
         served = [
             references.Served(
                 model=template.model_name,
@@ -94,10 +98,11 @@ class References:
             for name, template in templates
         ]
         others = [
-            convert.VIRTUAL[each.kind](each)
+            other
             for listing in virtual
             for each in listing.items
             if each.key != resource.key
+            and (other := manifests.read(each, convert.VIRTUAL[each.kind]).value) is not None
         ]
         violations = (
             references.check_tribunal(convert.tribunal(resource), served, others)
@@ -111,19 +116,43 @@ class References:
         listings = await asyncio.gather(*(self._store.list(kind) for kind in _KINDS))
         before = self._converted
         self._converted = {
-            version: before[version] if version in before else _CONVERSIONS[each.kind](each)
+            version: before[version] if version in before else manifests.read(each, _CONVERSIONS[each.kind])
             for listing in listings
             for each in listing.items
             for version in ((each.uid, each.resource_version),)
         }
         found = [(kind, listing.items) for kind, listing in zip(_KINDS, listings, strict=True)]
+        read = {
+            (kind, each.name): self._converted[each.uid, each.resource_version]
+            for kind, items in found
+            for each in items
+        }
         return _Known(
             values={
-                kind: {each.name: self._converted[each.uid, each.resource_version] for each in items}
-                for kind, items in found
+                kind: {
+                    name: each.value
+                    for (of, name), each in read.items()
+                    if of == kind and each.value is not None
+                }
+                for kind in _KINDS
             },
+            refusals={place: each.refusal for place, each in read.items() if each.refusal},
             guard=interface.Unchanged(kinds={kind: _extent(items) for kind, items in found}),
         )
+
+
+def _refused(deployment: deployments.Deployment, known: _Known) -> Iterator[Violation]:
+    """What `deployment` needs and this version refuses as it is stored: its replicas would not be submitted."""
+    template = deployment.spec.template
+    cluster = references.cluster_of(template, known.values[resources.RESOURCE_PROFILE].get(template.profile))
+    needed = (
+        ("spec.runtime", resources.SERVING_RUNTIME, template.runtime),
+        ("spec.resourceProfile", resources.RESOURCE_PROFILE, template.profile),
+        ("spec.cluster", resources.CLUSTER, cluster),
+    )
+    for path, kind, name in needed:
+        if words := known.refusals.get((kind, name)):
+            yield Violation(path=path, reason="InvalidValue", message=f'the {kind} "{name}": {words}')
 
 
 def _extent(items: Sequence[resources.Resource]) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         assert outcome.live is not None
         return rollout_pb2.ScaleResponse(
             object=convert.to_object(outcome.resource),
-            previous_replicas=int(outcome.live.spec.get("replicas", 1)),
+            previous_replicas=rollouts.wanted(outcome.live.spec, outcome.live.status),
         )
 
     async def Status(  # noqa: N802  # named by the proto
@@ -164,7 +164,11 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
     async def _revisions(self, deployment: resources.Resource) -> list[resources.Resource]:
         """Those of a deployment, by number."""
         stored = (await self._store.list(resources.REVISION, deployment.namespace)).items
-        mine = [each for each in stored if each.owner is not None and each.owner.uid == deployment.uid]
+        mine = [
+            each
+            for each in stored
+            if each.owner is not None and each.owner.uid == deployment.uid and _is_readable(each)
+        ]
         return sorted(mine, key=_number)
 
 
@@ -172,6 +176,11 @@ def _named(request: Any) -> tuple[str, str]:
     if not request.name:
         raise BadRequest("name: must not be empty")
     return request.namespace or "default", request.name
+
+
+def _is_readable(revision: resources.Resource) -> bool:
+    spec = revision.spec
+    return isinstance(spec.get("revision"), int) and isinstance(spec.get("template"), Mapping)
 
 
 def _number(revision: resources.Resource) -> int:

@@ -30,7 +30,7 @@ from llmop.rpc import socket
 from llmop.rpc.admin import Administration, AdminServicer
 from llmop.rpc.artifacts import ArtifactServicer
 from llmop.rpc.endpoints import EndpointSource
-from llmop.rpc.gateway import GatewayServicer
+from llmop.rpc.gateway import GatewayServicer, Objects
 from llmop.rpc.interceptor import ErrorInterceptor
 from llmop.rpc.loads import LoadSink
 from llmop.rpc.logs import LogServicer
@@ -98,6 +98,7 @@ def build(
     address: str,
     *,
     store: Store,
+    objects: Objects,
     clock: Clock,
     endpoints: EndpointSource,
     loads: LoadSink,
@@ -108,8 +109,9 @@ def build(
 ) -> ControlServer:
     """The server of the control API at `unix:///absolute/path`, not listening yet.
 
-    `seen_at(cluster)` says when a cluster was looked at last (epoch seconds, None: never); `hint(kind, namespace, name)` is called after
-    each write; `log_poll_s` is how often a followed log is looked at.
+    `objects(kind, ...)` gives all objects of each kind, from memory where there is a copy; `seen_at(cluster)` says when a cluster was
+    looked at last (epoch seconds, None: never); `hint(kind, namespace, name)` is called after each write; `log_poll_s` is how often a
+    followed log is looked at.
     Raises NeedsUser for an address that is not supported.
     """
     socket.parse(address)
@@ -121,7 +123,7 @@ def build(
         (logs_pb2_grpc.add_LogServiceServicer_to_server, LogServicer(store, log_poll_s)),
         (
             gateway_pb2_grpc.add_GatewayServiceServicer_to_server,
-            GatewayServicer(store, clock, endpoints, loads, seen_at),
+            GatewayServicer(store, objects, clock, endpoints, loads, seen_at),
         ),
         (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminServicer(administration)),
         (artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, ArtifactServicer(store)),

@@ -24,7 +24,15 @@ class Column:
 
 def cells(resource: resources.Resource, now: float) -> list[str]:
     """One row, in the order of `columns`; never empty text, so that a cell never swallows its neighbour."""
-    return [column.cell(resource, now) or NONE for column in columns(resource.kind)]
+    return [_shown(column, resource, now) or NONE for column in columns(resource.kind)]
+
+
+def _shown(column: Column, resource: resources.Resource, now: float) -> str:
+    """One object that another version wrote, or that is damaged, must not keep all others of a list from being shown."""
+    try:
+        return column.cell(resource, now)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return UNKNOWN
 
 
 def columns(kind: str) -> Sequence[Column]:
@@ -85,7 +93,7 @@ def _deployment_ready(resource: resources.Resource, now: float) -> str:
 
 
 def _deployment_model(resource: resources.Resource, now: float) -> str:
-    return _text((resource.spec.get("model") or {}).get("name")) or resource.name
+    return _text(_at("spec", "model", "name")(resource, now)) or resource.name
 
 
 def _deployment_reason(resource: resources.Resource, now: float) -> str:
@@ -138,6 +146,8 @@ def _cluster_reachable(resource: resources.Resource, now: float) -> str:
 
 
 def _cluster_reason(resource: resources.Resource, now: float) -> str:
+    if (refused := condition(resource, "SpecAccepted")).get("status") == "False":
+        return _text(refused.get("reason"))
     reachable = condition(resource, "Reachable")
     return "" if reachable.get("status") == "True" else _text(reachable.get("reason"))
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from llmop.clock import Clock
-from llmop.domain import resources
+from llmop.domain import resources, rollouts
 from llmop.domain.errors import AlreadyExists, Conflict, Invalid, NeedsUser, NotFound, Violation
 from llmop.manifest import admit, exported, merge
 from llmop.rpc import audit, deletion, moving, referring
@@ -117,7 +117,7 @@ class Writer:
         def scaled(live: resources.Resource) -> tuple[resources.Resource, tuple[str, ...]]:
             if live.spec.get("scaling"):
                 raise NeedsUser("Scaled", _scaled(live))
-            current = int(live.spec.get("replicas", 1))
+            current = rollouts.wanted(live.spec, live.status)
             if current_replicas is not None and current_replicas != current:
                 raise Conflict(f'ModelDeployment "{name}" has {current} replicas, not {current_replicas}')
             _require_version(live, resource_version)
@@ -255,10 +255,9 @@ def _key(document: Mapping[str, Any], namespace: str) -> tuple[str, str, str] | 
 
 
 def _scaled(live: resources.Resource) -> str:
-    bounds = live.spec["scaling"]
     return (
-        f'ModelDeployment "{live.name}" has as many replicas as its load asks for, between {bounds["minReplicas"]} and '
-        f"{bounds['maxReplicas']}: change these with llmctl autoscale md/{live.name}, or fix the number with --off"
+        f'ModelDeployment "{live.name}" has as many replicas as its load asks for, from {rollouts.bounds(live.spec)}'
+        f": change these with llmctl autoscale md/{live.name}, or fix the number with --off"
     )
 
 

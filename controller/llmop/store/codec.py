@@ -28,6 +28,15 @@ def decode(text: str | bytes) -> Any:
     return orjson.loads(text)
 
 
+def mapping(text: str | bytes, otherwise: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON mapping that `text` is. What is none is `otherwise`: one broken row must not keep all others from being read."""
+    try:
+        found = decode(text)
+    except ValueError:
+        return otherwise
+    return found if isinstance(found, dict) else otherwise
+
+
 def part(resource: resources.Resource, name: str, value: object) -> bytes:
     """`value`, the part of `resource` called `name`, as text. Raises Invalid where it has none."""
     try:

@@ -138,8 +138,8 @@ def resource(row: sa.Row[Any]) -> resources.Resource:
         created_at=row.created_at,
         deleted_at=row.deleted_at,
         owned_fields={manager: tuple(paths) for manager, paths in owned_fields.items()},
-        spec=codec.decode(row.spec),
-        status=codec.decode(row.status),
+        spec=codec.mapping(row.spec, {resources.STORED_TEXT: row.spec}),
+        status=codec.mapping(row.status, {}),
     )
 
 

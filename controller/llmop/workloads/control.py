@@ -1,11 +1,13 @@
-"""The line to the controller: which tribunals and assistants there are. The only module of workloads that speaks gRPC.
+"""The line to the controller: which tribunals, assistants and keys there are. The only module of workloads that speaks gRPC.
 
 Whatever happens to this line, what was heard last stays in force.
 """
 
 import asyncio
+import functools
 import json
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -14,8 +16,11 @@ import grpc.aio
 from llmop.api.v1 import resources_pb2, resources_pb2_grpc
 from llmop.domain import resources
 from llmop.workloads.known import Virtual
+from llmop.workloads.owners import Owners
 
 LOG = logging.getLogger(__name__)
+
+Put = Callable[[Sequence[resources.Resource]], Awaitable[None]]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _OPTIONS = (
@@ -28,22 +33,24 @@ _OPTIONS = (
 )
 
 
-async def watch(target: str, virtual: Virtual) -> None:
-    """Until cancelled."""
+async def watch(target: str, virtual: Virtual, owners: Owners, heard: set[str]) -> None:
+    """Until cancelled. `heard` has the kinds of which all is known that there is, for as long as the controller is there."""
     async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel, asyncio.TaskGroup() as group:
         stub: Any = resources_pb2_grpc.ResourceServiceStub(channel)  # type: ignore[no-untyped-call]
         for kind in resources.VIRTUAL:
-            group.create_task(_watch(stub, kind, virtual))
+            group.create_task(_watch(stub, kind, functools.partial(virtual.put, kind), heard))
+        group.create_task(_watch(stub, resources.API_KEY, owners.put, heard))
 
 
-async def _watch(stub: Any, kind: str, virtual: Virtual) -> None:
+async def _watch(stub: Any, kind: str, put: Put, heard: set[str]) -> None:
     pause = _FIRST_PAUSE_S
     is_away = False
     while True:
         try:
             async for changed in _states(stub, kind):
                 pause, is_away = _FIRST_PAUSE_S, False
-                await virtual.put(kind, changed)
+                await put(changed)
+                heard.add(kind)
         except grpc.aio.AioRpcError as error:
             if not is_away:
                 words = f"the controller is away, going on with the last {resources.KINDS[kind].plural}"
@@ -51,6 +58,8 @@ async def _watch(stub: Any, kind: str, virtual: Virtual) -> None:
             is_away = True
         except Exception:  # what was heard last outlives every fault of this line
             LOG.exception("the %s could not be taken over", resources.KINDS[kind].plural)
+        finally:
+            heard.discard(kind)
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE_S, pause * 2)
 

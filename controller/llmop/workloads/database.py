@@ -160,6 +160,34 @@ class Database(SqliteFile):
 
         return await self._write(work)
 
+    async def forget_owner(self, owner: str) -> bool:
+        """Removes some of an owner's batches that have ended and are swept, and takes some files from him; whether there may be more."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            swept = (
+                f"SELECT number FROM batches WHERE owner = ? AND status NOT IN ({_MARKS}) AND NOT EXISTS"
+                " (SELECT 1 FROM rows WHERE rows.batch = batches.number) AND NOT EXISTS"
+                f" (SELECT 1 FROM results WHERE results.batch = batches.number) LIMIT {_FORGOTTEN_AT_ONCE}"
+            )
+            batches = connection.execute(
+                f"DELETE FROM batches WHERE number IN ({swept})", (owner, *_UNFINISHED)
+            ).rowcount
+            files = connection.execute(
+                "UPDATE files SET deleted = 1 WHERE id IN"
+                f" (SELECT id FROM files WHERE owner = ? AND deleted = 0 LIMIT {_FORGOTTEN_AT_ONCE})",
+                (owner,),
+            ).rowcount
+            return batches + files > 0
+
+        return await self._write(work)
+
+    async def has(self, owner: str) -> bool:
+        """Whether anything is his, deleted or not."""
+        query = "SELECT EXISTS (SELECT 1 FROM files WHERE owner = ?) OR EXISTS (SELECT 1 FROM batches WHERE owner = ?)"
+        return await self._run(
+            lambda connection: bool(connection.execute(query, (owner, owner)).fetchone()[0])
+        )
+
     async def contents(self) -> set[str]:
         """Names of all that has to lie on the shelf, or may."""
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
-import pydantic
 
 from llmop.domain import resources
 from llmop.domain.assistant import Assistant
 from llmop.domain.tribunal import Tribunal
 from llmop.files import whole
 from llmop.manifest import convert
+from llmop.manifest import stored as manifests
 from llmop.workloads.refusals import Refused
 
 LOG = logging.getLogger(__name__)
@@ -60,10 +60,11 @@ class Virtual:
         every = [each for one in self._stored.values() for each in one]
         by_name: dict[str, Tribunal | Assistant] = {}
         for each in sorted(every, key=lambda one: (one.created_at, one.uid)):
-            try:
-                by_name.setdefault(each.name, convert.VIRTUAL[each.kind](each))
-            except pydantic.ValidationError as error:
-                LOG.error("the %s %s/%s cannot be read: %s", each.kind, each.namespace, each.name, error)
+            found = manifests.read(each, convert.VIRTUAL[each.kind])
+            if found.refusal:
+                LOG.error("the %s %s/%s: %s", each.kind, each.namespace, each.name, found.refusal)
+            if found.value is not None:
+                by_name.setdefault(each.name, found.value)
         self._by_name = by_name
         self._changed.set()
         self._changed = asyncio.Event()

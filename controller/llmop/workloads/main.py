@@ -23,6 +23,8 @@ from llmop.workloads.database import Database
 from llmop.workloads.engine import Engine
 from llmop.workloads.known import Virtual
 from llmop.workloads.outlook import Outlook
+from llmop.workloads.owners import Owners
+from llmop.workloads.retention import Retention
 from llmop.workloads.retrieval.embedded import EmbeddedStores
 from llmop.workloads.retrieval.index import Index
 from llmop.workloads.retrieval.ingest import Ingest
@@ -115,6 +117,10 @@ async def _run(
     ingest = Ingest(stores, database, shelf, rows, settings.quota)
     virtual = Virtual(settings.directory)
     virtual.load()
+    owners = Owners(settings.directory / "owners.json", clock)
+    owners.load()
+    heard: set[str] = set()
+    retention = Retention(owners, database, stores, virtual, heard, engine.tidy_soon, settings.keep_gone_s)
     service = Service(
         database=database,
         shelf=shelf,
@@ -143,10 +149,11 @@ async def _run(
         async with asyncio.TaskGroup() as group:
             work = group.create_task(engine.run())
             reading = group.create_task(ingest.run())
-            watch = group.create_task(control.watch(settings.controller, virtual))
+            watch = group.create_task(control.watch(settings.controller, virtual, owners, heard))
+            removing = group.create_task(retention.run())
             ending = group.create_task(_stop(server, stop))
             await server.serve(sockets=[sock])
-            for task in (work, reading, watch, ending):
+            for task in (work, reading, watch, removing, ending):
                 task.cancel()
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 from tests.control import manifests
-from tests.control.rig import Administration, Endpoints, Loads
+from tests.control.rig import Administration, Endpoints, Loads, listed
 from tests.integration.cli import terminal
 
 import llmop
@@ -71,6 +71,7 @@ class World:
         self._control = server.build(
             self.address,
             store=self.store,
+            objects=listed(self.store),
             clock=self.clock,
             endpoints=Endpoints(),
             loads=self.loads,
@@ -139,9 +140,15 @@ class World:
         )
         self.commit(interface.Create(resource=revision))
 
+    def spec(self, kind: str, name: str, spec: Mapping[str, Any]) -> None:
+        """Stored as it is, whatever rules it breaks."""
+        live = self.get(kind, name, "default" if resources.KINDS[kind].namespaced else "")
+        changed = dataclasses.replace(live, spec=spec)
+        self.commit(interface.Update(resource=changed, expected_version=live.resource_version))
+
     def status(self, kind: str, name: str, **status: Any) -> None:
         """Writes a status whose conditions are about the newest generation."""
-        live = self.get(kind, name)
+        live = self.get(kind, name, "default" if resources.KINDS[kind].namespaced else "")
         fresh = {"observedGeneration": live.generation, "lastTransitionTime": "2025-10-09T08:50:00Z"}
         if "conditions" in status:
             status["conditions"] = [{**fresh, **each} for each in status["conditions"]]

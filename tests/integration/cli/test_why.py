@@ -36,3 +36,30 @@ def test_why_without_a_profile_and_in_another_namespace(transcript: Transcript) 
     transcript.run("why", "md/rank", "-n", "lab")
     world.event(resources.REPLICA, "chat-x", "Ready", "serves\x1b[31m", ago=5)
     transcript.run("why", "rep/chat-x")
+
+
+def test_what_this_version_refuses(transcript: Transcript) -> None:
+    """A deployment whose stored spec is no JSON, an assistant that a new rule refuses, and a cluster, which has no reasons otherwise."""
+    world = transcript.world
+    world.base()
+    world.add(manifests.deployment(), uid="uid-chat")
+    docs = {"model": "chat", "vectorStores": ["vs_a"]}
+    world.add(manifests.document("Assistant", "docs", docs), uid="uid-docs")
+    world.spec("ModelDeployment", "chat", {"storedText": '{"runtime": '})
+    world.spec("Assistant", "docs", {**docs, "vectorStores": ["vs_a", "vs_a"]})
+    words = ("False", "SpecRefused", "this version refuses what is stored: spec.x: y")
+    world.status(
+        MD, "chat", conditions=conditions(Ready=words, SpecAccepted=words, Stalled=("True", *words[1:]))
+    )
+    world.status("Assistant", "docs", conditions=conditions(Ready=words, SpecAccepted=words))
+    world.status("ServingRuntime", "simulator", conditions=conditions(SpecAccepted=words))
+    transcript.run("get", "md")
+    transcript.run("get", "as", "-o", "wide")
+    transcript.run("get", "md/chat", "-o", "yaml")
+    transcript.run("describe", "md/chat")
+    transcript.run("why", "md/chat")
+    transcript.run("why", "as/docs")
+    transcript.run("why", "sr/simulator")
+    transcript.run("scale", "md/chat", "--replicas=2")
+    transcript.run("delete", "as/docs")
+    transcript.run("delete", "md/chat", "--no-wait")

@@ -37,6 +37,24 @@ async def test_a_key_with_the_right_gets_what_the_controller_says(rig: Rig) -> N
     assert rig.control.overview == answer.body.decode()
 
 
+async def test_what_a_client_has_is_not_sent_again_until_it_changes(rig: Rig) -> None:
+    rig.control.overview = '{"now":1,"deployments":[]}'
+    await grant(rig)
+    first = await look(rig)
+    known = {**bearer(), "if-none-match": first.headers["etag"]}
+    rig.control.overview = '{"now":2,"deployments":[]}'
+    async with asyncio.timeout(20):
+        while (again := await look(rig, known)).headers.get("x-llmop-now") != "2":
+            assert (304, b"") == (again.status, again.body)
+        whole = await look(rig)
+        rig.control.overview = '{"now":3,"deployments":[1]}'
+        while (other := await look(rig, known)).status == 304:
+            pass
+
+    assert rig.control.overview == other.body.decode()
+    assert '{"now":2,"deployments":[]}' == whole.body.decode()
+
+
 async def test_all_others_get_nothing_and_the_controller_is_not_asked(rig: Rig) -> None:
     await grant(rig)
     for headers in (bearer(OTHER), {}):  # without the right, and of the gateway's file

@@ -187,7 +187,7 @@ def allow(site: Site, *, operations: bool = True) -> None:
 
 def show(site: Site, what: dict[str, Any]) -> None:
     """Returns once the gateway has it: it keeps an answer for a moment."""
-    text = site.rig.control.overview = json.dumps(what)
+    text = site.rig.control.overview = json.dumps(what, separators=(",", ":"))
 
     async def until_known() -> None:
         await eventually(
@@ -435,9 +435,13 @@ def test_it_is_looked_at_again_only_while_it_is_seen(visit: Visit, site: Site) -
     seen = len(asked)
     page.clock.fast_forward(60_000)
     assert seen == len(asked)
+    statuses: list[int] = []
+    page.on("response", lambda got: statuses.append(got.status) if "operations" in got.url else None)
     show(site, changed | {"now": NOW + 65})
     page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     expect(page.locator("#operations-time")).to_have_text("as of 14:21:05")
+    expect(page.locator("#deployments tr").last).to_contain_text("7")
+    assert [304] == statuses  # nothing is different but the time
     page.get_by_role("button", name="Chat", exact=True).click()
     seen = len(asked)
     page.clock.fast_forward(60_000)

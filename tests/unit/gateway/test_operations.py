@@ -1,6 +1,7 @@
 """One call of the controller for all who look, and who may look."""
 
 import asyncio
+import gzip
 
 from llmop.domain.client import ClientKey
 from llmop.gateway import operations
@@ -66,3 +67,36 @@ def test_the_right_is_an_api_keys_alone() -> None:
 def test_the_refusal_says_how_long_the_controller_has_been_away() -> None:
     assert "did 42 s ago" in operations.controller_away(100.0, 142.3).message
     assert "has not since this gateway began" in operations.controller_away(None, 142.3).message
+
+
+def shown(now: int, etag: str = "e1") -> Overview:
+    return Overview(f'{{"now":{now},"clusters":[]}}', 5.0, etag, now)
+
+
+async def test_what_a_client_has_already_is_not_sent_again_but_for_the_time() -> None:
+    first = await operations.answer(shown(7), {})
+    again = await operations.answer(shown(12), {"if-none-match": first.headers["etag"]})
+    other = await operations.answer(shown(12, "e2"), {"if-none-match": first.headers["etag"]})
+
+    assert (200, b'{"now":7,"clusters":[]}') == (first.status_code, first.body)
+    assert (304, b"", "12") == (again.status_code, again.body, again.headers["x-llmop-now"])
+    assert (200, b'{"now":12,"clusters":[]}') == (other.status_code, other.body)
+    assert "content-length" not in again.headers
+
+
+async def test_a_controller_that_says_no_state_is_passed_on_each_time() -> None:
+    answer = await operations.answer(Overview("{}", 5.0), {"if-none-match": 'W/""'})
+
+    assert (200, b"{}", False) == (answer.status_code, answer.body, "etag" in answer.headers)
+
+
+async def test_whoever_accepts_gzip_gets_it() -> None:
+    answer = await operations.answer(shown(7), {"accept-encoding": "br, gzip"})
+
+    assert "gzip" == answer.headers["content-encoding"]
+    assert b'{"now":7,"clusters":[]}' == gzip.decompress(answer.body)
+
+
+def test_a_text_is_put_to_another_time() -> None:
+    assert '{"now":12,"x":1}' == operations.at('{"now":7,"x":1}', 7, 12)
+    assert "{}" == operations.at("{}", 7, 12)

@@ -89,7 +89,32 @@ def test_a_replica_on_its_way_is_not_given_up_because_what_waits_came_after_it_w
     play.run(90, 5, engines=Engines(replicas=1, queued=0))
     play.run(30 * MINUTE, 30, queued=queues[0], engines=Engines(replicas=1, queued=queues[1]))
 
+    assert 2 == min(play.steps)
+
+
+@pytest.mark.parametrize("place", ["gateways", "engines"])
+def test_a_queue_that_comes_after_a_replica_was_lost_in_a_quiet_moment_asks_for_what_it_needs(
+    place: str,
+) -> None:
+    """And for no more than that: what waits on from then on waits for replicas that are on their way."""
+    play = Play(
+        spec(metrics=BY_QUEUE, max_replicas=100, down=scaling.Direction(stabilization_s=HOUR)),
+        desired=2,
+        lead_s=HOUR,
+    )
+    play.asked[1] = play.now
+    play.run(5 * MINUTE, 5, engines=Engines(replicas=1, queued=0))
     assert [2] == play.steps
+
+    def wait(seconds: float, amount: int) -> None:
+        queued, in_engines = (amount, 0) if place == "gateways" else (0, amount)
+        play.run(seconds, 30, queued=queued, engines=Engines(replicas=1, queued=in_engines))
+
+    wait(2 * MINUTE, 20)
+    asked = play.desired
+    assert asked > 2
+    wait(30 * MINUTE, 300)
+    assert asked == play.desired
 
 
 def test_one_request_that_waits_for_a_moment_now_and_then_is_no_queue() -> None:

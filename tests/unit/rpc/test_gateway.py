@@ -98,6 +98,13 @@ async def test_the_overview_is_of_all_namespaces_and_of_this_moment(rig: Rig) ->
     assert ["b-1"] == [each["name"] for each in found["deployments"][1]["replicas"]]
     assert [int(rig.clock.now()) - 3] == [each["seen_at"] for each in found["clusters"]]
 
+    rig.clock.advance(5)
+    again = await rig.gateway.Overview(gateway_pb2.OverviewRequest(gateway="g1", etag=answer.etag))
+    assert ("", answer.etag, answer.now + 5) == (again.overview_json, again.etag, again.now)
+    rig.seen["default"] = rig.clock.now()
+    other = await rig.gateway.Overview(gateway_pb2.OverviewRequest(gateway="g1", etag=answer.etag))
+    assert int(rig.clock.now()) == json.loads(other.overview_json)["clusters"][0]["seen_at"]
+
 
 async def test_a_gateway_has_a_name(rig: Rig) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.control.rig import Administration, Endpoints, Loads, Rig
+from tests.control.rig import Administration, Endpoints, Loads, Rig, listed
 
 from llmop.domain.errors import NeedsUser
 from llmop.rpc import server, socket
@@ -17,9 +17,11 @@ from llmop.testing.memory_store import MemoryStore
 
 
 def build(address: str) -> server.ControlServer:
+    store = MemoryStore()
     return server.build(
         address,
-        store=MemoryStore(),
+        store=store,
+        objects=listed(store),
         clock=FakeClock(),
         endpoints=Endpoints(),
         loads=Loads(),

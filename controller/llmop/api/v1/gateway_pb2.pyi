@@ -222,13 +222,19 @@ class ReportUsageResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class OverviewRequest(_message.Message):
-    __slots__ = ("gateway",)
+    __slots__ = ("gateway", "etag")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     gateway: str
-    def __init__(self, gateway: _Optional[str] = ...) -> None: ...
+    etag: str
+    def __init__(self, gateway: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class OverviewResponse(_message.Message):
-    __slots__ = ("overview_json",)
+    __slots__ = ("overview_json", "etag", "now")
     OVERVIEW_JSON_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     overview_json: str
-    def __init__(self, overview_json: _Optional[str] = ...) -> None: ...
+    etag: str
+    now: int
+    def __init__(self, overview_json: _Optional[str] = ..., etag: _Optional[str] = ..., now: _Optional[int] = ...) -> None: ...

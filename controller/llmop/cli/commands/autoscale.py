@@ -82,11 +82,11 @@ def _shown(session: Session, name: str) -> list[str]:
     answer = session.client.call(session.client.rollout.ScalingStatus, request)
     spec, status = json.loads(answer.object.spec_json), json.loads(answer.object.status_json)
     rows = [["Name:", name]]
-    bounds = spec.get("scaling")
+    bounds = rollouts.bounds(spec)
     if not bounds:
         rows.append(["Replicas:", f"{rollouts.wanted(spec, status)}, fixed by spec.replicas"])
         return [*printing.table(rows), *engines(answer.engines)]
-    rows.append(["Bounds:", f"{bounds['minReplicas']} to {bounds['maxReplicas']} replicas"])
+    rows.append(["Bounds:", f"{bounds} replicas"])
     ready, coming = answer.scaling.ready, answer.scaling.coming
     wanted = rollouts.wanted(spec, status)
     if not answer.HasField("scaling"):

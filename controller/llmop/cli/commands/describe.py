@@ -116,9 +116,8 @@ def _head(item: Any, spec: Mapping[str, Any], status: Mapping[str, Any], now: fl
         rows.append(["Deleting:", f"since {_when(metadata.deletion_time.seconds, now)}; waits for {held}"])
     if item.kind == resources.MODEL_DEPLOYMENT:
         counts = [f"{rollouts.wanted(spec, status)} desired"]
-        bounds = spec.get("scaling") or {}
-        if bounds:
-            counts[0] += f" ({bounds['minReplicas']} to {bounds['maxReplicas']} by the load)"
+        if bounds := rollouts.bounds(spec):
+            counts[0] += f" ({bounds} by the load)"
         for word, field in _COUNTS:
             counts.append(f"{status.get(field) or 0} {word}")
         rows.append(["Replicas:", " | ".join(counts)])

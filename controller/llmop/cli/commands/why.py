@@ -33,12 +33,26 @@ def command(session: Session, arguments: tuple[str, ...]) -> None:
         explanation = causes.explain(_of_replica(session, target.name))
     elif target.kind.name in (resources.TRIBUNAL, resources.ASSISTANT):
         explanation = _of_virtual(session, target.kind.name, target.name)
+    elif (refused := _of_refused(session, target.kind, target.name)) is not None:
+        explanation = refused
     else:
         raise UsageError(
             f"why is for deployments, replicas, tribunals and assistants; llmctl describe {target.kind.short_names[0]} {target.name}"
         )
     text = causes.lines(explanation, session.clock.now())
     out("\n".join(printing.multi_line(line) for line in text))
+
+
+def _of_refused(session: Session, kind: Any, name: str) -> "Explanation | None":
+    """Of the other kinds there is nothing to explain but that the controller refuses what is stored."""
+    from llmop.cli import advice, printing, virtual_causes
+
+    namespace = session.effective_namespace if kind.namespaced else ""
+    found = printing.document(session.client.get(kind.name, namespace, name).object)
+    for each in (found.get("status") or {}).get("conditions") or ():
+        if each.get("type") == "SpecAccepted":
+            return virtual_causes.refused(found, each, advice.OF_REFUSAL)
+    return None
 
 
 def _of_virtual(session: Session, kind: str, name: str) -> "Explanation":

@@ -89,18 +89,22 @@ def read(
 
 
 def _picker(wanted: scaling.Scaling, metric: scaling.MetricType, memory: values.Memory, now: float) -> Pick:
-    most, engines_most = math.inf, math.inf
-    if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
-        most, engines_most = memory.waiting_most, memory.engines_most
     if metric is _Type.IN_FLIGHT:
+        most = math.inf
+        if memory.waiting_since is not None and now - memory.waiting_since > wanted.stable_s:
+            most = memory.waiting_most
         if math.isinf(most):
             return lambda loads: [load.in_flight + load.queued for load in loads]
         return lambda loads: [
             load.in_flight + min(load.queued, max(most, QUEUED_PER_SERVED * load.in_flight)) for load in loads
         ]
     if metric is _Type.QUEUE_DEPTH:
+        queue_most, engines_most = math.inf, math.inf
+        if memory.queue_since is not None and now - memory.queue_since > wanted.stable_s:
+            queue_most, engines_most = memory.queue_most, memory.engines_most
         return lambda loads: [
-            min(load.queued, most) + min(engine_load.waiting(load.engines), engines_most) for load in loads
+            min(load.queued, queue_most) + min(engine_load.waiting(load.engines), engines_most)
+            for load in loads
         ]
     return _tokens_per_s
 

@@ -39,19 +39,26 @@ def wait(
     if not fleet.on_the_way:
         if memory.waiting_since is None:
             return memory
-        return dataclasses.replace(memory, waiting_since=None, waiting_most=0.0, engines_most=0.0)
-    since = memory.waiting_since if memory.waiting_since is not None else now
-    if now - since > wanted.stable_s:
-        return dataclasses.replace(memory, waiting_since=since)
+        return dataclasses.replace(
+            memory, waiting_since=None, waiting_most=0.0, queue_since=None, queue_most=0.0, engines_most=0.0
+        )
     begin = now - wanted.panic_s
     queued = measured.average(samples, measured.queued, begin, now) or 0.0
     in_engines = measured.average(samples, measured.queued_in_engines, begin, now) or 0.0
-    return dataclasses.replace(
-        memory,
-        waiting_since=since,
-        waiting_most=max(memory.waiting_most, queued),
-        engines_most=max(memory.engines_most, in_engines),
-    )
+    since = memory.waiting_since if memory.waiting_since is not None else now
+    memory = dataclasses.replace(memory, waiting_since=since)
+    if now - since <= wanted.stable_s:
+        memory = dataclasses.replace(memory, waiting_most=max(memory.waiting_most, queued))
+    # Where a replica is lost while nothing waits, what comes later is no queue that it was asked for.
+    if memory.queue_since is None and queued + in_engines >= measured.CROWD:
+        memory = dataclasses.replace(memory, queue_since=now)
+    if memory.queue_since is not None and now - memory.queue_since <= wanted.stable_s:
+        memory = dataclasses.replace(
+            memory,
+            queue_most=max(memory.queue_most, queued),
+            engines_most=max(memory.engines_most, in_engines),
+        )
+    return memory
 
 
 def is_waiting_long(wanted: scaling.Scaling, memory: values.Memory, now: float) -> bool:

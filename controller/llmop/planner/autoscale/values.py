@@ -58,8 +58,9 @@ class Memory:
 
     `highest` and `lowest` are the recommendations that can still be the largest or smallest of a stabilization window, with their times;
     never empty, the last one is the newest.
-    `waiting_since`, `waiting_most` and `engines_most`: since when replicas are on their way, and how much waited for them in the first
-    stable window, in gateways and in engines.
+    `waiting_since` and `waiting_most`: since when replicas are on their way, and how much waited for them in gateways in the first stable
+    window. `queue_since`, `queue_most` and `engines_most`: since when anything has waited for them, and how much of it did in gateways and
+    in engines in the stable window from then on.
     """
 
     desired: int
@@ -70,6 +71,8 @@ class Memory:
     idle_since: float | None = None  # no request was there since, as far as all gateways could be heard
     waiting_since: float | None = None
     waiting_most: float = 0.0
+    queue_since: float | None = None
+    queue_most: float = 0.0
     engines_most: float = 0.0
     crowded_at: float | None = (
         None  # when somebody last had to wait at replicas that serve, or nobody could tell

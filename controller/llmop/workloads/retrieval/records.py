@@ -88,6 +88,15 @@ class Records(abc.ABC):
             lambda connection: [store_of(row) for row in connection.execute(query, values)]
         )
 
+    async def owns(self, owner: str, names: Sequence[str]) -> bool:
+        """Whether one of these stores is the owner's."""
+        if not names:
+            return False
+        query = f"SELECT 1 FROM stores WHERE owner = ? AND id IN ({','.join('?' * len(names))}) LIMIT 1"
+        return await self._run(
+            lambda connection: connection.execute(query, (owner, *names)).fetchone() is not None
+        )
+
     async def change(self, store: Store) -> None:
         """Its name and its metadata."""
         values = (store.name, orjson.dumps(dict(store.metadata)), store.number)

@@ -19,7 +19,16 @@ export class Failure extends Error {
 // What /v1/models answers: the models, and whether this key may see operations.
 export const listModels = (key, signal) => get("v1/models", key, signal);
 
-export const operations = (key, signal) => get("v1/operations", key, signal);
+// `known` is what was got last, null at first: what has not changed is not sent again, but for the time.
+export async function operations(key, known, signal) {
+  const headers = { authorization: `Bearer ${key}` };
+  if (known?.etag) headers["if-none-match"] = known.etag;
+  const response = await ask("v1/operations", { headers, signal, cache: "no-store" });
+  if (response.status === 304) {
+    return { ...known, overview: { ...known.overview, now: Number(response.headers.get("x-llmop-now")) } };
+  }
+  return { etag: response.headers.get("etag"), overview: await response.json() };
+}
 
 async function get(path, key, signal) {
   const response = await ask(path, { headers: { authorization: `Bearer ${key}` }, signal, cache: "no-store" });
@@ -70,7 +79,7 @@ async function ask(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Failure("The gateway does not answer. Is the network there?");
   }
-  if (response.ok) return response;
+  if (response.ok || response.status === 304) return response;
   const wait = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
   const facts = { status: response.status, retryAfter: Number.isNaN(wait) ? null : wait };
   const text = await response.text();

@@ -71,7 +71,7 @@ function enter(listed = null) {
     isAsked: () => Boolean(chat?.isRunning),
     chosen: kept.model ?? "",
   });
-  operations = new Operations({ ask: (signal) => api.operations(store.key(), signal), failed: notShown });
+  operations = new Operations({ ask: (known, signal) => api.operations(store.key(), known, signal), failed: notShown });
   models.refresh(listed).then(() => {
     if (kept.view === "operations" && models?.mayOperate) show("operations");
   });

@@ -12,10 +12,11 @@ export class Operations {
   #asking = null;
   #isOpen = false;
   #shown = null;
+  #known = null; // the last answer
   #tables = Object.fromEntries(["deployments", "replicas", "steps"].map((id) => [id, new Rows(byId(id), row)]));
   #clusters = new Rows(byId("clusters"), clusterView);
 
-  // `ask` gives the overview; `failed` gets what goes wrong and says whether to look again.
+  // `ask` gets the last answer and gives the next, in which is the overview; `failed` gets what goes wrong and says whether to look again.
   constructor({ ask, failed }) {
     Object.assign(this, { ask, failed });
     document.addEventListener("visibilitychange", this.#look);
@@ -52,9 +53,10 @@ export class Operations {
   async #refresh() {
     const asking = (this.#asking = new AbortController());
     try {
-      const overview = await this.ask(asking.signal);
+      const answer = await this.ask(this.#known, asking.signal);
       if (asking.signal.aborted) return;
-      this.#show(overview);
+      this.#known = answer;
+      this.#show(answer.overview);
     } catch (error) {
       if (asking.signal.aborted || !this.failed(error)) return;
       this.#complain(error);
