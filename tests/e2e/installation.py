@@ -236,8 +236,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        options: dict[str, str] = self.rig.as_user(user=self.user)["env"]
-        return {**options, "XDG_CONFIG_HOME": str(self.directory / "config")}
+        return {**self.rig.environment_of(self.user), "XDG_CONFIG_HOME": str(self.directory / "config")}
 
     # What people do
 

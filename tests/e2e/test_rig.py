@@ -144,7 +144,7 @@ def test_a_container_runs_inside_a_job_of_an_ordinary_user(slurm: SlurmRig, engi
 
 def test_the_image_serves_http_and_ends_with_its_signal(slurm: SlurmRig, engine_sif: Path) -> None:
     argv = ["apptainer", "--quiet", "exec", str(engine_sif), "python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]  # fmt: skip
-    server = subprocess.Popen(argv, **slurm.as_user(), cwd=slurm.shared, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(**slurm.as_user(argv), cwd=slurm.shared, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("Serving HTTP on 127.0.0.1")
