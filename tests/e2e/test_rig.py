@@ -304,6 +304,15 @@ def test_the_image_is_made_once(engine_sif: Path) -> None:
     assert (engine_sif, before) == (engine_image(), engine_sif.stat().st_ino)
 
 
+def test_an_account_runs_nothing_that_lies_where_it_may_not_look(slurm: SlurmRig, tmp_path: Path) -> None:
+    program = tmp_path / "closed" / "program"
+    program.parent.mkdir(mode=0o700)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    done = slurm.run_as_user([str(program)])
+    assert (126, True) == (done.returncode, "Permission denied" in done.stderr)
+
+
 def _running(command: str) -> bool:
     """Whether a process has exactly this command line."""
     for entry in Path("/proc").iterdir():
