@@ -7,9 +7,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# What looks at the mounts of the whole machine (tests/e2e/installation.py), and what mounts something. All else has processes, ports, folders
-# and a Slurm or Postgres of its own, and needs the machine for itself no more than any program does. It stays so where tests look only at
-# what is theirs: at processes that name their folder, never at all of a kind.
+# What looks at the whole machine and would find the others: at its mounts (tests/e2e/installation.py), at the ports of all engines of an
+# account (tests/e2e/thief.py); and what mounts something. All else has processes, ports, folders and a Slurm or Postgres of its own, and needs
+# the machine for itself no more than any program does. It stays so where tests look for what names their folder, never for all of a kind.
 ONE_AFTER_THE_OTHER = ("e2e/", "contract/test_store_bindfs.py", "integration/agent/test_container.py")
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that: Ctrl-C could not be
