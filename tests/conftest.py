@@ -7,18 +7,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# What has processes, ports and folders of its own, and needs the machine for itself no more than any program does.
-SIDE_BY_SIDE = (
-    "unit",
-    "scenario",
-    "contract/test_store.py",
-    "contract/test_store_postgres.py",
-    "contract/test_store_sqlite.py",
-    *(
-        f"integration/{part}"
-        for part in ("artifacts", "channel", "cli", "gateway", "page", "simulator", "workloads")
-    ),
-)
+# What looks at the whole machine and would find the others: at its mounts (tests/e2e/installation.py), at the ports of all engines of an
+# account (tests/e2e/thief.py); and what mounts something. All else has processes, ports, folders and a Slurm or Postgres of its own, and needs
+# the machine for itself no more than any program does. It stays so where tests look for what names their folder, never for all of a kind.
+ONE_AFTER_THE_OTHER = ("e2e/", "contract/test_store_bindfs.py", "integration/agent/test_container.py")
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that: Ctrl-C could not be
 # tried. A signal with a handler goes back to its default in a new program.
@@ -27,8 +19,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Of two processes (`hack/test`) one runs all that is not in `SIDE_BY_SIDE`, Slurm and mounts among it, one after the other. That one must
-    fork in full to change accounts, and gRPC's threads, which are in the other, do not survive that.
+    """Of several processes (`hack/test`) one runs what is in `ONE_AFTER_THE_OTHER`; the others take file by file, and so does it afterwards.
+
+    gRPC's threads are in any of them: no test may fork in full (`tests.rigs.processes.as_account`).
     """
     return _Scheduling(config, log)
 
@@ -50,7 +43,7 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0].removeprefix("tests/")
-        return path if path.startswith(SIDE_BY_SIDE) else "one after the other"
+        return "one after the other" if path.startswith(ONE_AFTER_THE_OTHER) else path
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -45,10 +45,9 @@ def new_account(rig: SlurmRig) -> Iterator[Account]:
 @contextlib.contextmanager
 def terminals(rig: SlurmRig, account: Account, venv: Path, words: Mapping[str, str]) -> Iterator[Terminals]:
     """With llmop in PATH; `words` as `Terminals` has them."""
-    options = rig.as_user(user=account.name)
-    environment = options.pop("env")
+    environment = rig.environment_of(account.name)
     environment["PATH"] = f"{venv / 'bin'}:{environment['PATH']}"
-    made = Terminals(account.home, account.home, environment=environment, words=words, process=options)
+    made = Terminals(account.home, account.home, environment=environment, words=words, account=account.name)
     try:
         yield made
     finally:

@@ -23,6 +23,7 @@ import yaml
 from tests.e2e.traffic import Traffic
 from tests.rigs.bindfs import Bindfs
 from tests.rigs.errors import RigError
+from tests.rigs.ports import free_port
 from tests.rigs.processes import Identity, Kept, keep, need_account, tail, wait_for
 from tests.rigs.slurm import QueuedJob, SlurmRig
 
@@ -114,8 +115,7 @@ class Installation:
             self._fuse.start()
             self._mounts = mounts()
         os.chown(self.directory, self.uid, need_account(self.user).pw_gid)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         try:
             self.start_processes()
         except BaseException:
@@ -236,8 +236,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        options: dict[str, str] = self.rig.as_user(user=self.user)["env"]
-        return {**options, "XDG_CONFIG_HOME": str(self.directory / "config")}
+        return {**self.rig.environment_of(self.user), "XDG_CONFIG_HOME": str(self.directory / "config")}
 
     # What people do
 

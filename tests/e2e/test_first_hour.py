@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.pages.terminals import Terminals, processes
 from tests.rigs import plugins
 from tests.rigs.errors import RigError
 from tests.rigs.fixtures import engine_sif, llmop_venv
+from tests.rigs.ports import free_port
 from tests.rigs.site import add_accounts, add_member, site_rig
 from tests.rigs.slurm import SlurmRig
 
@@ -89,8 +89,7 @@ def failures(checks: Checks) -> list[tuple[str, str]]:
 @pytest.fixture
 def newcomer(site: SlurmRig, llmop_venv: Path, engine_sif: Path) -> Iterator[Terminals]:
     """A new account at home on this site."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with new_account(site) as account:
         add_member(site, account.name)
         words = {

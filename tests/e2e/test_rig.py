@@ -144,7 +144,7 @@ def test_a_container_runs_inside_a_job_of_an_ordinary_user(slurm: SlurmRig, engi
 
 def test_the_image_serves_http_and_ends_with_its_signal(slurm: SlurmRig, engine_sif: Path) -> None:
     argv = ["apptainer", "--quiet", "exec", str(engine_sif), "python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]  # fmt: skip
-    server = subprocess.Popen(argv, **slurm.as_user(), cwd=slurm.shared, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(**slurm.as_user(argv), cwd=slurm.shared, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("Serving HTTP on 127.0.0.1")
@@ -302,6 +302,15 @@ def test_a_copied_interpreter_runs_without_the_home_it_came_from(slurm: SlurmRig
 def test_the_image_is_made_once(engine_sif: Path) -> None:
     before = engine_sif.stat().st_ino
     assert (engine_sif, before) == (engine_image(), engine_sif.stat().st_ino)
+
+
+def test_an_account_runs_nothing_that_lies_where_it_may_not_look(slurm: SlurmRig, tmp_path: Path) -> None:
+    program = tmp_path / "closed" / "program"
+    program.parent.mkdir(mode=0o700)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    done = slurm.run_as_user([str(program)])
+    assert (126, True) == (done.returncode, "Permission denied" in done.stderr)
 
 
 def _running(command: str) -> bool:

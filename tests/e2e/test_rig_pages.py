@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.pages.terminals import Terminals, processes
 from tests.rigs.errors import RigError
 from tests.rigs.fixtures import engine_sif, llmop_venv
 from tests.rigs.leftovers import end
+from tests.rigs.ports import free_port
 from tests.rigs.slurm import SlurmRig
 
 __all__ = ["engine_sif", "llmop_venv"]  # fixtures
@@ -58,8 +58,7 @@ def test_root_starts_looks_at_and_ends_a_private_slurm(tmp_path_factory: pytest.
 
 
 def test_an_ordinary_account_runs_llmop_on_the_rig(rig: SlurmRig, llmop_venv: Path, engine_sif: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with new_account(rig) as account:
         words = {
             "/var/tmp/llmop-test-engine-....sif": str(engine_sif),

@@ -29,11 +29,10 @@ class Thief:
         program = shutil.copy(thief.__file__, rig.shared)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [str(python), "-I", program, *arguments],
+                **rig.as_user([str(python), "-I", program, *arguments], user=OTHER),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **rig.as_user(user=OTHER),
             )
 
     def said(self, word: str) -> list[Any]:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.pages.terminals import Terminals, processes
+from tests.rigs.ports import free_port
 
 from llmop.domain import errors
 from llmop.manifest import admit, load
@@ -31,8 +31,7 @@ BIN = ROOT / ".venv" / "bin"
 def terminals() -> Iterator[Terminals]:
     # Not pytest's folder: the path of a Unix socket has at most 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="llmop-docs-"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -69,8 +68,7 @@ def test_every_command_of_the_tutorial_does_what_the_page_shows(terminals: Termi
 
 
 def test_every_command_of_the_page_on_measuring_does_what_it_shows(terminals: Terminals) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        terminals.words = {**terminals.words, "3000": str(probe.getsockname()[1])}
+    terminals.words = {**terminals.words, "3000": str(free_port())}
     terminals.first.stdin.write(f"cd {terminals.home}\n")  # type: ignore[union-attr]  # it writes files
     terminals.follow(MEASURING)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import os
 import pty
@@ -11,7 +10,6 @@ import re
 import select
 import signal
 import subprocess
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -134,24 +132,17 @@ def test_chat_answers_once(laptop: Laptop) -> None:
     assert (0, text, "") == run(laptop, "chat", "-m", "sim", "--max-tokens=3", "--seed=1", text="Hello\n")
 
 
-def _own_terminal() -> None:
-    """Ctrl-C is typed then, and not sent."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 class Terminal:
-    """llmctl on a terminal of its own: what it shows, and keys for it."""
+    """llmctl on a terminal of its own, so that Ctrl-C is typed and not sent: what it shows, and keys for it."""
 
     def __init__(self, laptop: Laptop, *argv: str) -> None:
         self._side, other = pty.openpty()
         self.process = subprocess.Popen(
-            [BIN / "llmctl", *argv],
+            ["setsid", "--ctty", BIN / "llmctl", *argv],  # its session and its process are the program's
             env={**laptop.environment, "TERM": "dumb"},
             stdin=other,
             stdout=other,
             stderr=other,
-            start_new_session=True,
-            preexec_fn=_own_terminal,  # noqa: PLW1509  (nothing but a system call)
         )
         os.close(other)
         self.shown = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.pages.transcript import File, Step, missing, read
+from tests.rigs.processes import as_account, need_account
 
 COMMAND_S = 120.0
 ENDED = "-- ended with "
@@ -20,7 +21,7 @@ ENDED = "-- ended with "
 
 class Terminals:
     """`home` is theirs alone; `folder` is where the first terminal begins. `words` are the page's words that are others here, such as
-    paths and ports; `process` are further arguments of Popen: `user` and the like.
+    paths and ports; `account` is whose terminals they are ("" = ours).
     """
 
     def __init__(
@@ -30,18 +31,19 @@ class Terminals:
         *,
         environment: Mapping[str, str],
         words: Mapping[str, str],
-        process: Mapping[str, Any] | None = None,
+        account: str = "",
     ) -> None:
         self.home = home
         self.words = words
         self.options: dict[str, Any] = {
             "env": {**environment, "HOME": str(home), "PS1": "", "COLUMNS": "200"},
             "start_new_session": True,
-            **(process or {}),
+            "umask": 0o022 if account else -1,  # -1: ours
         }
+        self._account = need_account(account) if account else None
         self.others: list[subprocess.Popen[bytes]] = []
         self.first = subprocess.Popen(
-            ["bash", "--noprofile", "--norc"],
+            self._theirs(["bash", "--noprofile", "--norc"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -78,6 +80,9 @@ class Terminals:
         code, printed = self._run(f"cat > {file.name} <<'END-OF-FILE'\n{self._here(file.text)}END-OF-FILE")
         assert code == 0, printed
 
+    def _theirs(self, argv: list[str]) -> list[str]:
+        return argv if self._account is None else as_account(self._account, argv)
+
     def _here(self, text: str) -> str:
         for word, other in self.words.items():
             text = text.replace(word, other)
@@ -105,7 +110,11 @@ class Terminals:
         output = self.home / f"terminal-{len(self.others) + 2}.log"
         with output.open("w") as log:
             other = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"], stdout=log, stderr=log, cwd=self.home, **self.options
+                self._theirs(["bash", "-c", f"exec {command}"]),
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                **self.options,
             )
         self.others.append(other)
         deadline = time.monotonic() + COMMAND_S

@@ -14,7 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.rigs.errors import RigError
-from tests.rigs.processes import machine_lock, need_account
+from tests.rigs.processes import as_account, machine_lock, need_account
 
 CACHE = Path("/var/tmp")
 OLDEST = (3, 11)
@@ -42,20 +42,14 @@ def user_python(user: str = "llmoptest") -> Path:
     own = own_python()
     for candidate in (own, Path("/usr/bin/python3"), Path("/usr/local/bin/python3")):
         # Run from / with a clean environment: a version manager's shims would find root's Python again.
-        try:
-            done = subprocess.run(
-                [str(candidate), "-I", "-c", _PROBE],
-                user=account.pw_uid,
-                group=account.pw_gid,
-                extra_groups=[],
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin", "HOME": account.pw_dir},
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
-        except OSError:
-            continue
+        done = subprocess.run(
+            as_account(account, [str(candidate), "-I", "-c", _PROBE]),
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "HOME": account.pw_dir},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
         if done.returncode == 0:
             return candidate
     return copy_interpreter(own)

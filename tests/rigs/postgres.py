@@ -15,7 +15,7 @@ import urllib.parse
 from pathlib import Path
 
 from tests.rigs.errors import RigError
-from tests.rigs.processes import Identity, Kept, keep, need_account, tail, wait_for
+from tests.rigs.processes import Identity, Kept, as_account, keep, need_account, tail, wait_for
 
 PREFIX = "llmop-postgres-"
 
@@ -165,11 +165,8 @@ class PostgresRig:
 
     def _as_owner(self, argv: list[str]) -> str:
         account = self._account
-        switch = (
-            {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        )
         done = subprocess.run(
-            argv,
+            as_account(account, argv) if os.geteuid() == 0 else argv,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -177,11 +174,10 @@ class PostgresRig:
             env={"PATH": "/usr/bin:/bin", "HOME": account.pw_dir, "LC_ALL": "C.UTF-8"},
             timeout=60,
             check=False,
-            **switch,  # type: ignore[call-overload]
         )
         if done.returncode != 0:
             raise RigError(f"{' '.join(argv)} failed with {done.returncode}: {done.stderr.strip()}")
-        return str(done.stdout)
+        return done.stdout
 
 
 def remove_debris() -> None:

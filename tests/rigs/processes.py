@@ -183,6 +183,17 @@ def need_account(name: str) -> pwd.struct_passwd:
     return pwd.getpwnam(name)
 
 
+def as_account(account: pwd.struct_passwd, argv: Sequence[str]) -> list[str]:
+    """The command line that runs `argv` as the account, in no group but its own; root alone may.
+
+    Not by `user=` of subprocess: Python forks in full for that, and such a child crashes before its program begins where gRPC has had
+    threads in this process (`epoll_wait error: Bad file descriptor`). And by way of `env`: setpriv has root's rights until it has started a
+    program, which may so lie where the account finds none.
+    """
+    ids = f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"
+    return ["/usr/bin/setpriv", *ids, "--clear-groups", "/usr/bin/env", "--", *argv]
+
+
 @contextlib.contextmanager
 def machine_lock(subject: str) -> Iterator[None]:
     """Lets one test run of this machine at a time do what concerns all of them (ports, accounts, cached images)."""

@@ -35,6 +35,7 @@ from tests.rigs.leftovers import MARK, PREFIX, end, is_used, remove_debris
 from tests.rigs.processes import (
     Identity,
     Kept,
+    as_account,
     keep,
     machine_lock,
     need_account,
@@ -202,35 +203,35 @@ class SlurmRig:
         `env` is added to it. Other arguments go to subprocess.run. Raises subprocess.TimeoutExpired after
         `timeout` seconds: a dead slurmctld makes clients hang for minutes.
         """
-        options: dict[str, Any] = self.as_user(user=user, env=env)
-        # Not by `user=`: Python forks in full for that, and a child crashes where gRPC has had threads in this process.
-        ids = f"--reuid={options.pop('user')}", f"--regid={options.pop('group')}"
-        del options["extra_groups"]
+        options = self.as_user(argv, user=user, env=env)
         if not more.keys() & {"stdout", "stderr", "capture_output"}:
             options["capture_output"] = True
         if not more.keys() & {"stdin", "input"}:
             options["stdin"] = subprocess.DEVNULL
         options |= {"cwd": cwd or self.shared, "timeout": timeout, "text": True, **more}
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            ["/usr/bin/setpriv", *ids, "--clear-groups", *argv], check=check, **options
-        )
+        done: subprocess.CompletedProcess[str] = subprocess.run(check=check, **options)
         return done
 
-    def as_user(self, *, user: str = "", env: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Arguments for subprocess.run or Popen that make the child an ordinary account with a clean environment."""
+    def as_user(
+        self, argv: Sequence[str], *, user: str = "", env: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Arguments for subprocess.run or Popen that run a command as an ordinary account with a clean environment."""
         account = need_account(user or self.user)
-        base = {
+        return {
+            "args": as_account(account, argv),
+            "umask": 0o022,
+            "env": {**self.environment_of(account.pw_name), **(env or {})},
+        }
+
+    def environment_of(self, user: str) -> dict[str, str]:
+        """What an account has in its environment, made from nothing."""
+        account = need_account(user)
+        return {
+            **self.env,
             "HOME": account.pw_dir,
             "USER": account.pw_name,
             "LOGNAME": account.pw_name,
             "LC_ALL": "C.UTF-8",
-        }
-        return {
-            "user": account.pw_uid,
-            "group": account.pw_gid,
-            "extra_groups": [],
-            "umask": 0o022,
-            "env": {**self.env, **base, **(env or {})},
         }
 
     def run_as_root(self, argv: Sequence[str], *, timeout: float = 60) -> str:

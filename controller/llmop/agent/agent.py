@@ -2069,10 +2069,20 @@ class Agent:
 
     def is_listening(self) -> bool:
         """Whether the engine, and nobody else, listens on its port. Raises PortTaken for anybody else: it must not see our key."""
-        who = self.prove(tcp_table(listeners_only=True))
+        who = self.listens()
         if who == FOREIGN:
             raise PortTaken("somebody else listens on port {}".format(self.port))
         return who == OURS
+
+    def listens(self) -> str:
+        """Who listens on the engine's port. Raises EngineEnded for an engine that is about to be gone: it has let go of its socket, which still
+        stands in the table, and looks like a stranger's.
+        """
+        who = self.prove(tcp_table(listeners_only=True))
+        if who == FOREIGN:
+            self.rest(0.2)
+            who = self.prove(tcp_table(listeners_only=True))
+        return who
 
     def prove(self, table: Sequence[Connection]) -> str:
         return self.family.listener(table, self.port, self.addresses.reach())
@@ -2133,7 +2143,7 @@ class Agent:
 
     def problem(self) -> str:
         """What is wrong with the engine; nothing when it answers."""
-        if self.prove(tcp_table(listeners_only=True)) == FOREIGN:
+        if self.listens() == FOREIGN:
             raise EngineEnded("somebody else listens on port {}".format(self.port))
         config = self.config.engine
         answer = self.ask("GET", config.health_path, None, config.health_timeout)

@@ -41,7 +41,7 @@ def installation(name: str, *, replicas: int) -> Iterator[Installation]:
 @contextlib.contextmanager
 def _behind(here: Installation, program: str, door: Path, log: object) -> Iterator[None]:
     argv = [str(here.venv / "bin/python"), program, str(door)]
-    process = subprocess.Popen(argv, stdout=log, stderr=log, **here.rig.as_user())  # type: ignore[call-overload]
+    process = subprocess.Popen(**here.rig.as_user(argv), stdout=log, stderr=log)  # type: ignore[call-overload]
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from tests.integration.agent.controller import FakeController, Json
@@ -113,8 +114,13 @@ def chosen_port(rig: Rig) -> int:
 
     def found() -> int | None:
         for pid in rig.engines():
-            with open(f"/proc/{pid}/cmdline") as file:
-                words = file.read().split("\0")
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            except (
+                FileNotFoundError,
+                ProcessLookupError,
+            ):  # a program on the way to the engine, which has ended
+                continue
             if "--port" in words:
                 return int(words[words.index("--port") + 1])
         return None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from tests.integration.gateway.control import Control
 from tests.integration.gateway.rig import Wire
 from tests.integration.gateway.test_client_keys import SECRET, key
 from tests.integration.gateway.upstreams import Call, Engine, Gate, answer_any, model, waits
+from tests.rigs.ports import free_port
 from tests.waiting import PATIENCE_S, eventually, until
 
 from llmop.api.v1 import gateway_pb2
@@ -80,12 +80,6 @@ class Gateway:
 
     async def until_metric(self, series: str, value: float) -> None:
         await eventually(lambda: self.metric(series), lambda seen: seen == value)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,6 +22,7 @@ from tests.integration.gateway.rig import gateway_rig
 from tests.integration.gateway.upstreams import endpoint, model, waits
 from tests.integration.workloads.conftest import Workloads, until
 from tests.integration.workloads.documents import pdf
+from tests.rigs.ports import free_port
 
 from llmop.api.v1 import gateway_pb2
 from llmop.gateway import keys
@@ -117,9 +117,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of all-MiniLM-L6-v2 in the engine of the runtime `llamacpp-embeddings`."""
     key = tmp_path_factory.mktemp("engine") / "key"
     key.write_text(KEY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     argv = [sys.executable, "-m", "llmop.runtimes.engines.llamacpp_server", "--embedding", "--threads=1"]
     argv += [
         "--model",

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,12 @@ from llmop.agent.agent import (
     LISTEN,
     NOBODY,
     OURS,
+    Agent,
     End,
+    EngineEnded,
     Family,
     Ports,
+    PortTaken,
     candidates,
     descendants,
     endpoint,
@@ -160,6 +165,23 @@ def test_connections_from_outside_are_counted_and_those_from_inside_are_not() ->
         assert 0 == Family(os.getpid()).outside_connections(tcp_table(), child.port)
     child.close()
     assert 0 == Family(pid).outside_connections(tcp_table(), child.port)
+
+
+@pytest.mark.parametrize("asks", [Agent.is_listening, Agent.problem])
+def test_a_socket_that_its_dying_engine_has_let_go_is_no_strangers(asks: Callable[[Any], object]) -> None:
+    """It still stands in the table of sockets, and is nobody's."""
+
+    def rest(_: float) -> None:
+        raise EngineEnded("the engine ended with status 3")
+
+    dying = SimpleNamespace(port=1, prove=lambda _: FOREIGN, rest=rest)
+    dying.listens = lambda: Agent.listens(dying)  # type: ignore[arg-type]
+    with pytest.raises(EngineEnded, match="status 3"):
+        asks(dying)
+
+    dying.rest = lambda _: None  # it lives, and somebody else listens
+    with pytest.raises((EngineEnded, PortTaken), match="somebody else listens on port 1"):
+        asks(dying)
 
 
 def test_a_held_port_refuses_clients_and_cannot_be_bound_by_anybody() -> None:
