@@ -183,7 +183,7 @@ def _stalled(
     if brake.reason in _STALLING:
         return _condition("Stalled", _TRUE, brake.reason, _with_failure(brake.message, desired.record))
     if desired.record.crashes >= CRASHES_BEFORE_STALLED:
-        words = _with_failure("replicas end soon after their start", desired.record)
+        words = _with_failure(backoff.crashed(desired.record), desired.record)
         return _condition("Stalled", _TRUE, "CrashLoopBackOff", words)
     if is_stalled_submission:
         return _condition(
