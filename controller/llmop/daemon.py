@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import errno
 import os
 import random
 import resource
@@ -101,7 +102,7 @@ async def _serve(
 ) -> None:
     """`identity` is the agent listener's certificate and key, `door` its socket."""
     installation = await store.installation()
-    places = Places(installation, ca)
+    places = Places(store, installation, ca)
     reconciler = await loop.Reconciler.start(
         ports.Ports(
             store=store,
@@ -143,8 +144,9 @@ async def _serve(
 class Places:
     """Shared directories, made usable and told where this controller listens; again when a purge of old files has undone it."""
 
-    def __init__(self, installation: str, ca: str) -> None:
+    def __init__(self, store: interface.Store, installation: str, ca: str) -> None:
         self.urls: tuple[str, ...] = ()
+        self._store = store
         self._installation = installation
         self._ca = ca
         self._agent = Path(llmop.agent.__file__).with_name("agent.py").read_bytes()
@@ -160,13 +162,30 @@ class Places:
             self._threads[where.shared_dir] = file_threads.FileThreads("install")
         threads = self._threads[where.shared_dir]
         if known is None or not await threads.run(directory.is_complete, known.agent, self._ca):
+            if not await threads.run(directory.has_replicas) and (alive := await self._alive(where)):
+                raise directory.vanished(alive)
             agent = await threads.run(self._install, directory)
             known = self._known[where.shared_dir] = render.Installation(
                 id=self._installation, agent=agent, ca=self._ca
             )
         return known
 
-    async def sweep(self, store: interface.Store) -> None:
+    async def _alive(self, where: site.Site) -> list[str]:
+        """Replicas on this cluster that have a job, as far as is known. Raises OSError where the store is away."""
+        try:
+            ledgers = await self._store.ledgers()
+        except errors.Unavailable as error:
+            words = f"{where.shared_dir} is not complete, and the store does not say whether replicas run: {error}"
+            raise OSError(errno.EAGAIN, words, where.shared_dir) from error
+        return [
+            ledger.replica_name
+            for ledger in ledgers
+            if ledger.cluster == where.name
+            and ledger.submission.job_id is not None
+            and ledger.submission.state is not replica.SubmissionState.ENDED
+        ]
+
+    async def sweep(self) -> None:
         """Logs and claims live as long as the ledger remembers their replica. Raises Unavailable of the store."""
         for shared_dir in list(self._known):
             directory = shared.DiskDirectory(Path(shared_dir))
@@ -178,7 +197,7 @@ class Places:
                     "a shared directory was not cleaned up", error=os_errors.sentence(error, shared_dir)
                 )
                 continue
-            ledgers = await store.ledgers()
+            ledgers = await self._store.ledgers()
             replicas = frozenset(ledger.replica_name for ledger in ledgers)
             jobs = frozenset(ledger.submission.job_name for ledger in ledgers)
             ended = frozenset(
@@ -351,6 +370,6 @@ async def retain(store: interface.Store, clock: Clock, places: Places) -> None:
             events_before=now - EVENTS_KEPT_S,
         )
         await store.drop_usage(now - USAGE_KEPT_S)
-        await places.sweep(store)
+        await places.sweep()
     except errors.Unavailable as error:
         _log.warning("nothing was cleaned up", error=str(error))

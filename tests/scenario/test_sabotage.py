@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from llmop.domain import endpoint, replica
-from llmop.planner import assess, compute, drain, engine_load, orphans, rollout, routes, values
+from llmop.planner import assess, compute, drain, engine_load, orphans, revisions, rollout, routes, values
 from llmop.planner.autoscale import moves, remembered
 from llmop.testing import leaders, simulation
 
@@ -126,6 +126,10 @@ def forgets_the_caches(patch: Patch) -> None:
     patch.setattr(engine_load, "hold", lambda *_: engine_load.Hold())
 
 
+def takes_numbers_for_templates(patch: Patch) -> None:
+    patch.setattr(revisions, "twins", lambda kept: {})
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule", "setting"),
     [
@@ -148,6 +152,7 @@ def forgets_the_caches(patch: Patch) -> None:
         (gives_up_at_once, "what the load asks for is not given up at once", CALM),
         (forgets_the_caches, "replicas that full caches need are not given up", CALM),
         (goes_beyond_the_bounds, "the load asks for no more and no fewer replicas than may be", CALM),
+        (takes_numbers_for_templates, "going back to a template replaces nobody that runs", CALM),
         (forgets_replicas_of_the_deleted, "never a job of ours without a row after the grace time", CALM),
     ],
     ids=lambda each: getattr(each, "__name__", ""),

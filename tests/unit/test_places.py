@@ -14,9 +14,14 @@ import pytest
 import llmop.agent
 from llmop import daemon
 from llmop.cluster import file_threads
-from llmop.domain import replica, site
-from llmop.reconciler import shared
+from llmop.domain import errors, replica, resources, site
+from llmop.reconciler import codec, shared
+from llmop.store import interface
+from llmop.testing import builders, memory_store
 
+OWNER = resources.Resource(
+    kind=resources.MODEL_DEPLOYMENT, name=builders.DEPLOYMENT, namespace="default", uid="d"
+)
 URL = "https://10.0.0.1:7443"
 END: dict[str, Any] = {"reason": "Drained", "endedAt": 1_760_000_000, "exitCode": 0, "logTail": ["bye"]}
 
@@ -28,7 +33,7 @@ def where(tmp_path: Path) -> site.Site:
 
 @pytest.fixture
 def places() -> daemon.Places:
-    made = daemon.Places("k3v9qd", "the CA")
+    made = daemon.Places(memory_store.MemoryStore(), "k3v9qd", "the CA")
     made.urls = (URL,)
     return made
 
@@ -75,7 +80,7 @@ async def test_two_installations_do_not_share_a_directory_in_which_one_has_a_rep
     where: site.Site, places: daemon.Places
 ) -> None:
     """The agents would look for their controller where the other one has written."""
-    others = daemon.Places("zzzzzz", "another CA")
+    others = daemon.Places(memory_store.MemoryStore(), "zzzzzz", "another CA")
     others.urls = ("https://10.0.0.2:7443",)
     root = Path(where.shared_dir)
     await places.install(where)
@@ -126,6 +131,82 @@ async def test_a_directory_that_cannot_be_made_is_an_os_error(places: daemon.Pla
     bad = site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(tmp_path / "file" / "shared"))
     with pytest.raises(OSError, match="file"):
         await places.install(bad)
+
+
+@pytest.mark.parametrize("levels", ["project", "project/nlp"])
+async def test_nothing_is_made_above_the_shared_directory(
+    places: daemon.Places, tmp_path: Path, levels: str
+) -> None:
+    """Its file system may not be mounted: what was made would lie below the mount point."""
+    root = tmp_path / levels / "llmop"
+    where = site.Site(name="main", driver=site.DriverKind.SLURM, shared_dir=str(root))
+    with pytest.raises(
+        FileNotFoundError, match=f"^.Errno 2. {tmp_path}/project is not there: mount its file system"
+    ):
+        await places.install(where)
+    assert [] == list(tmp_path.iterdir())
+    root.parent.mkdir(parents=True)
+    await places.install(where)
+
+
+async def run_one(store: memory_store.MemoryStore, where: site.Site, **submission: Any) -> replica.Replica:
+    one = builders.a_replica(1, cluster=where.name, submission_changes=submission)
+    ledger = interface.Ledger(
+        replica_uid=one.uid,
+        namespace=one.namespace,
+        replica_name=one.name,
+        cluster=one.cluster,
+        submission=one.submission,
+        secrets=interface.Secrets(api_key="key", agent_token="token"),
+    )
+    await store.commit([interface.Create(resource=codec.new_replica(one, OWNER), ledger=ledger)])
+    return one
+
+
+@pytest.mark.parametrize("lost", ["replicas", "."])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_has_vanished_is_not_remade_while_replicas_run(
+    where: site.Site, tmp_path: Path, lost: str, restarted: bool
+) -> None:
+    """Also by a controller that was started since; who says that it is gone for good makes the place himself."""
+    store, root = memory_store.MemoryStore(), Path(where.shared_dir)
+    places = daemon.Places(store, "k3v9qd", "the CA")
+    await places.install(where)
+    one = await run_one(store, where)
+    shutil.rmtree(root / lost)
+    if restarted:
+        places = daemon.Places(store, "k3v9qd", "the CA")
+    with pytest.raises(FileNotFoundError, match=rf"{root}/replicas has vanished, .* \({one.name}\): mount"):
+        await places.install(where)
+    assert not (root / lost).exists()
+    (root / "replicas").mkdir(mode=0o700, parents=True)
+    await places.install(where)
+
+
+@pytest.mark.parametrize(
+    "submission", [{"state": replica.SubmissionState.ENDED}, {"job_id": None}], ids=["ended", "no job"]
+)
+async def test_what_has_vanished_is_remade_where_no_replica_runs(
+    where: site.Site, submission: dict[str, Any]
+) -> None:
+    store = memory_store.MemoryStore()
+    places = daemon.Places(store, "k3v9qd", "the CA")
+    await places.install(where)
+    await run_one(store, where, **submission)
+    shutil.rmtree(where.shared_dir)
+    await places.install(where)
+
+
+async def test_a_store_that_is_away_remakes_nothing(
+    where: site.Site, places: daemon.Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: object, replica_uids: object = None) -> tuple[interface.Ledger, ...]:
+        raise errors.Unavailable("it is away")
+
+    monkeypatch.setattr(memory_store.MemoryStore, "ledgers", away)
+    with pytest.raises(OSError, match="the store does not say whether replicas run: it is away"):
+        await places.install(where)
+    assert not Path(where.shared_dir).exists()
 
 
 async def test_a_directory_that_hangs_is_an_os_error_in_time(
@@ -225,6 +306,7 @@ async def test_only_what_is_ours_and_forgotten_is_cleaned(tmp_path: Path) -> Non
     directory = shared.DiskDirectory(tmp_path)
     jobs = ("llmop-k3v9qd-chat-1-00000001", "llmop-k3v9qd-chat-2-00000002", "llmop-other1-chat-2-00000002")
     (tmp_path / "claims").mkdir()
+    (tmp_path / "replicas").mkdir()
     # What killed agents have left, or an agent that makes its claim at this moment is about to link.
     drafts = tuple(f"{job}.n1.example.org.4711.tmp" for job in jobs)
     for job in (*jobs, *drafts, "notes", "notes.tmp"):

@@ -11,6 +11,7 @@ A finished name appears by one rename: whoever sees it may use it.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -37,6 +38,14 @@ class Place:
     @property
     def folder(self) -> Path:
         return self.final.parent
+
+
+def require(shared_dir: Path) -> None:
+    """Raises FileNotFoundError where the shared directory is not there. What lies in it is made here, but not it itself: its file system
+    may not be mounted.
+    """
+    if not shared_dir.exists():
+        raise FileNotFoundError(errno.ENOENT, "the shared directory is not there", str(shared_dir))
 
 
 def place(shared_dir: Path, entry: str) -> Place:

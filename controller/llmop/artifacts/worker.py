@@ -68,6 +68,7 @@ class Stager:
             return self._reference.pinned or self._resolve(credentials)
         place = self._place
         try:
+            layout.require(Path(self._order.shared_dir))
             with self._turn(place):
                 if not self.is_finished:
                     place.work.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -38,8 +38,8 @@ OF_VIRTUAL: Mapping[str, str] = {
 OF_REFUSAL = "Correct the field that is named, and apply the manifest. Deleting it is possible too, where nothing uses it."
 
 OF_STORES = (
-    "If it answers with an error all the same, see GET /v1/models of the gateway: llmop.why of {name} says which vector store or"
-    " embedding model is missing."
+    "Ask a gateway (GET /v1/models): llmop.why of {name} says which vector store or embedding model is missing, and llmop.state is"
+    " ready when nothing is."
 )
 
 OF_DELETION = "Wait: open requests may end first. llmctl describe md {name} shows what still runs."

@@ -24,9 +24,12 @@ def explain(virtual: Document, deployments: Sequence[Document]) -> Explanation:
     if ready and ready.get("status") != "True":
         causes.append(Cause(depth=0, text=f"Ready is {ready.get('status')}: {_sentence(ready)}"))
     causes += [Cause(depth=1, text=_trouble(model, *each)) for model, each in troubled.items()]
-    given = [*_advice(name, ready, troubled), *_stores_advice(name, virtual["spec"], ready)]
+    given = [
+        *_advice(name, ready, troubled),
+        *_stores_advice(name, ready, is_assistant=_is_assistant(virtual)),
+    ]
     return Explanation(
-        summary=_summary(name, ready, len(members), len(troubled)),
+        summary=_summary(name, ready, len(members), len(troubled), is_assistant=_is_assistant(virtual)),
         causes=tuple(causes),
         advice=tuple(dict.fromkeys(given)),
     )
@@ -55,11 +58,17 @@ def _members(spec: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _summary(name: str, ready: Mapping[str, Any], members: int, troubled: int) -> str:
+def _is_assistant(virtual: Document) -> bool:
+    return "judge" not in virtual["spec"]
+
+
+def _summary(name: str, ready: Mapping[str, Any], members: int, troubled: int, *, is_assistant: bool) -> str:
     if not ready:
         return f"{name} has not been looked at by the controller yet."
     if ready.get("reason") == "NameConflict":
         return f"{name} is not asked by anybody: another object has its name."
+    if not troubled and is_assistant:
+        return f"{name}: its model is served; whether its vector stores are there is not known here."
     if not troubled:
         return f"{name} answers: all of its models are served."
     if members == 1:
@@ -91,9 +100,9 @@ def _advice(
             yield f"Wait some seconds, or apply a deployment that serves {model}."
 
 
-def _stores_advice(name: str, spec: Mapping[str, Any], ready: Mapping[str, Any]) -> Iterator[str]:
+def _stores_advice(name: str, ready: Mapping[str, Any], *, is_assistant: bool) -> Iterator[str]:
     """What an assistant asks besides, which the controller does not know."""
-    if "judge" not in spec and ready.get("reason") == "MembersExist":
+    if is_assistant and ready.get("reason") == "MembersExist":
         yield advice.OF_STORES.format(name=name)
 
 

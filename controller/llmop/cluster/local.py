@@ -77,9 +77,9 @@ class LocalCluster:
         """Once: a directory that goes away later must not look like one without jobs. Raises OSError."""
         if self._is_made:
             return
-        # One by one: parents that mkdir makes by itself are open to others.
+        # Nothing above the shared directory: its file system may not be mounted.
         for each in (self._directory.parent, self._directory):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            each.mkdir(mode=0o700, exist_ok=True)
         self._is_made = True
 
     async def submit(self, request: JobRequest) -> SubmitOutcome:

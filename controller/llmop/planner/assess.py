@@ -32,6 +32,7 @@ class Assessment:
     """`end` is set when the replica is over and that is not recorded yet. `facts` is the replica with what was just learned.
 
     `is_routed`: may get requests. `job` is its job in the last complete snapshot, None when there is none.
+    `twin` is the number of a newer revision that is the same as its own (`revisions.twins`), 0 where there is none.
     """
 
     facts: replica.Replica
@@ -44,6 +45,12 @@ class Assessment:
     end: replica.End | None = None
     is_replaced: bool = False  # silent past T3: another one shall take its place
     estimated_start_at: float | None = None
+    twin: int = 0
+
+    @property
+    def revision(self) -> int:
+        """The revision it counts as. `facts.revision` is the one that it was made of, which has to be kept for it."""
+        return self.twin or self.facts.revision
 
     @property
     def is_over(self) -> bool:

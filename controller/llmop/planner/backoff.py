@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from llmop.domain import times
 from llmop.planner import values
 
 CRASH_BASE_S = 10.0
@@ -33,6 +34,14 @@ def after_crashes(record: values.Record, crashes: int, revision: int, now: float
     return dataclasses.replace(
         record, crashes=total, crash_revision=revision, retry_at=now + crash_delay_s(total)
     )
+
+
+def crashed(record: values.Record) -> str:
+    """What is true of every end that counts, of whatever kind and age; the same words until the next one."""
+    one = record.crashes == 1
+    ended = "1 replica" if one else f"{record.crashes} replicas"
+    words = f"{ended} of this template ended although {'it was' if one else 'they were'} wanted"
+    return f"{words}; no new one before {times.to_rfc3339(record.retry_at)}" if record.retry_at else words
 
 
 def after_submissions(record: values.Record, count: int, now: float) -> values.Record:
@@ -99,7 +108,7 @@ def creation(record: values.Record, replicas: int, max_surge: int, now: float) -
         return Brake(
             allowed=0,
             reason="CrashLoopBackOff",
-            message="replicas end soon after their start",
+            message=crashed(record),
             until=record.retry_at,
         )
     since = record.budget_since

@@ -38,6 +38,8 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     replicas = [
         assess.assess(each, seen, asked=is_going or each.drain is not None) for each in desired.replicas
     ]
+    if twins := revisions.twins((*desired.revisions, newest)):
+        replicas = [dataclasses.replace(each, twin=twins.get(each.revision, 0)) for each in replicas]
     record = backoff.released(desired.record, deployment.generation, seen.now)
     record = backoff.for_revision(record, revision.number)
     record = ends.recorded(desired, replicas, record, revision.number, seen, draft)
@@ -175,7 +177,7 @@ def _roll(
     result = []
     for each in replicas:
         if each.facts.uid in doomed:
-            newest = each.facts.revision if is_paused else revision.number
+            newest = each.revision if is_paused else revision.number
             reason, why = _drain_reason(each, newest, is_going=is_going)
             each = _drained(each, reason, why, desired, seen, draft)
             _advance_drained(each, seen, draft)
@@ -207,7 +209,7 @@ def _target(replicas: Sequence[assess.Assessment], newest: int, gate: artifacts.
     """The revision to roll to. As long as the newest one cannot have replicas, those of the one before it stay as they are."""
     if gate.is_open:
         return newest
-    return max((each.facts.revision for each in replicas if not rollout.is_leaving(each)), default=newest)
+    return max((each.revision for each in replicas if not rollout.is_leaving(each)), default=newest)
 
 
 def _advance_drained(each: assess.Assessment, seen: values.Observed, draft: Draft) -> None:
@@ -225,7 +227,7 @@ def _drain_reason(each: assess.Assessment, newest: int, *, is_going: bool) -> tu
         return replica.DrainReason.DELETED, "its deployment is being deleted"
     if each.is_replaced:
         return replica.DrainReason.UNREACHABLE, "its agent has been silent for too long"
-    if each.facts.revision != newest:
+    if each.revision != newest:
         return replica.DrainReason.REPLACED, "a newer revision takes its place"
     return replica.DrainReason.SCALED_DOWN, "fewer replicas are wanted"
 
@@ -343,7 +345,7 @@ def _finish(
 
 def _current_revision(replicas: Sequence[assess.Assessment], made_of: int) -> int:
     """The revision that serves: the oldest one among routed replicas, else the one that new replicas are made of."""
-    return min((each.facts.revision for each in replicas if each.is_routed), default=made_of)
+    return min((each.revision for each in replicas if each.is_routed), default=made_of)
 
 
 def _shown(each: assess.Assessment) -> values.ReplicaStatus:

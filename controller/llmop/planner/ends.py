@@ -42,9 +42,9 @@ def recorded(
                 log_tail=end.log_tail,
             ),
         )
-        if end.reason in _STALLING and each.facts.revision == newest:
+        if end.reason in _STALLING and each.revision == newest:
             record = backoff.stalled(record, end.reason, end.message, desired.deployment.generation, seen.now)
-        elif classify.is_crash(end) and each.facts.revision == newest:
+        elif classify.is_crash(end) and each.revision == newest:
             crashes += 1
     return backoff.after_crashes(record, crashes, newest, seen.now) if crashes else record
 
@@ -61,7 +61,7 @@ def health(
     ready = [
         each
         for each in replicas
-        if each.is_routed and each.facts.revision == newest and each.facts.ready_at is not None
+        if each.is_routed and each.revision == newest and each.facts.ready_at is not None
     ]
     if not ready:
         return record
@@ -85,7 +85,7 @@ def may_be_unrecorded(each: assess.Assessment, newest: int, seen: values.Observe
     may show the job in COMPLETING before its agent has said a word. An agent that has fallen silent is not waited for: its job may
     hang in COMPLETING for long.
     """
-    if each.is_over or each.facts.revision != newest:
+    if each.is_over or each.revision != newest:
         return False
     if classify.is_given_up(each.facts):
         return True

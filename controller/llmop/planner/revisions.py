@@ -1,6 +1,6 @@
 """Revisions of a deployment: the newest, the one that new replicas are made of, and those that nobody needs any more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmop.domain import staging
 from llmop.planner import assess, values
@@ -51,7 +51,19 @@ def made_of(desired: values.Desired, newest: values.Revision) -> values.Revision
         for each in desired.replicas
         if each.end is None and each.drain is None and each.deleted_at is None and each.revision in stored
     ]
-    return stored.get(min(running, default=desired.record.current_revision), newest)
+    oldest = min(running, default=desired.record.current_revision)
+    return stored.get(twins(desired.revisions).get(oldest, oldest), newest)
+
+
+def twins(kept: Sequence[values.Revision]) -> Mapping[int, int]:
+    """Number of a revision -> that of the newest one with the same template and the same bytes, for those that are not it themselves.
+
+    Somebody has gone back to a template: its replicas that still run are what the newer revision asks for, and count as its own.
+    A restart is not such a thing, because its time is in the template's hash.
+    """
+    last = {(each.hash, each.pins): each.number for each in sorted(kept, key=lambda each: each.number)}
+    found = {each.number: last[each.hash, each.pins] for each in kept}
+    return {number: twin for number, twin in found.items() if twin != number}
 
 
 def _pins_of(desired: values.Desired) -> tuple[staging.Pin, ...]:

@@ -74,7 +74,7 @@ def victims(candidates: Sequence[assess.Assessment], newest: int) -> list[assess
         if each.phase is _Phase.SUBMITTING and each.facts.submission.attempt_at is not None:
             rank = 2  # there may be a job
         ends_at = each.facts.ends_at if each.facts.ends_at is not None else float("inf")
-        return (rank, int(each.facts.revision == newest), ends_at, -each.facts.created_at, each.facts.name)
+        return (rank, int(each.revision == newest), ends_at, -each.facts.created_at, each.facts.name)
 
     return sorted(candidates, key=cost)
 
@@ -87,7 +87,7 @@ def paused_step(replicas: Sequence[assess.Assessment], revision: int, bounds: Bo
     holding = [each for each in replicas if holds_capacity(each)]
     silent = [each for each in holding if not is_leaving(each) and each.is_replaced]
     staying = [each for each in holding if not is_leaving(each) and not each.is_replaced]
-    is_mixed = len({each.facts.revision for each in staying}) > 1
+    is_mixed = len({each.revision for each in staying}) > 1
     limit = bounds.replicas + bounds.max_surge
     surplus = len(staying) - (limit if is_mixed else bounds.replicas)
     order = sorted(victims(staying, revision), key=lambda each: is_available(each, bounds.min_ready_s, now))
@@ -103,8 +103,8 @@ def step(replicas: Sequence[assess.Assessment], newest: int, bounds: Bounds, now
     # A silent replica is drained and replaced; it is not counted on any more.
     silent = [each for each in staying if each.is_replaced]
     staying = [each for each in staying if not each.is_replaced]
-    current = [each for each in staying if each.facts.revision == newest]
-    old = [each for each in staying if each.facts.revision != newest]
+    current = [each for each in staying if each.revision == newest]
+    old = [each for each in staying if each.revision != newest]
     available = {each.facts.uid for each in staying if is_available(each, bounds.min_ready_s, now)}
     floor = max(0, wanted - bounds.max_unavailable)
 

@@ -26,7 +26,7 @@ def count(replicas: Sequence[assess.Assessment], newest: int, min_ready_s: float
     return Counts(
         replicas=len(holding),
         ready=sum(1 for each in holding if each.is_routed),
-        updated=sum(1 for each in holding if each.facts.revision == newest and each.facts.drain is None),
+        updated=sum(1 for each in holding if each.revision == newest and each.facts.drain is None),
         pending=sum(1 for each in holding if each.is_pending),
         available=sum(1 for each in holding if rollout.is_available(each, min_ready_s, now)),
     )
@@ -150,7 +150,7 @@ def _serving(desired: values.Desired, replicas: Sequence[assess.Assessment], new
     return sum(
         1
         for each in replicas
-        if each.facts.revision == revision
+        if each.revision == revision
         and not rollout.is_leaving(each)
         and rollout.is_available(each, desired.deployment.spec.min_ready_s, now)
     )
@@ -183,7 +183,7 @@ def _stalled(
     if brake.reason in _STALLING:
         return _condition("Stalled", _TRUE, brake.reason, _with_failure(brake.message, desired.record))
     if desired.record.crashes >= CRASHES_BEFORE_STALLED:
-        words = _with_failure("replicas end soon after their start", desired.record)
+        words = _with_failure(backoff.crashed(desired.record), desired.record)
         return _condition("Stalled", _TRUE, "CrashLoopBackOff", words)
     if is_stalled_submission:
         return _condition(
@@ -260,7 +260,7 @@ def _progressing(
     overdue = [
         each
         for each in replicas
-        if each.facts.revision == newest
+        if each.revision == newest
         and each.phase in (replica.Phase.STARTING, replica.Phase.LOADING)
         and each.facts.started_at is not None
         and seen.now - each.facts.started_at > spec.progress_deadline_s

@@ -1,13 +1,17 @@
 """What gateways and people are told about a model without replicas: a Tribunal, an Assistant."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from llmop.domain import conditions, endpoint
 from llmop.domain.assistant import Assistant
 from llmop.domain.tribunal import Tribunal
 
 PROTOCOLS = ("openai",)
+STORES_UNKNOWN = (
+    "its model exists; whether its vector stores do, the controller does not know: llmop.why of {name} in a gateway's /v1/models"
+    " says what is missing"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +44,12 @@ def place(kind: str, namespace: str, name: str) -> str:
     return f"{kind.lower()}:{namespace}/{name}"
 
 
-def ready(models: Sequence[str], public: Public, name_conflict: str) -> conditions.Condition:
-    """Whether all `models` that it asks exist. What is missing is named in their order."""
+def ready(own: Tribunal | Assistant, public: Public, name_conflict: str) -> conditions.Condition:
+    """Whether all models that it asks exist. What is missing is named in their order.
+
+    Vector stores lie in the database of `llmop workloads`, which the controller does not read: gateways say whether they are there.
+    """
+    models = own.models
     if name_conflict:
         return _ready(conditions.Status.FALSE, "NameConflict", name_conflict)
     nested = [each for each in models if each in public.virtual and each not in public.deployments]
@@ -52,7 +60,8 @@ def ready(models: Sequence[str], public: Public, name_conflict: str) -> conditio
     if missing:
         words = f"no deployment serves {', '.join(missing)}"
         return _ready(conditions.Status.FALSE, "MemberMissing", words)
-    return _ready(conditions.Status.TRUE, "MembersExist", "")
+    words = STORES_UNKNOWN.format(name=own.name) if isinstance(own, Assistant) else ""
+    return _ready(conditions.Status.TRUE, "MembersExist", words)
 
 
 def refused(words: str) -> conditions.Condition:

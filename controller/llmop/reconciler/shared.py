@@ -65,7 +65,7 @@ class DiskDirectory:
 
         Raises OSError, also where others could put something in the place of what jobs run as this account.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_root()
         for part in PARTS:
             (self.root / part).mkdir(mode=0o700, exist_ok=True)
         if danger := self._danger():
@@ -76,6 +76,29 @@ class DiskDirectory:
             whole.write(path, agent, 0o600)
         self._install_simulator(simulator)
         return str(path)
+
+    def _make_root(self) -> None:
+        """Nothing above it: where a file system is not mounted that would be written below its mount point."""
+        missing = [each for each in self.root.parents if not each.exists()]
+        if missing:
+            words = f"{missing[-1]} is not there: mount its file system, or make {self.root.parent}; llmop makes {self.root} alone"
+            raise FileNotFoundError(errno.ENOENT, words, str(self.root))
+        self.root.mkdir(mode=0o700, exist_ok=True)
+
+    def has_replicas(self) -> bool:
+        """Whether there is a place for replicas. Where some run and it is gone, the file system is most likely not mounted."""
+        return (self.root / "replicas").exists()
+
+    def vanished(self, replicas: Sequence[str]) -> OSError:
+        """What to say where these replicas may run and there is no place for them."""
+        shown = ", ".join(sorted(replicas)[:3]) + (
+            f" and {len(replicas) - 3} more" if len(replicas) > 3 else ""
+        )
+        words = (
+            f"{self.root}/replicas has vanished, and replicas may run whose files lie there ({shown}): mount its file system;"
+            f" if it was deleted for good, mkdir -p {self.root}/replicas"
+        )
+        return FileNotFoundError(errno.ENOENT, words, str(self.root))
 
     def _install_simulator(self, source: Path) -> None:
         """The simulator runs inside containers, which see the shared directory but not this installation."""
@@ -153,7 +176,7 @@ class DiskDirectory:
 
     def _prepare(self, name: str, config: Mapping[str, Any]) -> None:
         directory = self.root / "replicas" / name
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         whole.write(directory / "replica.json", json.dumps(config, indent=1).encode(), 0o600)
 
     async def read_end(self, name: str) -> replica.End | None:

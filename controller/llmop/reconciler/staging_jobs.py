@@ -175,7 +175,7 @@ class StagingJobs:
         note = each.note = decisions.Note(name=name, attempt_at=self._clock.now(), asked=asked)
         self._names[each.key] = name
         await self._confirm()
-        await self._on(each.wanted).run(_begin, each.place.job, note)
+        await self._on(each.wanted).run(_begin, Path(each.wanted.shared_dir), each.place.job, note)
         outcome: job.SubmitOutcome
         try:
             outcome = await watch.cluster.submit(request(name, each.wanted, where, watch.canary.holding))
@@ -326,7 +326,8 @@ def _place(wanted: order.Order) -> layout.Place:
 # On the disk; everything raises OSError.
 
 
-def _begin(directory: Path, note: decisions.Note) -> None:
+def _begin(shared_dir: Path, directory: Path, note: decisions.Note) -> None:
+    layout.require(shared_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = _read_note(directory)
     if known is None or known.name != note.name:

@@ -14,9 +14,10 @@ def look(
     """The model that gateways get to see, and the status. One that is refused answers as far as it can be read; nobody sees it otherwise."""
     found = stored.read(owner, convert.VIRTUAL[owner.kind])
     own = found.value
-    ready = virtual.ready(own.models if own is not None else (), public, name_conflict)
-    if found.refusal:
+    if own is None or found.refusal:
         ready = virtual.refused(found.refusal)
+    else:
+        ready = virtual.ready(own, public, name_conflict)
     status = {
         "observedGeneration": owner.generation,
         "conditions": refusals.conditions_of(owner, (ready,), found.refusal, now),

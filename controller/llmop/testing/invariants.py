@@ -4,7 +4,7 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from llmop.domain import endpoint, ids, replica, resources, rollouts, site
+from llmop.domain import endpoint, ids, replica, resources, rollouts, site, staging
 from llmop.domain.job import Snapshot
 from llmop.planner import assess, autoscale, drain, engine_load, rollout, values
 from llmop.testing import crowd, places
@@ -43,6 +43,14 @@ def _wanted(desired: values.Desired, plan: values.Plan) -> int:
     """How many replicas the deployment shall have: what was written, or what was decided by its load."""
     record = plan.status.record.scaling
     return record.desired if record is not None else desired.deployment.spec.replicas
+
+
+def _kept(desired: values.Desired, number: int) -> tuple[str, tuple[staging.Pin, ...]] | None:
+    """The template's hash and the bytes of a revision; None where it is not kept."""
+    for each in desired.revisions:
+        if each.number == number:
+            return each.hash, each.pins
+    return None
 
 
 class Judge:
@@ -97,6 +105,7 @@ class Judge:
         self._floor(desired, seen, plan)
         self._given_up(plan)
         self._pause(desired, plan)
+        self._same(desired, plan)
         self._scale(desired, plan)
 
     def _scale(self, desired: values.Desired, plan: values.Plan) -> None:
@@ -244,11 +253,24 @@ class Judge:
             if (
                 isinstance(action, values.CreateReplica)
                 and staying
-                and action.replica.revision != min(staying)
+                and _kept(desired, action.replica.revision) != _kept(desired, min(staying))
             ):
                 raise Violation(
                     "a pause makes what serves", f"revision {action.replica.revision}, not {min(staying)}"
                 )
+
+    def _same(self, desired: values.Desired, plan: values.Plan) -> None:
+        """Nobody gives way to a newer number of the very template that it was made of."""
+        same = [each for each in desired.revisions if each.hash == desired.template_hash]
+        wanted = _kept(desired, max((each.number for each in same), default=0))
+        for action in plan.actions:
+            if (
+                isinstance(action, values.StartDrain)
+                and "newer revision" in action.why
+                and wanted is not None
+                and _kept(desired, action.replica.revision) == wanted
+            ):
+                raise Violation("going back to a template replaces nobody that runs", action.replica.name)
 
     def cancels(self, leader: "Leader", cluster: str, job_ids: Sequence[str]) -> None:
         world = self._world

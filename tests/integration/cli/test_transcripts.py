@@ -606,7 +606,9 @@ def test_wait_for_a_crash_loop(transcript: Transcript) -> None:
     """Who waited in vain reads why at once."""
     world = transcript.world
     running(world)
-    crashing = conditions(Ready=("False", "CrashLoopBackOff", "replicas end soon after their start"))
+    crashing = conditions(
+        Ready=("False", "CrashLoopBackOff", "3 replicas of this template ended although they were wanted")
+    )
     world.status(MD, "chat", conditions=crashing, lastFailure=FAILURE)
     transcript.run("wait", "md/chat", "--for=condition=Ready", "--timeout=0")
 

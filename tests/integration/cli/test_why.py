@@ -13,8 +13,8 @@ def test_why(transcript: Transcript) -> None:
     running(world)
     transcript.run("why", "md/chat")
     crashing = conditions(
-        Ready=("False", "CrashLoopBackOff", "replicas end soon after their start"),
-        Stalled=("True", "CrashLoopBackOff", "replicas end soon after their start"),
+        Ready=("False", "CrashLoopBackOff", "3 replicas of this template ended although they were wanted"),
+        Stalled=("True", "CrashLoopBackOff", "3 replicas of this template ended although they were wanted"),
     )
     world.status(MD, "chat", conditions=crashing, lastFailure=FAILURE, retryAt="2025-10-09T08:55:00Z")
     world.event(

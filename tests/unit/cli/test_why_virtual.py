@@ -8,6 +8,7 @@ import pytest
 
 from llmop.cli import advice, causes, virtual_causes
 from llmop.domain import conditions
+from llmop.domain.assistant import Assistant
 from llmop.domain.tribunal import Drafter, Member, Tribunal
 from llmop.planner import virtual
 from llmop.planner.virtual import Public
@@ -19,6 +20,7 @@ PANEL = Tribunal(
     critics=(Member(model="b"),),
     judge=Member(model="c"),
 )
+LIBRARIAN = Assistant(name="librarian", namespace="default", model="a", vector_stores=("vs_1",))
 
 
 def shown(found: conditions.Condition | None) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def tribunal(public: Public, conflict: str = "") -> dict[str, Any]:
         "critics": [{"model": each.model} for each in PANEL.critics],
         "judge": {"model": PANEL.judge.model},
     }
-    status = shown(virtual.ready(PANEL.models, public, conflict))
+    status = shown(virtual.ready(PANEL, public, conflict))
     return {"metadata": {"name": "panel"}, "spec": spec, "status": status}
 
 
@@ -137,7 +139,7 @@ def test_it_was_just_made() -> None:
     ],
 )
 def test_every_reason_has_advice(public: Public, conflict: str) -> None:
-    assert virtual.ready(PANEL.models, public, conflict).reason in advice.OF_VIRTUAL
+    assert virtual.ready(PANEL, public, conflict).reason in advice.OF_VIRTUAL
 
 
 def assistant(public: Public) -> dict[str, Any]:
@@ -145,14 +147,24 @@ def assistant(public: Public) -> dict[str, Any]:
     return {
         "metadata": {"name": "librarian"},
         "spec": spec,
-        "status": shown(virtual.ready(["a"], public, "")),
+        "status": shown(virtual.ready(LIBRARIAN, public, "")),
     }
 
 
 def test_an_assistant_whose_model_is_served() -> None:
     found = why(assistant(ALL), deployment("a"))
-    assert found.startswith("librarian answers: all of its models are served.")
+    assert found.startswith(
+        "librarian: its model is served; whether its vector stores are there is not known here."
+    )
     assert "llmop.why of librarian says which vector store" in found
+
+
+def test_ready_of_an_assistant_does_not_speak_for_its_stores() -> None:
+    found = virtual.ready(LIBRARIAN, ALL, "")
+    assert (conditions.Status.TRUE, "MembersExist") == (found.status, found.reason)
+    assert "whether its vector stores do, the controller does not know" in found.message
+    assert "llmop.why of librarian" in found.message
+    assert "" == virtual.ready(PANEL, ALL, "").message
 
 
 def test_an_assistant_whose_model_waits() -> None:

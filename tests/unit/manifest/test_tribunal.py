@@ -106,7 +106,7 @@ def test_every_broken_reference_is_named() -> None:
 )
 def test_what_people_are_told(deployments: set[str], others: set[str], conflict: str, reason: str) -> None:
     public = virtual.Public(deployments=deployments, virtual=others)
-    found = virtual.ready(made().models, public, conflict)
+    found = virtual.ready(made(), public, conflict)
 
     assert found.reason == reason
     assert (found.status is conditions.Status.TRUE) == (reason == "MembersExist")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llmop.domain import replica
+from llmop.domain import job, replica
 from llmop.planner import backoff, compute, values
 from llmop.testing import builders as make
 
@@ -73,6 +73,18 @@ def test_while_the_rest_ends_it_says_so(reason: str) -> None:
 
 def test_one_that_loads_again_after_crashes_does_not_end_the_stall() -> None:
     assert ("True", "CrashLoopBackOff") == conditions(CRASHED, wanted=2, ready=1, loading=1)["Stalled"]
+
+
+def test_a_cancel_by_somebody_else_is_told_as_what_it_is() -> None:
+    one = make.a_replica(1)
+    seen = make.observed([make.a_job(one, job.JobState.CANCELLED)], [])
+    plan = compute.plan(make.desired([one]), seen, make.names())
+    (ready,) = [each for each in plan.status.record.conditions if each.type == "Ready"]
+    assert "CrashLoopBackOff" == ready.reason
+    assert ready.message.startswith(
+        "1 replica of this template ended although it was wanted; no new one before "
+    )
+    assert "; the last one: CancelledByOther: " in ready.message
 
 
 def test_nothing_is_wanted_and_nothing_is_stalled() -> None:

@@ -232,7 +232,7 @@ async def test_a_controller_that_died_before_sbatch_leaves_a_note_that_is_waited
     note = decisions.Note(
         name=ids.staging_name(make.INSTALLATION, "0" * 36), attempt_at=bench.clock.now(), asked=asked
     )
-    staging_jobs._begin(bench.place.job, note)
+    staging_jobs._begin(Path(bench.order.shared_dir), bench.place.job, note)
     follower = Controller(bench)
     await follower.begin()
     for _ in range(20):
