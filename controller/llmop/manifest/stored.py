@@ -15,6 +15,8 @@ from llmop.manifest import admit, convert, paths
 
 _ROUNDS = 20  # without one refused field the next rule may be broken
 _SHOWN = 3  # problems that a sentence names
+# What keeps something from people: an object is not read with less of it than was said.
+_KEEPING = {resources.ASSISTANT: ("filters",)}
 _Value = TypeVar("_Value")
 
 
@@ -32,6 +34,9 @@ def read(resource: resources.Resource, convert_to: Callable[[resources.Resource]
         return Found(value=convert_to(resource))
     except errors.Invalid as error:
         rest = without_refused(resource.kind, resource.spec)
+        kept = _KEEPING.get(resource.kind, ())
+        if rest is not None and any(rest.get(name) != resource.spec.get(name) for name in kept):
+            rest = None
         value = None if rest is None else convert_to(dataclasses.replace(resource, spec=rest))
         return Found(value=value, refusal=sentence(error.violations))
 

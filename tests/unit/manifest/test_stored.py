@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.unit.manifest.pairs import CONVERT, PAIRS
 
-from llmop.domain import errors, resources
-from llmop.manifest import admit, merge, stored
+from llmop.domain import attributes, errors, resources
+from llmop.manifest import admit, convert, merge, stored
 from llmop.testing import builders
 
 SAME = {"name": "a", "timezone": "UTC", "start": "0 8 * * *", "end": "0 8 * * *", "minReplicas": 2}
@@ -62,6 +62,31 @@ def test_every_kind_is_read_without_a_field_of_a_later_version(kind: str, first:
     broken = stored.read(dataclasses.replace(made, spec={"storedText": "{"}), CONVERT[kind])
     assert broken.value is None
     assert "spec: what is stored is no mapping in JSON, but '{'" in broken.refusal
+
+
+PUBLIC = {"type": "eq", "key": "public", "value": True}
+UNKNOWN = {"type": "contains", "key": "title", "value": "x"}
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"filters": UNKNOWN},
+        {"filters": {"type": "and", "filters": [PUBLIC, UNKNOWN]}},
+        {"filters": {**PUBLIC, "later": 1}},
+        {"filters": "public"},
+        {"filters": UNKNOWN, "later": 1},  # which is found first, and the filter only without it
+    ],
+)
+def test_an_assistant_shows_no_document_because_a_filter_is_refused(refused: dict[str, Any]) -> None:
+    spec = {"model": "m", "vectorStores": ["vs_a"], **refused}
+    found = stored.read(resource(spec, resources.ASSISTANT), convert.assistant)
+    assert found.value is None
+    assert found.refusal
+    other = {"model": "m", "vectorStores": ["vs_a"], "filters": PUBLIC, "later": 1}
+    whole = stored.read(resource(other, resources.ASSISTANT), convert.assistant).value
+    assert whole is not None
+    assert attributes.read(PUBLIC) == whole.filters
 
 
 def test_the_sentence_names_field_value_and_fix_and_not_a_hundred_of_them() -> None:
