@@ -289,6 +289,8 @@ async def test_a_newer_schema_another_installation_and_a_second_process_are_refu
         await made_store(stores)
         monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 1)
         assert "InUse" in await refused(url)
+        monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 60)
+        assert "InUse" in await refused(f"{url}&options=-c%20statement_timeout%3D500ms")
     async with opened(url) as stores:
         assert await stores.find("vs_a") is not None
     assert "DROP SCHEMA llmop_vectors CASCADE" in await refused(url, "there")
