@@ -144,6 +144,9 @@ async def test_a_word_that_was_too_common_is_not_looked_at_again(
         assert await stores.with_words([store], ["the", "whale"], 5) == [2]
         assert await stores.with_words([store], ["the"], 5) == []
         assert [["whale"]] == sent
+        await put(stores, store, "two", {"a dog": [1, 1]})  # nothing went: it is not less common
+        assert await stores.with_words([store], ["the", "dog"], 5) == [3]
+        assert ["dog"] == sent[-1]
 
 
 class Noted:
