@@ -138,6 +138,26 @@ def test_what_is_not_refused_belongs_to_its_managers_still() -> None:
     assert mended(live, {"runtime": "toy"}).spec["replicas"] == 4
 
 
+def test_a_manifest_that_says_nothing_of_a_refused_filter_does_not_take_it_away() -> None:
+    spec = {"model": "m", "vectorStores": ["vs_a"], "filters": {"type": "and", "filters": [PUBLIC, UNKNOWN]}}
+    live = dataclasses.replace(
+        resource(spec, resources.ASSISTANT), owned_fields={"other": ("spec.filters.filters",)}
+    )
+
+    def applied(**more: Any) -> resources.Resource:
+        document = builders.manifest(
+            "Assistant", "chat", {"model": "n", "vectorStores": ["vs_a"], **more}, namespace="default"
+        )
+        return merge.apply(live, document, manager="llmctl", force=True).resource
+
+    with pytest.raises(errors.Invalid) as raised:
+        applied()
+    assert ["spec.filters.filters[1].type"] == [each.path for each in raised.value.violations]
+    said = {"type": "or", "filters": [PUBLIC]}
+    assert said == applied(filters=said).spec["filters"]
+    assert "n" == applied(filters=said).spec["model"]
+
+
 def test_a_manifest_that_is_refused_itself_says_what_is_wrong_with_it() -> None:
     with pytest.raises(errors.Invalid) as raised:
         mended(resource({"storedText": "{"}), {"runtime": "toy", "replicas": -1})
