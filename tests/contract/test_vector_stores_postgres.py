@@ -144,6 +144,9 @@ async def test_a_word_that_was_too_common_is_not_looked_at_again(
         assert await stores.with_words([store], ["the", "whale"], 5) == [2]
         assert await stores.with_words([store], ["the"], 5) == []
         assert [["whale"]] == sent
+        await put(stores, store, "two", {"a dog": [1, 1]})  # nothing went: it is not less common
+        assert await stores.with_words([store], ["the", "dog"], 5) == [3]
+        assert ["dog"] == sent[-1]
 
 
 class Noted:
@@ -289,6 +292,8 @@ async def test_a_newer_schema_another_installation_and_a_second_process_are_refu
         await made_store(stores)
         monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 1)
         assert "InUse" in await refused(url)
+        monkeypatch.setattr(postgres, "_LOCK_WAIT_S", 60)
+        assert "InUse" in await refused(f"{url}&options=-c%20statement_timeout%3D500ms")
     async with opened(url) as stores:
         assert await stores.find("vs_a") is not None
     assert "DROP SCHEMA llmop_vectors CASCADE" in await refused(url, "there")

@@ -167,7 +167,7 @@ def _admitted(
         return admit.admit(merged, namespace=live.namespace)
     except errors.Invalid as error:
         rest = stored.without_refused(live.kind, live.spec) or {}
-        if rest == live.spec:
+        if rest == live.spec or stored.shows_more(live, rest, intent["spec"]):
             raise
         try:
             mended = _merge(dataclasses.replace(live, spec=rest), intent, manager, others)

@@ -6,7 +6,7 @@ told (decision 49); all others go on. Of it that is read which is left without t
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from llmop.domain import deployment as deployments
@@ -15,6 +15,8 @@ from llmop.manifest import admit, convert, paths
 
 _ROUNDS = 20  # without one refused field the next rule may be broken
 _SHOWN = 3  # problems that a sentence names
+# What keeps something from people: an object is not read with less of it than was said.
+_KEEPING = {resources.ASSISTANT: ("filters",)}
 _Value = TypeVar("_Value")
 
 
@@ -32,8 +34,16 @@ def read(resource: resources.Resource, convert_to: Callable[[resources.Resource]
         return Found(value=convert_to(resource))
     except errors.Invalid as error:
         rest = without_refused(resource.kind, resource.spec)
+        if rest is not None and shows_more(resource, rest):
+            rest = None
         value = None if rest is None else convert_to(dataclasses.replace(resource, spec=rest))
         return Found(value=value, refusal=sentence(error.violations))
+
+
+def shows_more(resource: resources.Resource, rest: Mapping[str, Any], said: Collection[str] = ()) -> bool:
+    """Whether `rest` of the spec keeps less from people than the spec does; by other fields than those that are `said` anew."""
+    kept = _KEEPING.get(resource.kind, ())
+    return any(name not in said and rest.get(name) != resource.spec.get(name) for name in kept)
 
 
 def by_name(

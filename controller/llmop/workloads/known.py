@@ -75,6 +75,18 @@ class Virtual:
     def all(self) -> Sequence[Tribunal | Assistant]:
         return tuple(self._by_name.values())
 
+    def vector_stores(self) -> frozenset[str] | None:
+        """Ids of those that an assistant names, also one that answers nothing now: it is held, or another one has its name. None where it
+        cannot be read which ones it names.
+        """
+        named: set[str] = set()
+        for each in self._stored.get(resources.ASSISTANT, ()):
+            names = each.spec.get("vectorStores")
+            if not isinstance(names, list):
+                return None
+            named.update(map(str, names))
+        return frozenset(named)
+
     async def find(self, name: str) -> Tribunal | Assistant:
         """Raises Refused."""
         try:

@@ -35,15 +35,24 @@ class Teller:
             while not task.done():
                 await asyncio.wait((task,), timeout=_LOOK_S)
                 if not task.done():
-                    await self._tell()
+                    await self._look(task)
             return task.result()
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def _tell(self) -> None:
-        words = await self._words()
+    async def _look(self, task: "asyncio.Future[T]") -> None:
+        """What has come of the work does not wait for a gateway that is slow to say what it waits for."""
+        words = asyncio.ensure_future(self._words())
+        try:
+            await asyncio.wait((task, words), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self._tell(words.result())
+        finally:
+            words.cancel()
+
+    async def _tell(self, words: str) -> None:
         now = asyncio.get_running_loop().time()
         if words == self._told and now - self._told_at < _REMINDER_S:
             return

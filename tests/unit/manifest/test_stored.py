@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.unit.manifest.pairs import CONVERT, PAIRS
 
-from llmop.domain import errors, resources
-from llmop.manifest import admit, merge, stored
+from llmop.domain import attributes, errors, resources
+from llmop.manifest import admit, convert, merge, stored
 from llmop.testing import builders
 
 SAME = {"name": "a", "timezone": "UTC", "start": "0 8 * * *", "end": "0 8 * * *", "minReplicas": 2}
@@ -64,6 +64,31 @@ def test_every_kind_is_read_without_a_field_of_a_later_version(kind: str, first:
     assert "spec: what is stored is no mapping in JSON, but '{'" in broken.refusal
 
 
+PUBLIC = {"type": "eq", "key": "public", "value": True}
+UNKNOWN = {"type": "contains", "key": "title", "value": "x"}
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"filters": UNKNOWN},
+        {"filters": {"type": "and", "filters": [PUBLIC, UNKNOWN]}},
+        {"filters": {**PUBLIC, "later": 1}},
+        {"filters": "public"},
+        {"filters": UNKNOWN, "later": 1},  # which is found first, and the filter only without it
+    ],
+)
+def test_an_assistant_shows_no_document_because_a_filter_is_refused(refused: dict[str, Any]) -> None:
+    spec = {"model": "m", "vectorStores": ["vs_a"], **refused}
+    found = stored.read(resource(spec, resources.ASSISTANT), convert.assistant)
+    assert found.value is None
+    assert found.refusal
+    other = {"model": "m", "vectorStores": ["vs_a"], "filters": PUBLIC, "later": 1}
+    whole = stored.read(resource(other, resources.ASSISTANT), convert.assistant).value
+    assert whole is not None
+    assert attributes.read(PUBLIC) == whole.filters
+
+
 def test_the_sentence_names_field_value_and_fix_and_not_a_hundred_of_them() -> None:
     words = stored.refusal(resource(scaled(SAME)))
     assert "spec.scaling.schedules[0].end: '0 8 * * *' is when it begins too; write when it ends" in words
@@ -111,6 +136,26 @@ def test_what_is_not_refused_belongs_to_its_managers_still() -> None:
         owned_fields={"scale": ("spec.replicas",), "llmctl": ("spec.runtime",)},
     )
     assert mended(live, {"runtime": "toy"}).spec["replicas"] == 4
+
+
+def test_a_manifest_that_says_nothing_of_a_refused_filter_does_not_take_it_away() -> None:
+    spec = {"model": "m", "vectorStores": ["vs_a"], "filters": {"type": "and", "filters": [PUBLIC, UNKNOWN]}}
+    live = dataclasses.replace(
+        resource(spec, resources.ASSISTANT), owned_fields={"other": ("spec.filters.filters",)}
+    )
+
+    def applied(**more: Any) -> resources.Resource:
+        document = builders.manifest(
+            "Assistant", "chat", {"model": "n", "vectorStores": ["vs_a"], **more}, namespace="default"
+        )
+        return merge.apply(live, document, manager="llmctl", force=True).resource
+
+    with pytest.raises(errors.Invalid) as raised:
+        applied()
+    assert ["spec.filters.filters[1].type"] == [each.path for each in raised.value.violations]
+    said = {"type": "or", "filters": [PUBLIC]}
+    assert said == applied(filters=said).spec["filters"]
+    assert "n" == applied(filters=said).spec["model"]
 
 
 def test_a_manifest_that_is_refused_itself_says_what_is_wrong_with_it() -> None:

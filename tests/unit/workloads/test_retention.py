@@ -196,6 +196,24 @@ async def test_what_an_assistant_answers_from_stays(house: House) -> None:
     assert (0, 0, 0) == await house.left(ALICE)
 
 
+async def test_so_does_what_an_assistant_names_that_answers_nothing_now(house: House) -> None:
+    """It may again: when its name is free, or its manifest mended."""
+    await house.owners.put([key(ALICE)])
+    await house.owners.put([])
+    elder, younger = assistant("vs_x"), assistant("vs_a")
+    shadowed = [elder, dataclasses.replace(younger, namespace="other", uid="later", created_at=9.0)]
+    held = dataclasses.replace(younger, spec={**younger.spec, "filters": {"type": "later"}})
+    damaged = dataclasses.replace(younger, spec={"storedText": "{"})
+    wrong = dataclasses.replace(younger, spec={**younger.spec, "vectorStores": "vs_a"})
+    for stored in (shadowed, [held], [elder, damaged], [wrong]):
+        await house.virtual.put("Assistant", stored)
+        await house.go()
+        assert ALL == await house.left(ALICE)
+    await house.virtual.put("Assistant", [elder])
+    await house.go(days=0)
+    assert (0, 0, 0) == await house.left(ALICE)
+
+
 async def test_a_batch_that_is_under_way_ends_first(house: House) -> None:
     await house.owners.put([key(ALICE)])
     await house.owners.put([])

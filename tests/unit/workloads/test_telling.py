@@ -145,3 +145,24 @@ async def test_who_is_cancelled_takes_the_work_back() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert over.is_set()
+
+
+async def test_what_has_come_does_not_wait_for_a_gateway_that_is_slow_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telling, "_LOOK_S", 0.01)
+    site = Site()
+    asked = asyncio.Event()
+
+    async def never(path: str) -> bytes | None:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError(path)
+
+    teller = Teller(site.stream, Outlook(never, lambda: 0.0), "still here")
+    teller.waiting = {"answer": "m"}
+    async with asyncio.timeout(30):
+        assert await teller.over(asked.wait())
+        asked.clear()
+        assert await teller.over(asked.wait())  # nobody holds the outlook any more
+    assert [] == site.sent

@@ -192,10 +192,10 @@ class PgvectorStores(Stores):
         return connection.execute(_ADD, values).rowcount > 0
 
     def _forget_passages(self, connection: Connection, where: str, values: Sequence[Any]) -> None:
-        self._deletions += 1
         chosen = f"document IN (SELECT number FROM documents WHERE {where})"
         for table in ("words", "vectors", "passages"):
-            connection.execute(f"DELETE FROM {table} WHERE {chosen}", values)
+            if connection.execute(f"DELETE FROM {table} WHERE {chosen}", values).rowcount:
+                self._deletions += 1
 
 
 def _limit(within: Collection[int] | None) -> tuple[str, Sequence[list[int]]]:

@@ -241,7 +241,7 @@ class Postgres:
         """This connection's, for as long as it lives."""
         try:
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):  # whichever time is shorter
             message = (
                 f"{self._address.shown}: another llmop workloads uses the vector stores there: end that, or name another database by"
                 " --vectors"
