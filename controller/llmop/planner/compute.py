@@ -270,10 +270,12 @@ def _remove_ended(desired: values.Desired, replicas: Sequence[assess.Assessment]
 
 
 def _look_again(replicas: Sequence[assess.Assessment], seen: values.Observed, draft: Draft) -> None:
-    """When a heartbeat that stops now would change a phase, and when gateways are not waited for any longer."""
+    """When a heartbeat that stops now would change a phase, and when gateways and jobs that hang are not waited for any longer."""
     timing = seen.timing
     draft.recheck(routes.unknown_until(replicas, seen))
     for each in replicas:
+        if (hangs_from := ends.hangs_from(each, seen)) is not None:
+            draft.recheck(hangs_from + 0.001)
         heartbeat = each.heartbeat
         if heartbeat is None or each.is_over:
             continue
