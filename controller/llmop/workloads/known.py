@@ -75,6 +75,18 @@ class Virtual:
     def all(self) -> Sequence[Tribunal | Assistant]:
         return tuple(self._by_name.values())
 
+    def vector_stores(self) -> frozenset[str] | None:
+        """What the assistants name that are stored, also those that do not answer now: another one has their name, or this version refuses
+        them. None where one of them does not say it.
+        """
+        found: set[str] = set()
+        for each in self._stored.get(resources.ASSISTANT, ()):
+            names = each.spec.get("vectorStores")
+            if not isinstance(names, list):
+                return None
+            found |= {str(name) for name in names}
+        return frozenset(found)
+
     async def find(self, name: str) -> Tribunal | Assistant:
         """Raises Refused."""
         try:

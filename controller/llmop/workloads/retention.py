@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Set
 
 from llmop.domain import resources
-from llmop.domain.assistant import Assistant
 from llmop.domain.errors import Unavailable
 from llmop.workloads.database import Database
 from llmop.workloads.known import Virtual
@@ -72,10 +71,8 @@ class Retention:
     async def _step(self, owner: str) -> bool:
         """Whether there may be more to do now. What an assistant answers from stays with all its owner has; a batch ends before it goes."""
         stores = await self._stores.owned(owner, "", _STORES_AT_ONCE, oldest_first=True)
-        used = {
-            name for each in self._virtual.all() if isinstance(each, Assistant) for name in each.vector_stores
-        }
-        if await self._stores.owns(owner, sorted(used)) or not self._is_due(owner):
+        used = self._virtual.vector_stores()
+        if used is None or await self._stores.owns(owner, sorted(used)) or not self._is_due(owner):
             return False
         for store in stores:
             await self._stores.remove(store)

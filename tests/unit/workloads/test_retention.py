@@ -196,6 +196,31 @@ async def test_what_an_assistant_answers_from_stays(house: House) -> None:
     assert (0, 0, 0) == await house.left(ALICE)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "taken"},  # an older tribunal answers under that name, for now
+        {"spec": {"model": "m", "vectorStores": ["vs_a"], "topK": "many", "filters": 3}},
+        {"spec": {"vectorStores": ["vs_a"]}},
+        {"spec": {"model": "m", "vectorStores": ["vs_a", 17]}},
+        {"spec": {"model": "m", "vectorStores": "vs_a"}},
+        {"spec": {"storedText": '{"vectorStores": ["vs_a"]'}},
+    ],
+)
+async def test_so_does_what_one_names_that_does_not_answer(house: House, changes: dict[str, object]) -> None:
+    await house.owners.put([key(ALICE)])
+    await house.owners.put([])
+    one = {"model": "m"}
+    older = {"drafters": [one], "critics": [one], "judge": one}
+    await house.virtual.put(
+        "Tribunal", [resources.Resource(kind="Tribunal", name="taken", namespace="a", uid="t", spec=older)]
+    )
+    named = dataclasses.replace(assistant("vs_a"), created_at=9.0, **changes)  # type: ignore[arg-type]
+    await house.virtual.put("Assistant", [named])
+    await house.go()
+    assert ALL == await house.left(ALICE)
+
+
 async def test_a_batch_that_is_under_way_ends_first(house: House) -> None:
     await house.owners.put([key(ALICE)])
     await house.owners.put([])
