@@ -51,7 +51,8 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     replicas = _deleted_by_hand(desired, replicas, seen, draft)
     for each in replicas:
         _advance(each, seen, draft)
-    replicas = _give_up(desired, replicas, seen, draft)
+    if not desired.is_held:
+        replicas = _give_up(desired, replicas, seen, draft)
     gate = artifacts.gate(desired, revision, seen)
     draft.actions.extend(gate.actions)
     draft.recheck(gate.recheck_at)
