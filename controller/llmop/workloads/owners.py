@@ -51,6 +51,7 @@ class Owners:
         self._path = path
         self._clock = clock
         self._known: Known = {}
+        self._is_written = True
 
     def load(self) -> None:
         try:
@@ -77,6 +78,7 @@ class Owners:
         await self._keep({each: at for each, at in self._known.items() if each != owner})
 
     async def _keep(self, known: Known) -> None:
-        if known != self._known:
-            self._known = known
+        if known != self._known or not self._is_written:
+            self._known, self._is_written = known, False
             await asyncio.to_thread(whole.write, self._path, orjson.dumps(known), 0o600)
+            self._is_written = True

@@ -256,6 +256,26 @@ async def test_a_file_that_cannot_be_read_only_makes_it_later(house: House) -> N
     assert ALL == await house.left(ALICE)
 
 
+async def test_what_could_not_be_written_is_written_the_next_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a key that came back on a full disk, and went again while nobody looked, would be gone since the first time."""
+    await house.owners.put([key(ALICE)])
+    await house.owners.put([])
+    with monkeypatch.context() as full:
+        full.setattr("llmop.files.whole.write", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+        with pytest.raises(OSError, match="no space"):
+            await house.owners.put([key(ALICE)])
+    house.clock.time += 40 * DAY
+    await house.owners.put([key(ALICE)])
+    house.owners = Owners(house.folder / "owners.json", house.clock)
+    house.owners.load()
+    house.retention = house.keeping(KEEP_S)
+    await house.owners.put([])
+    await house.go(days=1)
+    assert ALL == await house.left(ALICE)
+
+
 def test_a_time_that_lies_ahead_was_a_wrong_clocks() -> None:
     assert {ALICE: 5.0, BOB: None} == owning.settled({ALICE: 9.0, BOB: 3.0}, {BOB}, 5.0)
     assert {ALICE: 3.0} == owning.settled({ALICE: 3.0}, frozenset(), 5.0)
