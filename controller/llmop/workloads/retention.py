@@ -57,6 +57,7 @@ class Retention:
 
     async def look(self) -> None:
         """Once at everybody who is gone for long enough. Raises OSError, sqlite3.Error, Unavailable."""
+        await self._owners.notice_clock()
         for owner in self._due():
             while self._is_due(owner) and await self._step(owner):
                 pass

@@ -91,7 +91,9 @@ def test_nothing_is_given_up() -> None:
     blocked = make.a_replica(
         1, ready_at=None, started_at=None, host="", was_running=False, blocked_since=make.NOW - 600
     )
-    job_of = make.a_job(blocked, job.JobState.PENDING, pending=job.PendingClass.NEVER, reason="BadConstraints")
+    job_of = make.a_job(
+        blocked, job.JobState.PENDING, pending=job.PendingClass.NEVER, reason="BadConstraints"
+    )
 
     def plan(refusal: str) -> set[str]:
         desired = make.desired([blocked], refusal=refusal)

@@ -276,6 +276,27 @@ async def test_what_could_not_be_written_is_written_the_next_time(
     assert ALL == await house.left(ALICE)
 
 
+@pytest.mark.parametrize("years", [-50, 50])
+async def test_where_the_clock_is_set_it_is_counted_anew_also_over_a_new_start(
+    house: House, years: int
+) -> None:
+    """A machine may begin in 1970 and learn the time later."""
+    await house.owners.put([key(ALICE), key(BOB)])
+    house.clock.set_by = 365 * DAY * min(years, 0)
+    await house.owners.put([key(BOB)])
+    house.clock.set_by = 365 * DAY * max(years, 0)
+    await house.go(days=1)
+    house.owners = Owners(house.folder / "owners.json", house.clock)
+    house.owners.load()
+    house.retention = house.keeping(KEEP_S)
+    await house.owners.put([key(BOB)])
+    await house.go(days=28)
+    assert ALL == await house.left(ALICE)
+    await house.go(days=3)
+    assert (0, 0, 0) == await house.left(ALICE)
+    assert ALL == await house.left(BOB)
+
+
 def test_a_time_that_lies_ahead_was_a_wrong_clocks() -> None:
     assert {ALICE: 5.0, BOB: None} == owning.settled({ALICE: 9.0, BOB: 3.0}, {BOB}, 5.0)
     assert {ALICE: 3.0} == owning.settled({ALICE: 3.0}, frozenset(), 5.0)
