@@ -84,6 +84,10 @@ class Owners:
             await self._keep({owner: None if at is None else now for owner, at in self._known.items()})
         self._offset = offset
 
+    async def found(self, there: Set[str]) -> None:
+        """These have a key that is no APIKey. Raises OSError."""
+        await self._keep({owner: None if owner in there else at for owner, at in self._known.items()})
+
     def due(self, keep_s: float) -> list[str]:
         return due(self._known, self._clock.now() - keep_s)
 

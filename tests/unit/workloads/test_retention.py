@@ -10,6 +10,7 @@ import pytest
 from tests.unit.workloads.workloads_rig import StandingClock
 
 from llmop.domain import resources
+from llmop.domain.errors import NeedsUser
 from llmop.workloads import owners as owning
 from llmop.workloads.batch import Batch, Status
 from llmop.workloads.database import Database, File, Place
@@ -48,12 +49,25 @@ class House:
         self.owners = Owners(folder / "owners.json", self.clock)
         self.heard = set(SURE)
         self.freed = 0
+        self.in_file: set[str] = set()
         self.retention = self.keeping(KEEP_S)
 
     def keeping(self, keep_s: float) -> Retention:
         return Retention(
-            self.owners, self.database, self.stores, self.virtual, self.heard, self._removed, keep_s
+            self.owners,
+            self.database,
+            self.stores,
+            self.virtual,
+            self.heard,
+            self._removed,
+            self._of_file,
+            keep_s,
         )
+
+    def _of_file(self) -> set[str]:
+        if "damaged" in self.in_file:
+            raise NeedsUser("InvalidKeysFile", "keys:1: expected something else")
+        return self.in_file
 
     def _removed(self) -> None:
         self.freed += 1
@@ -175,6 +189,19 @@ async def test_nobody_is_gone_while_a_key_cannot_be_read(house: House) -> None:
     await house.go()
     assert ALL == await house.left(ALICE)
     assert ALL == await house.left(BOB)
+
+
+async def test_a_key_that_the_gateways_file_has_is_not_gone(house: House) -> None:
+    await house.owners.put([key(ALICE)])
+    house.in_file = {ALICE}
+    await house.owners.put([])
+    await house.go(days=100)
+    assert ALL == await house.left(ALICE)
+    house.in_file = {BOB, "damaged"}
+    await house.owners.put([key(BOB)])
+    with pytest.raises(NeedsUser):
+        await house.go(days=100)
+    assert ALL == await house.left(ALICE)
 
 
 async def test_zero_keeps_it_for_ever(house: House) -> None:
