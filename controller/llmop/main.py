@@ -272,6 +272,7 @@ def workloads(
             concurrency=concurrency,
             keep_s=keep_days * 86_400.0,
             keep_gone_s=keep_gone_days * 86_400.0,
+            in_file=lambda: {found.hex() for found in keys.load(installation.keys_file)},
             quota=Quota(files=files_per_key, bytes=gib_per_key * 1024**3),
             vectors=vectors,
             vector_memory=vector_memory * 1024**2,

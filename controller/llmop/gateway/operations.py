@@ -47,10 +47,19 @@ async def answer(found: Overview, headers: Mapping[str, str]) -> Response:
         if found.etag in headers.get("if-none-match", ""):
             return Response(status_code=304, headers=sent)
     body = (found.text or "").encode()
-    if "gzip" in headers.get("accept-encoding", ""):
+    if _takes_gzip(headers.get("accept-encoding", "")):
         sent["content-encoding"] = "gzip"
         body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL)
     return Response(body, headers=sent, media_type="application/json")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """`accepted` as in RFC 9110, 12.5.3: a weight of 0 says no."""
+    weights = {
+        coding.strip().lower(): weight.strip().lower()
+        for coding, _, weight in (each.partition(";") for each in accepted.split(","))
+    }
+    return weights.get("gzip", "q=0") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
 
 
 Source = Callable[[], Awaitable[Overview]]

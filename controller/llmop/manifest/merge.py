@@ -76,8 +76,14 @@ def apply(
         path: sorted(name for name, owned in others.items() if path in owned)
         for path in _replaced(wanted, current)
     }
-    disputed = {path: names for path, names in disputed.items() if names}
     admitted = _admitted(live, intent, manager, others)
+    # What goes with a field that this version refuses: an apply that says nothing of it must not scale somebody's deployment down.
+    kept = leaves(admit.document(admitted))
+    disputed |= {
+        path: sorted(name for name, owned in others.items() if path in owned)
+        for path in current.keys() - kept.keys()
+    }
+    disputed = {path: names for path, names in disputed.items() if names}
     if disputed and not force:
         raise _conflict(live, disputed)
 

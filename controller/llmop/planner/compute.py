@@ -51,7 +51,8 @@ def plan(desired: values.Desired, seen: values.Observed, names: values.Names) ->
     replicas = _deleted_by_hand(desired, replicas, seen, draft)
     for each in replicas:
         _advance(each, seen, draft)
-    replicas = _give_up(desired, replicas, seen, draft)
+    if not desired.is_held:
+        replicas = _give_up(desired, replicas, seen, draft)
     gate = artifacts.gate(desired, revision, seen)
     draft.actions.extend(gate.actions)
     draft.recheck(gate.recheck_at)
@@ -270,10 +271,12 @@ def _remove_ended(desired: values.Desired, replicas: Sequence[assess.Assessment]
 
 
 def _look_again(replicas: Sequence[assess.Assessment], seen: values.Observed, draft: Draft) -> None:
-    """When a heartbeat that stops now would change a phase, and when gateways are not waited for any longer."""
+    """When a heartbeat that stops now would change a phase, and when gateways and jobs that hang are not waited for any longer."""
     timing = seen.timing
     draft.recheck(routes.unknown_until(replicas, seen))
     for each in replicas:
+        if (hangs_from := ends.hangs_from(each, seen)) is not None:
+            draft.recheck(hangs_from + 0.001)
         heartbeat = each.heartbeat
         if heartbeat is None or each.is_over:
             continue

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from llmop.domain import replica
+from llmop.domain import job, replica
 from llmop.planner import assess, backoff, classify, rollout, values
 from llmop.planner.draft import Draft
 
@@ -82,10 +82,13 @@ def may_be_unrecorded(each: assess.Assessment, newest: int, seen: values.Observe
     """It was given up, or ends by itself in a way that counts or may count, and Slurm has not said yet that the job is over.
 
     After SIGTERM only Slurm knows whether somebody has cancelled the job (counts) or whether it was preempted (does not). A snapshot
-    may show the job in COMPLETING before its agent has said a word. An agent that has fallen silent is not waited for: its job may
-    hang in COMPLETING for long.
+    may show the job in COMPLETING before its agent has said a word. An agent that has fallen silent is not waited for, nor a job that
+    `hangs_from` now: it may stay in COMPLETING for hours.
     """
     if each.is_over or each.revision != newest:
+        return False
+    hangs = hangs_from(each, seen)
+    if hangs is not None and seen.now > hangs:
         return False
     if classify.is_given_up(each.facts):
         return True
@@ -98,3 +101,10 @@ def may_be_unrecorded(each: assess.Assessment, newest: int, seen: values.Observe
         return True
     ending = heartbeat.end.reason if heartbeat.end is not None else heartbeat.ending
     return ending is not None and (ending is replica.EndReason.TERMINATED or ending in classify.CRASHES)
+
+
+def hangs_from(each: assess.Assessment, seen: values.Observed) -> float | None:
+    """When a job in COMPLETING is not waited for any longer, whoever is heard: Slurm's end time is then when it ended (squeue(1))."""
+    if each.job is None or each.job.state is not job.JobState.COMPLETING or each.job.ends_at is None:
+        return None
+    return each.job.ends_at + seen.timing.unreachable_s

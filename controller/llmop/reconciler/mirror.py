@@ -83,6 +83,9 @@ class Mirror:
             except errors.Unavailable:
                 self._is_doubtful = True
                 raise
+            except asyncio.CancelledError:
+                self._is_doubtful = bool(touched)  # nobody was told of the pages before this one
+                raise
             touched += self._apply_all(page)
             if len(page) < PAGE:
                 return _concerned(touched)

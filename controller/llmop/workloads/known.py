@@ -76,16 +76,16 @@ class Virtual:
         return tuple(self._by_name.values())
 
     def vector_stores(self) -> frozenset[str] | None:
-        """Ids of those that an assistant names, also one that answers nothing now: it is held, or another one has its name. None where it
-        cannot be read which ones it names.
+        """What the assistants name that are stored, also those that do not answer now: another one has their name, or this version refuses
+        them. None where one of them does not say it.
         """
-        named: set[str] = set()
+        found: set[str] = set()
         for each in self._stored.get(resources.ASSISTANT, ()):
             names = each.spec.get("vectorStores")
             if not isinstance(names, list):
                 return None
-            named.update(map(str, names))
-        return frozenset(named)
+            found |= {str(name) for name in names}
+        return frozenset(found)
 
     async def find(self, name: str) -> Tribunal | Assistant:
         """Raises Refused."""

@@ -120,7 +120,16 @@ async def _run(
     owners = Owners(settings.directory / "owners.json", clock)
     owners.load()
     heard: set[str] = set()
-    retention = Retention(owners, database, stores, virtual, heard, engine.tidy_soon, settings.keep_gone_s)
+    retention = Retention(
+        owners,
+        database,
+        stores,
+        virtual,
+        heard,
+        engine.tidy_soon,
+        settings.in_file,
+        settings.keep_gone_s,
+    )
     service = Service(
         database=database,
         shelf=shelf,

@@ -18,6 +18,9 @@ from llmop.files import whole
 
 LOG = logging.getLogger(__name__)
 
+# A clock that differs by more was set. By less it may be a machine that was suspended, and what is counted too soon is little.
+_SET_S = 7 * 86_400.0
+
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
 Known = Mapping[
@@ -51,6 +54,8 @@ class Owners:
         self._path = path
         self._clock = clock
         self._known: Known = {}
+        self._is_written = True
+        self._offset = clock.now() - clock.monotonic()
 
     def load(self) -> None:
         try:
@@ -67,7 +72,21 @@ class Owners:
         if there is None:
             LOG.error("an APIKey cannot be read: until it can be, nobody's key counts as gone")
             there = frozenset(self._known)
+        await self.notice_clock()
         await self._keep(settled(self._known, there, self._clock.now()))
+
+    async def notice_clock(self) -> None:
+        """Where the clock was set, nobody knows any more since when keys are gone: all that are count from now. Raises OSError."""
+        now = self._clock.now()
+        offset = now - self._clock.monotonic()
+        if abs(offset - self._offset) > _SET_S:
+            LOG.warning("the clock was set: keys that are gone count from now on")
+            await self._keep({owner: None if at is None else now for owner, at in self._known.items()})
+        self._offset = offset
+
+    async def found(self, there: Set[str]) -> None:
+        """These have a key that is no APIKey. Raises OSError."""
+        await self._keep({owner: None if owner in there else at for owner, at in self._known.items()})
 
     def due(self, keep_s: float) -> list[str]:
         return due(self._known, self._clock.now() - keep_s)
@@ -77,6 +96,7 @@ class Owners:
         await self._keep({each: at for each, at in self._known.items() if each != owner})
 
     async def _keep(self, known: Known) -> None:
-        if known != self._known:
-            self._known = known
+        if known != self._known or not self._is_written:
+            self._known, self._is_written = known, False
             await asyncio.to_thread(whole.write, self._path, orjson.dumps(known), 0o600)
+            self._is_written = True

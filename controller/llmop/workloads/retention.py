@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Set
 
 from llmop.domain import resources
-from llmop.domain.errors import Unavailable
+from llmop.domain.errors import NeedsUser, Unavailable
 from llmop.workloads.database import Database
 from llmop.workloads.known import Virtual
 from llmop.workloads.owners import Owners
@@ -25,7 +25,8 @@ _NEEDED = frozenset({resources.API_KEY, resources.ASSISTANT})
 
 class Retention:
     """`heard` are the kinds of which the controller has said everything and is still there; `removed` is called where contents have become
-    free. `keep_s` is for how long a key has to be gone, in seconds; 0 = nothing is ever removed.
+    free. `in_file` gives the owners whose keys the gateway's file has, and raises OSError and NeedsUser. `keep_s` is for how long a key has
+    to be gone, in seconds; 0 = nothing is ever removed.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Retention:
         virtual: Virtual,
         heard: Set[str],
         removed: Callable[[], None],
+        in_file: Callable[[], Set[str]],
         keep_s: float,
     ) -> None:
         self._owners = owners
@@ -44,6 +46,7 @@ class Retention:
         self._virtual = virtual
         self._heard = heard
         self._removed = removed
+        self._in_file = in_file
         self._keep_s = keep_s
 
     async def run(self) -> None:
@@ -51,12 +54,14 @@ class Retention:
         while True:
             try:
                 await self.look()
-            except (OSError, sqlite3.Error, Unavailable) as error:
+            except (OSError, sqlite3.Error, Unavailable, NeedsUser) as error:
                 LOG.error("what keys that are gone have left could not be removed: %s", error)
             await asyncio.sleep(_PERIOD_S)
 
     async def look(self) -> None:
-        """Once at everybody who is gone for long enough. Raises OSError, sqlite3.Error, Unavailable."""
+        """Once at everybody who is gone for long enough. Raises OSError, sqlite3.Error, Unavailable, NeedsUser."""
+        await self._owners.notice_clock()
+        await self._owners.found(await asyncio.to_thread(self._in_file))
         for owner in self._due():
             while self._is_due(owner) and await self._step(owner):
                 pass

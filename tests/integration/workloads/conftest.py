@@ -33,7 +33,7 @@ from llmop.workloads.quota import Quota
 from llmop.workloads.settings import WorkloadsSettings
 folder, gateway, key, vectors = Path(sys.argv[1]), *sys.argv[2:5]
 serve(WorkloadsSettings(directory=folder / "workloads", socket=folder / "workloads.sock", gateway=gateway,
-    controller=f"unix://{folder}/control.sock", key=key, concurrency=32, keep_s=3e6, keep_gone_s=3e6,
+    controller=f"unix://{folder}/control.sock", key=key, concurrency=32, keep_s=3e6, keep_gone_s=3e6, in_file=frozenset,
     quota=Quota(files=1000, bytes=2**32), vectors=vectors, vector_memory=2**30))
 """
 

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 
+import pytest
+
 from llmop.domain.client import ClientKey
 from llmop.gateway import operations
 from llmop.gateway.keys import KEYLESS
@@ -88,6 +90,12 @@ async def test_a_controller_that_says_no_state_is_passed_on_each_time() -> None:
     answer = await operations.answer(Overview("{}", 5.0), {"if-none-match": 'W/""'})
 
     assert (200, b"{}", False) == (answer.status_code, answer.body, "etag" in answer.headers)
+
+
+@pytest.mark.parametrize("accepted", ["", "gzip;q=0", "GZIP; q=0.000, br", "x-notgzip", "identity"])
+async def test_who_does_not_take_gzip_gets_none(accepted: str) -> None:
+    answer = await operations.answer(shown(7), {"accept-encoding": accepted})
+    assert "content-encoding" not in answer.headers
 
 
 async def test_whoever_accepts_gzip_gets_it() -> None:

@@ -158,6 +158,24 @@ def test_a_manifest_that_says_nothing_of_a_refused_filter_does_not_take_it_away(
     assert "n" == applied(filters=said).spec["model"]
 
 
+def test_what_is_anothers_and_would_go_with_what_is_refused_is_a_conflict() -> None:
+    """Scaling cannot be without the field that is refused; without scaling there would be one replica."""
+    scaling = {"minReplicas": 4, "maxReplicas": "eight", "metrics": [{"type": "InFlight", "target": 5}]}
+    live = dataclasses.replace(
+        resource({"runtime": "toy", "scaling": scaling}),
+        owned_fields={
+            "team": ("spec.scaling.minReplicas", "spec.scaling.maxReplicas", "spec.scaling.metrics")
+        },
+    )
+    with pytest.raises(errors.Conflict, match=r'spec\.scaling\.minReplicas belongs to "team"'):
+        mended(live, {"runtime": "toy"})
+    document = builders.manifest("ModelDeployment", "chat", {"runtime": "toy"}, namespace="default")
+    forced = merge.apply(live, document, manager="llmctl", force=True).resource
+    assert ("scaling" not in forced.spec) and "team" not in forced.owned_fields
+    own = merge.apply(live, document, manager="team").resource
+    assert "scaling" not in own.spec
+
+
 def test_a_manifest_that_is_refused_itself_says_what_is_wrong_with_it() -> None:
     with pytest.raises(errors.Invalid) as raised:
         mended(resource({"storedText": "{"}), {"runtime": "toy", "replicas": -1})

@@ -77,6 +77,24 @@ def test_a_job_that_hangs_after_its_agent_fell_silent_is_not_waited_for() -> Non
     assert held.recheck_at is not None and held.recheck_at <= make.NOW + 1.1
 
 
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_a_job_that_hangs_is_not_waited_for_whoever_is_heard(is_given_up: bool) -> None:
+    """An epilog hangs for hours, and what is left of the job beats on."""
+    patience_s = make.observed().timing.unreachable_s
+    gone = Drain(reason=DrainReason.STARTUP_TIMEOUT, requested_at=make.NOW - 600, deadline_at=make.NOW - 600)
+    each = make.a_replica(1, drain=gone) if is_given_up else EACH
+
+    def after(seconds: float) -> values.Plan:
+        job = make.a_job(each, JobState.COMPLETING, ends_at=make.NOW - seconds)
+        seen = make.observed([job], [make.a_heartbeat(each)])
+        return compute.plan(make.desired([each], max_surge=1), seen, make.names())
+
+    waiting = after(patience_s - 1)
+    assert not makes_another(waiting)
+    assert waiting.recheck_at is not None and waiting.recheck_at <= make.NOW + 1.1
+    assert makes_another(after(patience_s + 1))
+
+
 def test_an_old_revision_is_not_waited_for() -> None:
     seen = make.observed([make.a_job(EACH)], [draining(EndReason.TERMINATED)])
     wanted = make.desired([EACH], revision=2, max_surge=1)

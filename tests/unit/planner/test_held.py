@@ -86,6 +86,23 @@ def test_what_ends_is_recorded_and_not_replaced() -> None:
     assert {"RecordEnd"} == actions(over)
 
 
+def test_nothing_is_given_up() -> None:
+    """It would not be replaced, and how long it may take to start may be among what is refused."""
+    blocked = make.a_replica(
+        1, ready_at=None, started_at=None, host="", was_running=False, blocked_since=make.NOW - 600
+    )
+    job_of = make.a_job(
+        blocked, job.JobState.PENDING, pending=job.PendingClass.NEVER, reason="BadConstraints"
+    )
+
+    def plan(refusal: str) -> set[str]:
+        desired = make.desired([blocked], refusal=refusal)
+        return actions(compute.plan(desired, make.observed([job_of]), make.names()))
+
+    assert "StartDrain" in plan("")
+    assert set() == plan(WORDS)
+
+
 def test_it_is_deleted_like_any_other() -> None:
     going = planned([make.a_replica(1)], refusal=WORDS, deleted_at=make.NOW)
     assert "StartDrain" in actions(going)

@@ -1,5 +1,6 @@
 """The copy in memory follows the store."""
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -64,6 +65,30 @@ async def test_one_read_is_enough_unless_there_is_more_than_a_page(monkeypatch: 
     assert [0, 2, 2, 5] == store.asked
     names = [each.name for each in copy.children(OWNER.uid, resources.REVISION)]
     assert [f"a-{number}" for number in range(1, 7)] == names
+
+
+async def test_who_is_cancelled_in_the_middle_takes_nothing_away_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operator's client may go while its call brings the copy up to date."""
+    monkeypatch.setattr(mirror, "PAGE", 1)
+    store = Counted()
+    copy = mirror.Mirror(store)
+    await copy.refresh()
+    await store.commit([interface.Create(resource=OWNER)])
+    changes = store.changes
+
+    async def then_hangs(after: int, limit: int = 1000) -> tuple[interface.Change, ...]:
+        if after:
+            await asyncio.Event().wait()
+        return await changes(after, limit)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(store, "changes", then_hangs)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(copy.refresh(), 0.05)
+    assert copy.get(OWNER.kind, "default", "a") is not None
+    assert {KEY} == (await copy.refresh()).keys
 
 
 async def test_what_is_removed_is_gone_and_what_takes_its_name_is_another() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.workloads.workloads_rig import StandingClock
 
 from llmop.domain import resources
+from llmop.domain.errors import NeedsUser
 from llmop.workloads import owners as owning
 from llmop.workloads.batch import Batch, Status
 from llmop.workloads.database import Database, File, Place
@@ -48,12 +49,25 @@ class House:
         self.owners = Owners(folder / "owners.json", self.clock)
         self.heard = set(SURE)
         self.freed = 0
+        self.in_file: set[str] = set()
         self.retention = self.keeping(KEEP_S)
 
     def keeping(self, keep_s: float) -> Retention:
         return Retention(
-            self.owners, self.database, self.stores, self.virtual, self.heard, self._removed, keep_s
+            self.owners,
+            self.database,
+            self.stores,
+            self.virtual,
+            self.heard,
+            self._removed,
+            self._of_file,
+            keep_s,
         )
+
+    def _of_file(self) -> set[str]:
+        if "damaged" in self.in_file:
+            raise NeedsUser("InvalidKeysFile", "keys:1: expected something else")
+        return self.in_file
 
     def _removed(self) -> None:
         self.freed += 1
@@ -177,6 +191,19 @@ async def test_nobody_is_gone_while_a_key_cannot_be_read(house: House) -> None:
     assert ALL == await house.left(BOB)
 
 
+async def test_a_key_that_the_gateways_file_has_is_not_gone(house: House) -> None:
+    await house.owners.put([key(ALICE)])
+    house.in_file = {ALICE}
+    await house.owners.put([])
+    await house.go(days=100)
+    assert ALL == await house.left(ALICE)
+    house.in_file = {BOB, "damaged"}
+    await house.owners.put([key(BOB)])
+    with pytest.raises(NeedsUser):
+        await house.go(days=100)
+    assert ALL == await house.left(ALICE)
+
+
 async def test_zero_keeps_it_for_ever(house: House) -> None:
     await house.owners.put([key(ALICE)])
     await house.owners.put([])
@@ -196,22 +223,29 @@ async def test_what_an_assistant_answers_from_stays(house: House) -> None:
     assert (0, 0, 0) == await house.left(ALICE)
 
 
-async def test_so_does_what_an_assistant_names_that_answers_nothing_now(house: House) -> None:
-    """It may again: when its name is free, or its manifest mended."""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "taken"},  # an older tribunal answers under that name, for now
+        {"spec": {"model": "m", "vectorStores": ["vs_a"], "topK": "many", "filters": 3}},
+        {"spec": {"vectorStores": ["vs_a"]}},
+        {"spec": {"model": "m", "vectorStores": ["vs_a", 17]}},
+        {"spec": {"model": "m", "vectorStores": "vs_a"}},
+        {"spec": {"storedText": '{"vectorStores": ["vs_a"]'}},
+    ],
+)
+async def test_so_does_what_one_names_that_does_not_answer(house: House, changes: dict[str, object]) -> None:
     await house.owners.put([key(ALICE)])
     await house.owners.put([])
-    elder, younger = assistant("vs_x"), assistant("vs_a")
-    shadowed = [elder, dataclasses.replace(younger, namespace="other", uid="later", created_at=9.0)]
-    held = dataclasses.replace(younger, spec={**younger.spec, "filters": {"type": "later"}})
-    damaged = dataclasses.replace(younger, spec={"storedText": "{"})
-    wrong = dataclasses.replace(younger, spec={**younger.spec, "vectorStores": "vs_a"})
-    for stored in (shadowed, [held], [elder, damaged], [wrong]):
-        await house.virtual.put("Assistant", stored)
-        await house.go()
-        assert ALL == await house.left(ALICE)
-    await house.virtual.put("Assistant", [elder])
-    await house.go(days=0)
-    assert (0, 0, 0) == await house.left(ALICE)
+    one = {"model": "m"}
+    older = {"drafters": [one], "critics": [one], "judge": one}
+    await house.virtual.put(
+        "Tribunal", [resources.Resource(kind="Tribunal", name="taken", namespace="a", uid="t", spec=older)]
+    )
+    named = dataclasses.replace(assistant("vs_a"), created_at=9.0, **changes)  # type: ignore[arg-type]
+    await house.virtual.put("Assistant", [named])
+    await house.go()
+    assert ALL == await house.left(ALICE)
 
 
 async def test_a_batch_that_is_under_way_ends_first(house: House) -> None:
@@ -247,6 +281,47 @@ async def test_a_file_that_cannot_be_read_only_makes_it_later(house: House) -> N
         house.owners.load()
     await house.go()
     assert ALL == await house.left(ALICE)
+
+
+async def test_what_could_not_be_written_is_written_the_next_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a key that came back on a full disk, and went again while nobody looked, would be gone since the first time."""
+    await house.owners.put([key(ALICE)])
+    await house.owners.put([])
+    with monkeypatch.context() as full:
+        full.setattr("llmop.files.whole.write", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+        with pytest.raises(OSError, match="no space"):
+            await house.owners.put([key(ALICE)])
+    house.clock.time += 40 * DAY
+    await house.owners.put([key(ALICE)])
+    house.owners = Owners(house.folder / "owners.json", house.clock)
+    house.owners.load()
+    house.retention = house.keeping(KEEP_S)
+    await house.owners.put([])
+    await house.go(days=1)
+    assert ALL == await house.left(ALICE)
+
+
+@pytest.mark.parametrize("years", [-50, 50])
+async def test_where_the_clock_is_set_it_is_counted_anew_also_over_a_new_start(
+    house: House, years: int
+) -> None:
+    """A machine may begin in 1970 and learn the time later."""
+    await house.owners.put([key(ALICE), key(BOB)])
+    house.clock.set_by = 365 * DAY * min(years, 0)
+    await house.owners.put([key(BOB)])
+    house.clock.set_by = 365 * DAY * max(years, 0)
+    await house.go(days=1)
+    house.owners = Owners(house.folder / "owners.json", house.clock)
+    house.owners.load()
+    house.retention = house.keeping(KEEP_S)
+    await house.owners.put([key(BOB)])
+    await house.go(days=28)
+    assert ALL == await house.left(ALICE)
+    await house.go(days=3)
+    assert (0, 0, 0) == await house.left(ALICE)
+    assert ALL == await house.left(BOB)
 
 
 def test_a_time_that_lies_ahead_was_a_wrong_clocks() -> None:

@@ -32,8 +32,12 @@ class StandingClock(SystemClock):
 
     def __init__(self) -> None:
         self.time = 1_800_000_000.0
+        self.set_by = 0.0
 
     def now(self) -> float:
+        return self.time + self.set_by
+
+    def monotonic(self) -> float:
         return self.time
 
 
