@@ -2,6 +2,7 @@
 
 import signal
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -11,6 +12,10 @@ from xdist.workermanage import WorkerController
 # account (tests/e2e/thief.py); and what mounts something. All else has processes, ports, folders and a Slurm or Postgres of its own, and needs
 # the machine for itself no more than any program does. It stays so where tests look for what names their folder, never for all of a kind.
 ONE_AFTER_THE_OTHER = ("e2e/", "contract/test_store_bindfs.py", "integration/agent/test_container.py")
+
+# The same examples everywhere, however long one takes: a busy machine is no fault, and what fails can be run again.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that: Ctrl-C could not be
 # tried. A signal with a handler goes back to its default in a new program.

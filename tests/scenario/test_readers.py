@@ -233,8 +233,12 @@ async def look_up(librarian: assistant.Assistant) -> None:
         def has(self, name: str) -> bool:
             return True
 
+        async def find(self, name: str) -> assistant.Assistant:
+            return librarian
+
+    class Stores:
         async def find(self, name: str) -> Any:
-            return librarian if name == librarian.name else name
+            return SimpleNamespace(model="embeddings")
 
     class Model:
         async def ask(self, url: str, body: dict[str, Any], key: str | None = None) -> Answer:
@@ -242,12 +246,14 @@ async def look_up(librarian: assistant.Assistant) -> None:
             return Answer(200, json.dumps({"choices": [choice]}).encode())
 
     class Search:
-        async def find(self, stores: Any, texts: list[str], most: int, least: float) -> search.Results:
+        async def find(
+            self, stores: Any, texts: list[str], most: int, least: float, wanted: Any
+        ) -> search.Results:
             found = values.Found("file-1", "a.md", {}, None, (), "a passage", 0.5)
             return search.Results([found] if texts == ["hello"] else [], 1)
 
     service: Any = SimpleNamespace(
-        people=Model(), virtual=Known(), stores=Known(), search=Search(), clock=SystemClock()
+        people=Model(), virtual=Known(), stores=Stores(), search=Search(), clock=SystemClock()
     )
     app = Starlette(routes=chat_routes.routes(service))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://workloads") as client:

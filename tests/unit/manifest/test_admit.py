@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmop.domain import errors, resources
 from llmop.manifest import admit, convert, merge
 
-STEADY = settings(deadline=None, derandomize=True, max_examples=150)
+EXAMPLES = settings(max_examples=150)
 
 MINIMAL = {
     "apiVersion": "llmop/v1alpha1",
@@ -364,7 +364,7 @@ def test_many_mutants_live_and_many_do_not() -> None:
     """Or the property below would say little."""
     lives: list[bool] = []
 
-    @STEADY
+    @EXAMPLES
     @given(data=mutants())
     def count(data: dict[str, Any]) -> None:
         try:
@@ -378,7 +378,7 @@ def test_many_mutants_live_and_many_do_not() -> None:
     assert 0.1 < sum(lives) / len(lives) < 0.9
 
 
-@STEADY
+@EXAMPLES
 @given(data=mutants())
 def test_any_manifest_is_refused_with_reasons_or_stored_so_that_it_round_trips(data: dict[str, Any]) -> None:
     try:
@@ -391,7 +391,7 @@ def test_any_manifest_is_refused_with_reasons_or_stored_so_that_it_round_trips(d
     assert merge.Verdict.UNCHANGED == merge.apply(stored, data, manager="m").verdict
 
 
-@STEADY
+@EXAMPLES
 @given(data=VALUES)
 def test_any_mapping_at_all_is_refused_with_reasons(data: Any) -> None:
     if isinstance(data, dict):

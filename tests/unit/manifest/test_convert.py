@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.domain.deployment import Deployment, DeploymentSpec, SlurmOptions, Template
@@ -12,8 +12,6 @@ from llmop.domain.resources import Resource
 from llmop.domain.runtime import Metrics, Runtime, Warmup
 from llmop.domain.site import Allowed, DriverKind, OrphanPolicy, Site
 from llmop.manifest import admit, convert
-
-STEADY = settings(deadline=None, derandomize=True)
 
 
 def stored(kind: str, **spec: Any) -> Resource:
@@ -203,7 +201,6 @@ TEMPLATES = st.builds(
 )
 
 
-@STEADY
 @given(template=TEMPLATES)
 def test_a_revision_gives_back_its_template(template: Template) -> None:
     assert template == convert.template(convert.write_template(template))

@@ -4,13 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.domain import errors
 from llmop.manifest import limits, load
 
-STEADY = settings(deadline=None, derandomize=True)
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\x7f")  # raw DEL is JSON and no YAML
 
 
@@ -181,13 +180,11 @@ JSON = st.recursive(
 )
 
 
-@STEADY
 @given(value=st.dictionaries(st.text(CHARACTERS, max_size=8), JSON, max_size=4))
 def test_any_json_object_reads_as_itself(value: dict[str, Any]) -> None:
     assert value == one(json.dumps(value)).data
 
 
-@STEADY
 @given(text=st.text(st.sampled_from(list("ab:-[]{}&*!|>'\"\\#%@`,?<~0.\t\n \u2028\x00é😀")), max_size=60))
 def test_any_text_is_documents_or_problems_with_places(text: str) -> None:
     try:

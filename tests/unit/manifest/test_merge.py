@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmop.domain import errors, resources
 from llmop.manifest import admit, merge
 
-STEADY = settings(deadline=None, derandomize=True, max_examples=60)
+EXAMPLES = settings(max_examples=60)
 
 
 def manifest(labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def intents(draw: st.DrawFn) -> dict[str, Any]:
     return manifest(labels=draw(LABELS), env=draw(ENV), **spec)
 
 
-@STEADY
+@EXAMPLES
 @given(intent=intents(), others=st.lists(intents(), max_size=3))
 def test_applying_twice_is_applying_once(intent: dict[str, Any], others: list[dict[str, Any]]) -> None:
     live: resources.Resource | None = None
@@ -307,7 +307,7 @@ def test_applying_twice_is_applying_once(intent: dict[str, Any], others: list[di
     assert once.resource == twice.resource
 
 
-@STEADY
+@EXAMPLES
 @given(mine=ENV, yours=ENV)
 def test_managers_of_different_fields_commute(mine: dict[str, str], yours: dict[str, str]) -> None:
     base = applied(None, manifest(), "base")
@@ -316,7 +316,7 @@ def test_managers_of_different_fields_commute(mine: dict[str, str], yours: dict[
     assert applied(applied(base, me, "me"), you, "you") == applied(applied(base, you, "you"), me, "me")
 
 
-@STEADY
+@EXAMPLES
 @given(before=intents(), after=intents())
 def test_one_manager_gets_what_it_wrote_last_whatever_was_before(
     before: dict[str, Any], after: dict[str, Any]
@@ -324,7 +324,7 @@ def test_one_manager_gets_what_it_wrote_last_whatever_was_before(
     assert applied(None, after) == applied(applied(None, before), after)
 
 
-@STEADY
+@EXAMPLES
 @given(mine=intents(), yours=intents())
 def test_without_force_nobody_changes_a_field_of_another(mine: dict[str, Any], yours: dict[str, Any]) -> None:
     live = applied(None, mine, "me")
@@ -340,7 +340,7 @@ def test_without_force_nobody_changes_a_field_of_another(mine: dict[str, Any], y
     assert not set(result.changed_paths) & set(owned)
 
 
-@STEADY
+@EXAMPLES
 @given(mine=intents(), yours=intents())
 def test_force_moves_ownership_of_what_differs(mine: dict[str, Any], yours: dict[str, Any]) -> None:
     result = applied(applied(None, mine, "me"), yours, "you", force=True)

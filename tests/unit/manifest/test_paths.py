@@ -1,12 +1,10 @@
 """Paths of fields."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.manifest import paths
-
-STEADY = settings(deadline=None, derandomize=True)
 
 
 def test_a_path_reads_like_a_field() -> None:
@@ -15,7 +13,6 @@ def test_a_path_reads_like_a_field() -> None:
     assert 'env[""]["a\\"b.c"]' == paths.build(("env", "", 'a"b.c'))
 
 
-@STEADY
 @given(steps=st.lists(st.text(max_size=10) | st.integers(0, 10**6), max_size=6))
 def test_split_undoes_build(steps: list[str | int]) -> None:
     assert tuple(steps) == paths.split(paths.build(steps))

@@ -1,12 +1,10 @@
 """Durations and amounts of memory."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.manifest import quantity
-
-STEADY = settings(deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,6 @@ def test_other_amounts_of_memory_are_refused_by_name(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
-@STEADY
 @given(seconds=st.integers(0, quantity.MAX_SECONDS), mebibytes=st.integers(1, 10**9))
 def test_what_we_write_we_read(seconds: int, mebibytes: int) -> None:
     assert seconds == quantity.whole_seconds(quantity.write_seconds(seconds), slurm=True)

@@ -399,7 +399,7 @@ def test_the_words_stay_as_long_as_the_reason_does() -> None:
 
 # Properties
 
-STEADY = settings(deadline=None, derandomize=True, max_examples=40)
+EXAMPLES = settings(max_examples=40)
 
 amounts = some.integers(min_value=0, max_value=300)
 specs = some.builds(
@@ -420,7 +420,7 @@ specs = some.builds(
 )
 
 
-@STEADY
+@EXAMPLES
 @given(
     wanted=specs,
     start=some.integers(0, 30),
@@ -436,7 +436,7 @@ def test_it_is_never_outside_its_bounds(
     assert all(wanted.min_replicas <= each.desired <= wanted.max_replicas for each in play.decisions)
 
 
-@STEADY
+@EXAMPLES
 @given(wanted=specs, start=some.integers(0, 30), before=amounts, seconds=some.sampled_from([30, 120, 2000]))
 def test_blind_it_never_shrinks(wanted: scaling.Scaling, start: int, before: int, seconds: int) -> None:
     play = Play(wanted, desired=autoscale.bounded(wanted, start))
@@ -447,7 +447,7 @@ def test_blind_it_never_shrinks(wanted: scaling.Scaling, start: int, before: int
     assert play.desired >= held
 
 
-@STEADY
+@EXAMPLES
 @given(wanted=specs, start=some.integers(0, 30), load=amounts)
 def test_a_constant_load_moves_it_once_in_a_direction_and_then_no_more(
     wanted: scaling.Scaling, start: int, load: int
@@ -462,7 +462,7 @@ def test_a_constant_load_moves_it_once_in_a_direction_and_then_no_more(
     assert settled == play.desired or (load == 0 and play.desired == 0)
 
 
-@STEADY
+@EXAMPLES
 @given(
     wanted=specs, start=some.integers(0, 30), loads=some.lists(amounts, min_size=1, max_size=4), more=amounts
 )
@@ -482,7 +482,7 @@ def test_more_load_never_gets_fewer_replicas(
     assert other.desired >= one.desired
 
 
-@STEADY
+@EXAMPLES
 @given(start=some.integers(1, 10), extra=some.integers(0, 10), load=amounts)
 def test_what_is_on_its_way_counts_as_there(start: int, extra: int, load: int) -> None:
     """The same load, the same number wanted: pending or ready makes no difference to a load that does not wait in a queue."""

@@ -115,18 +115,18 @@ def test_the_manifests_that_are_broken_here_are_whole_before() -> None:
 
 
 @given(broken())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_broken_manifest_is_refused_in_words(document: Any) -> None:
     run(apply_all(document))
 
 
 @given(broken())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_broken_change_is_refused_in_words(document: Any) -> None:
     run(apply_all(FULL, manifests.deployment(), document))
 
 
 @given(JSON)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_json_is_refused_in_words(document: Any) -> None:
     run(apply_all(document))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmop.domain import placeholders
@@ -21,7 +21,6 @@ from llmop.runtimes.engines import llamacpp_server
 from llmop.simulator.options import parse_options
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "runtimes"
-STEADY = settings(deadline=None, derandomize=True)
 
 SITE = Site(
     name="default",
@@ -279,7 +278,6 @@ def test_hostile_values_arrive_verbatim_as_one_argument(value: str) -> None:
     assert (f"/m/{value}",) == result.requires
 
 
-@STEADY
 @given(args=st.lists(st.text(st.sampled_from("{}port:scathPK ey\n$'\"\\"), max_size=12), max_size=4))
 def test_any_arguments_arrive_verbatim(args: list[str]) -> None:
     result = command(dataclasses.replace(TEMPLATE, args=tuple(args)))
