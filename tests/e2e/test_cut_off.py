@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.e2e.installation import UNREACHED, Installation, simulator
+from tests.e2e.installation import UNREACHED, Installation, Replica, simulator
 
 
 def channel(site: Installation) -> dict[str, Any]:
@@ -21,6 +21,16 @@ def channel(site: Installation) -> dict[str, Any]:
 def checks(text: str) -> dict[str, dict[str, str]]:
     found, _ = json.JSONDecoder().raw_decode(text)
     return {each["name"]: each for each in found["checks"]}
+
+
+def heard(site: Installation, replicas: int) -> list[Replica]:
+    """Files are written less often while nobody takes them: a replica that serves may be Suspect for a while after a controller's start."""
+
+    def all_of_them() -> list[Replica] | None:
+        found = site.ready("sim")
+        return found if len(found) == replicas else None
+
+    return site.wait(f"{replicas} to be heard in time", all_of_them, timeout=60)
 
 
 def test_a_replica_whose_node_never_reaches_the_controller_lives_a_whole_life(
@@ -46,13 +56,13 @@ def test_a_replica_whose_node_never_reaches_the_controller_lives_a_whole_life(
         site.kill_controller()
         site.start_controller()
         site.wait_ready("sim", 2)
-        names = {each.name for each in site.ready("sim")}
+        names = {each.name for each in heard(site, 2)}
         site.scale("sim", 1)
         site.wait_ready("sim", 1)
         site.wait_settled(1)
         traffic.phase("one")
         site.wait("the last one to answer alone", lambda: len(traffic.replicas) == 1, timeout=20)
-    (last,) = site.ready("sim")
+    (last,) = heard(site, 1)
     (gone,) = names - {last.name}
     record = json.loads((site.shared / "replicas" / gone / "exit.json").read_text())
     assert ("Drained", "ScaledDown") == (record["reason"], record["message"])
