@@ -89,7 +89,7 @@ def test_a_replica_on_its_way_is_not_given_up_because_what_waits_came_after_it_w
     play.run(90, 5, engines=Engines(replicas=1, queued=0))
     play.run(30 * MINUTE, 30, queued=queues[0], engines=Engines(replicas=1, queued=queues[1]))
 
-    assert 2 == min(play.steps)
+    assert [2, 5] == play.steps  # more is asked for, and nobody is given up
 
 
 @pytest.mark.parametrize("place", ["gateways", "engines"])
